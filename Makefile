@@ -1,0 +1,88 @@
+# shardcheck. `make help` lists the targets; BUILD= chooses another build folder, SANITIZE=1 an ASan + UBSan build.
+BUILD ?= build
+PREFIX ?= /usr/local
+NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
+NVCC_OK := $(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1)
+VERSION := 0.1.0
+
+PKG = hdf5 jansson
+WARN = -Wall -Wextra -Wshadow -Werror
+ARCH := $(if $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && echo y),-march=x86-64-v3 -mtune=native)
+COMMON = -I. -g -O2 -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"' $(WARN)
+CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(COMMON) -Wconversion -Wno-sign-conversion -isystem $(RANDOM123) \
+             $(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g') $(SAN) $(CFLAGS)
+CXXFLAGS_ALL = -std=c++17 $(COMMON) -O3 $(ARCH) -Wno-psabi $(SAN) $(CXXFLAGS)
+NVCCFLAGS = -std=c++17 -I. -O3 -lineinfo --Werror all-warnings -MMD -MP -Xcompiler -Wall \
+            -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
+LDLIBS = $(shell pkg-config --libs $(PKG)) -lm -lpthread -fopenmp -lstdc++ $(SAN)
+RANDOM123 = /usr/include
+SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+, := ,
+
+C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
+CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
+CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu)
+TESTS = $(wildcard tests/test_*.c)
+OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
+ifeq ($(NVCC_OK),1)
+OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(patsubst %.cu,$(BUILD)/%.cuda.o,$(wildcard kernels/device/cuda/*.cu))
+CFLAGS_ALL += -DSHARDCHECK_CUDA=1
+LDLIBS += -L$(CUDA_HOME)/lib64 -lcublas_static -lcublasLt_static -lculibos -lcudart_static -ldl -lrt
+endif
+
+all: $(BUILD)/shardcheck ## build the binary (build/shardcheck)
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-10s%s\n", n, $$0}'
+
+setup-done: ; @./setup
+.PHONY: all help setup-done verify test sanitize layers format install clean
+
+verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
+	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
+
+test: setup-done ## set up, build and run every test
+	@$(MAKE) --no-print-directory $(BUILD)/tests && SHARDCHECK=$(abspath $(BUILD))/shardcheck $(BUILD)/tests $(TESTFLAGS)
+
+sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/tests
+	@SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/tests $(TESTFLAGS)
+	@$(BUILD)-asan/shardcheck run tiny
+
+layers: ## check who includes whom
+	@scripts/layers
+
+format: ## apply .clang-format
+	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
+
+install: all ## copy the binary to PREFIX/bin
+	@install -Dm755 $(BUILD)/shardcheck $(DESTDIR)$(PREFIX)/bin/shardcheck
+
+clean: ## remove the build folders
+	@rm -rf $(BUILD) $(BUILD)-asan
+
+$(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
+	$(CXX) -o $@ $^ $(LDLIBS)
+$(BUILD)/tests: $(TESTS:%.c=$(BUILD)/%.o) $(OBJECTS) $(BUILD)/shardcheck
+	$(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+$(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+$(BUILD)/%.host.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(CXXFLAGS_ALL) -c -o $@ $<
+$(BUILD)/%.cuda.o: %.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+$(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
+	@mkdir -p $(@D)
+	fixtures/embed $(wildcard fixtures/models/*.json) > $@
+$(BUILD)/presets.o: $(BUILD)/presets.c
+	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

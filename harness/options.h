@@ -1,0 +1,37 @@
+/* options - the command line as data. `--help`, parsing and the errors read one table. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_OPTIONS_H
+#define HARNESS_OPTIONS_H
+
+#include "harness/case.h"
+#include "harness/mutate.h"
+#include "reports/report.h"
+
+enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_HELP, COMMAND_VERSION };
+
+struct report_target {
+    const struct report_format *format;
+    const char *path; /* NULL: standard output */
+};
+enum { MAX_REPORTS = 8, MAX_CASES = 4096 };
+
+struct options {
+    enum command command;
+    const char *list_what;
+    struct check_case *cases; /* lists multiplied, models expanded to parts; checked; owned */
+    int64_t n_cases;
+    const char *fixture_path; /* NULL: none */
+    const struct mutant *mutant;
+    bool allow_skips;
+    int verbosity;
+    int n_reports;
+    struct report_target report[MAX_REPORTS];
+};
+/* Usage errors come back as a status; main prints it and exits 2. */
+struct status options_parse(int argc, char **argv, struct options *out);
+void options_free(struct options *options);
+void options_print_help(FILE *file);
+/* `shardcheck list WHAT`; error: what can be listed. */
+struct status options_list(const char *what, FILE *file);
+
+#endif

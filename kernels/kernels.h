@@ -1,0 +1,39 @@
+/* kernels - the registry of implementations under test.
+ * A kernel is one .cu file (built by g++ for the host device and by nvcc for cuda from the same source) and one
+ * row in registry.c. Launchers take the very call the reference takes, with device pointers. */
+/* SPDX-License-Identifier: MIT */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include "kernels/device/device.h"
+#include "reference/contract.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Queue the op on the device. NULL, or one line that says why it could not be launched (static or thread-local
+ * text). `scratch` has scratch_bytes(call) bytes, poisoned with NaN. Never synchronises. */
+typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *stream);
+
+struct kernel {
+    const char *name;
+    enum op op;
+    const char *describes;                              /* one line for `list kernels` */
+    launch_fn launch[DEVICE_COUNT];                     /* NULL: not on that device (or not in this build) */
+    const char *(*unsupported)(const struct call *call); /* NULL function: everything; else NULL or why not */
+    struct contract (*contract)(const struct call *call);
+    size_t (*scratch_bytes)(const struct call *call);   /* NULL: none */
+    bool shard_invariant; /* a head / column / row of the output has the same bits whatever else the call holds */
+};
+
+extern const struct kernel kernel_table[]; /* ended by a row without a name */
+const struct kernel *kernel_by_name(const char *name);
+/* The first row (best first) that runs the op on the device and supports the call (NULL call: any).
+ * NULL: none; then *why says so for the last candidate. */
+const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call, const char **why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

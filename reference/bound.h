@@ -1,0 +1,35 @@
+/* bound - derived error bounds and acceptance sets.
+ * E is the half-width of the interval in which an honest implementation's value lies before its final rounding;
+ * rounding is monotone, so the stored value must lie in [round(y - E), round(y + E)]. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_BOUND_H
+#define REFERENCE_BOUND_H
+
+#include "reference/contract.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Error of a sum of n terms <= accumulator_factor(acc, n) * C, with C = W (ORDER_INTERVAL) or S1 (ORDER_ANY).
+ * W = max prefix sum - min prefix sum, S1 = sum of magnitudes. >= 1 means the bound is vacuous. */
+double accumulator_factor(const struct accumulator *acc, int64_t n);
+/* The whole bound of one sum, the reference's own double rounding included. */
+double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1);
+
+enum verdict_kind {
+    ELEMENT_OK,
+    ELEMENT_OUTSIDE,    /* finite, but outside the acceptance set: proof of an error */
+    ELEMENT_NONFINITE   /* NaN or infinity where the set does not reach overflow */
+};
+struct element_verdict {
+    enum verdict_kind kind;
+    double margin; /* implied error / E: 0 when correctly rounded, <= 1 iff accepted, INFINITY for non-finite */
+};
+/* Is `got`, as stored in dtype d, a legal rounding of a value within e of y?  e >= 0; y finite. */
+struct element_verdict element_judge(enum dtype d, double got, double y, double e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,99 @@
+/* contract - how an implementation computes an op: accumulators, intermediate roundings, elementary functions.
+ * A contract never changes the right answer y; it only sizes E, the half-width of the interval before the
+ * final rounding to the storage dtype. Constants and formulas: docs/numerics.md. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_CONTRACT_H
+#define REFERENCE_CONTRACT_H
+
+#include "reference/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A sum of products. `unit` is the relative error of one addition; a block of `block` products enters per
+ * addition. Tensor cores (block > 1) align all products and the accumulator to the largest exponent, keep `fraction`
+ * bits, truncate, and keep `keep` bits of the result. */
+enum sum_order {
+    ORDER_INTERVAL, /* every node of the summation tree is a contiguous run of terms: |nodes| <= W */
+    ORDER_ANY       /* lane-strided or unknown: |nodes| <= S1 */
+};
+struct accumulator {
+    double unit;     /* 2^-24 fp32, 2^-53 fp64; unused when block > 1 */
+    int block;       /* 1: scalar FMA chain; 16: sm_90 bf16 tensor core; ... */
+    int fraction, keep;
+    int splits;      /* partial sums added afterwards in fp32; 0 and 1 mean none */
+    enum sum_order order;
+    bool product_rounded; /* products are rounded to `unit` before the addition (no FMA, fp32 operands) */
+};
+
+struct norm_contract {
+    double unit;          /* arithmetic: 2^-24 or 2^-53 */
+    int64_t depth;        /* roundings on the longest path of the sum of squares; 0: width */
+    double rsqrt_error;   /* relative */
+    double mid_unit;      /* unit of the dtype x*r is rounded to before the weight; 0: not rounded */
+    double input_unit;    /* unit of the dtype the input is rounded to first; 0: not rounded */
+};
+struct linear_contract {
+    struct accumulator acc;
+    double input_unit;    /* operands rounded to this unit first (a float32 router in a float64 model); 0: not */
+};
+struct rope_contract {
+    double unit;
+    double table_error;   /* absolute error of each cosine and sine; 0: the given table is the truth */
+};
+struct attention_contract {
+    struct accumulator qk, pv;
+    double unit;          /* of the softmax arithmetic */
+    double exp_error;     /* relative */
+    double p_unit;        /* unit of the dtype P is rounded to before P V; 0: not rounded */
+    double score_unit;    /* scores rounded to this unit before the softmax; 0: not */
+    double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
+    int64_t block;        /* keys per online-softmax step; 0: one step over all keys */
+    int64_t l_depth;      /* roundings on the longest path of the denominator; 0: number of keys */
+    int splits;           /* split-KV pieces merged through their log-sum-exp; 0 and 1 mean none */
+};
+struct route_contract {
+    double unit, exp_error;
+};
+struct activation_contract {
+    double unit, exp_error;
+    double mid_unit;      /* silu(gate) rounded to this unit before * up; 0: not */
+};
+struct combine_contract {
+    double unit;
+    double gate_error;    /* relative error of the gates, when a stage before rounded them; 0: none */
+};
+struct sum_contract {
+    double unit;          /* of one addition */
+};
+
+struct contract {
+    enum op op;
+    union {
+        struct norm_contract norm; /* OP_NORM and OP_QK_NORM */
+        struct linear_contract linear;
+        struct rope_contract rope;
+        struct attention_contract attention;
+        struct route_contract route;
+        struct activation_contract activation;
+        struct combine_contract combine;
+        struct sum_contract sum; /* OP_SUM and OP_RESIDUAL */
+    } u;
+};
+
+/* fp32 arithmetic throughout, FMA chains in order, no intermediate rounding: what a plain SIMT kernel does. */
+struct contract contract_exact(enum op op);
+/* A float64 Hugging Face model whose code casts some steps to float32 (norms, softmax, cos/sin, routing). */
+struct contract contract_hf64(enum op op);
+/* The same contract for the fp32 router of some families: logits computed in float32. */
+struct contract contract_hf64_router(void);
+
+#define UNIT_F32 0x1p-24
+#define UNIT_F64 0x1p-53
+#define UNIT_BF16 0x1p-8
+
+#ifdef __cplusplus
+}
+#endif
+#endif

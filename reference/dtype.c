@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+#include "reference/dtype.h"
+
+#include <assert.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    size_t bytes;
+    int precision; /* significand bits with the hidden one */
+    int min_exponent;
+    double max;
+} formats[DTYPE_COUNT] = {
+    [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MAX},
+    [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MAX},
+    [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1.fep127},
+    [DTYPE_I32] = {"int32", 4, 31, 0, 2147483647.0},
+};
+
+const char *dtype_name(enum dtype d) { return formats[d].name; }
+size_t dtype_bytes(enum dtype d) { return formats[d].bytes; }
+double dtype_unit(enum dtype d) { return ldexp(1.0, -formats[d].precision); }
+double dtype_max(enum dtype d) { return formats[d].max; }
+
+double dtype_tiny(enum dtype d) {
+    return ldexp(1.0, formats[d].min_exponent - formats[d].precision + 1);
+}
+
+bool dtype_parse(const char *name, enum dtype *out) {
+    for (int d = 0; d < DTYPE_COUNT; d++)
+        if (!strcmp(name, formats[d].name)) {
+            *out = (enum dtype)d;
+            return true;
+        }
+    return false;
+}
+
+static inline double bf16_to_double(uint16_t bits) {
+    const uint32_t wide = (uint32_t)bits << 16;
+    float f;
+    memcpy(&f, &wide, sizeof f);
+    return (double)f;
+}
+
+static uint16_t bf16_from_double(double v) {
+    if (isnan(v)) return 0x7fff;
+    const float f = (float)dtype_round(DTYPE_BF16, v); /* exact: bf16 numbers are floats */
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+/* Round to `precision` bits with gradual underflow. The quantum is a power of two, so dividing,
+ * rounding to an integer (nearest even, the default mode) and multiplying are each exact. */
+double dtype_round(enum dtype d, double v) {
+    if (d == DTYPE_F64 || !isfinite(v) || v == 0) return v;
+    if (d == DTYPE_F32) return (double)(float)v;
+    if (d == DTYPE_I32) return nearbyint(v);
+    int e;
+    frexp(v, &e);
+    e -= 1;
+    if (e < formats[d].min_exponent) e = formats[d].min_exponent;
+    const double quantum = ldexp(1.0, e - formats[d].precision + 1);
+    const double r = nearbyint(v / quantum) * quantum;
+    return fabs(r) > formats[d].max ? copysign(INFINITY, v) : r;
+}
+
+double dtype_load(const void *base, enum dtype d, int64_t i) {
+    switch (d) {
+    case DTYPE_F64: return ((const double *)base)[i];
+    case DTYPE_F32: return (double)((const float *)base)[i];
+    case DTYPE_BF16: return bf16_to_double(((const uint16_t *)base)[i]);
+    case DTYPE_I32: return (double)((const int32_t *)base)[i];
+    default: assert(0); return NAN;
+    }
+}
+
+void dtype_store(void *base, enum dtype d, int64_t i, double v) {
+    switch (d) {
+    case DTYPE_F64: ((double *)base)[i] = v; break;
+    case DTYPE_F32: ((float *)base)[i] = (float)v; break;
+    case DTYPE_BF16: ((uint16_t *)base)[i] = bf16_from_double(v); break;
+    case DTYPE_I32: ((int32_t *)base)[i] = (int32_t)v; break;
+    default: assert(0);
+    }
+}
+
+void dtype_load_row(double *dst, const void *base, enum dtype d, int64_t first, int64_t n) {
+    switch (d) {
+    case DTYPE_F64: memcpy(dst, (const double *)base + first, (size_t)n * sizeof *dst); break;
+    case DTYPE_F32:
+        for (int64_t i = 0; i < n; i++) dst[i] = (double)((const float *)base)[first + i];
+        break;
+    case DTYPE_BF16:
+        for (int64_t i = 0; i < n; i++) dst[i] = bf16_to_double(((const uint16_t *)base)[first + i]);
+        break;
+    default:
+        for (int64_t i = 0; i < n; i++) dst[i] = dtype_load(base, d, first + i);
+    }
+}
+
+void dtype_poison(void *base, enum dtype d, int64_t n) {
+    if (d == DTYPE_I32)
+        for (int64_t i = 0; i < n; i++) ((int32_t *)base)[i] = INT32_MIN;
+    else
+        memset(base, 0xff, (size_t)n * dtype_bytes(d));
+}

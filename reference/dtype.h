@@ -1,0 +1,38 @@
+/* dtype - the storage formats, and rounding into them.
+ * Everything is computed in double; a value becomes a stored number in exactly one rounding to
+ * nearest even (no double rounding through float). */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_DTYPE_H
+#define REFERENCE_DTYPE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum dtype { DTYPE_F64, DTYPE_F32, DTYPE_BF16, DTYPE_I32, DTYPE_COUNT };
+
+const char *dtype_name(enum dtype d);                  /* "fp32", "bf16", ... as on the command line */
+bool dtype_parse(const char *name, enum dtype *out);   /* false: no such name */
+size_t dtype_bytes(enum dtype d);
+double dtype_unit(enum dtype d);                       /* u = 2^-p, half the distance from 1 to the next number */
+double dtype_tiny(enum dtype d);                       /* smallest positive (subnormal) number */
+double dtype_max(enum dtype d);                        /* largest finite number */
+
+double dtype_load(const void *base, enum dtype d, int64_t index);
+void dtype_store(void *base, enum dtype d, int64_t index, double value); /* rounds; beyond the largest: infinity */
+double dtype_round(enum dtype d, double value);
+
+/* dst[0..n) = base[first..first+n) */
+void dtype_load_row(double *dst, const void *base, enum dtype d, int64_t first, int64_t n);
+
+/* Write the bit pattern every buffer is poisoned with: NaN, or INT32_MIN for DTYPE_I32. */
+void dtype_poison(void *base, enum dtype d, int64_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

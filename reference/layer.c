@@ -1,0 +1,237 @@
+/* The two tables of the layer and the parser of their placement strings. Every stage reads the tensors that the
+ * stages before it (or the fill) wrote; an id that is both input and output gets a new version. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/layer.h"
+
+#include <ctype.h>
+#include <string.h>
+
+#define STORED (-1) /* in the storage dtype of the case */
+
+const struct tensor_row tensor_table[T_COUNT] = {
+    [T_X] = {"x", "t m", ROLE_INPUT, STORED},
+    [T_Y] = {"y", "t m", ROLE_ACTIVATION, STORED},
+    [T_NORM_W] = {"norm_w", "m", ROLE_WEIGHT, STORED},
+    [T_NORMED] = {"normed", "t m", ROLE_ACTIVATION, STORED},
+
+    [T_W_QKV] = {"w_qkv", "(h/tp g/tp g/tp) d m", ROLE_WEIGHT, STORED},
+    [T_B_QKV] = {"b_qkv", "(h/tp g/tp g/tp) d", ROLE_WEIGHT, STORED},
+    [T_QKV] = {"qkv", "t (h/tp g/tp g/tp) d", ROLE_ACTIVATION, STORED},
+    [T_Q_NORM_W] = {"q_norm_w", "d", ROLE_WEIGHT, STORED},
+    [T_K_NORM_W] = {"k_norm_w", "d", ROLE_WEIGHT, STORED},
+    [T_Q] = {"q", "t h/tp d", ROLE_ACTIVATION, STORED},
+    [T_K] = {"k", "t g/tp d", ROLE_ACTIVATION, STORED},
+    [T_V] = {"v", "t g/tp d", ROLE_ACTIVATION, STORED},
+    [T_ROPE_TABLE] = {"rope_table", "p r", ROLE_INDEX, DTYPE_F32},
+    [T_POSITIONS] = {"positions", "t", ROLE_INDEX, DTYPE_I32},
+    [T_SLOTS] = {"slots", "t", ROLE_INDEX, DTYPE_I32},
+    [T_K_CACHE] = {"k_cache", "page slot g/tp d", ROLE_ACTIVATION, STORED},
+    [T_V_CACHE] = {"v_cache", "page slot g/tp d", ROLE_ACTIVATION, STORED},
+    [T_PAGE_TABLE] = {"page_table", "b page", ROLE_INDEX, DTYPE_I32},
+    [T_QUERY_START] = {"query_start", "b", ROLE_INDEX, DTYPE_I32},
+    [T_KV_LEN] = {"kv_len", "b", ROLE_INDEX, DTYPE_I32},
+    [T_O] = {"o", "t h/tp d", ROLE_ACTIVATION, STORED},
+    [T_W_O] = {"w_o", "m h/tp d", ROLE_WEIGHT, STORED},
+    [T_B_O] = {"b_o", "m", ROLE_WEIGHT, STORED},
+    [T_O_PART] = {"o_part", "t m +tp", ROLE_PARTIAL, STORED},
+    [T_ATTN_OUT] = {"attn_out", "t m", ROLE_ACTIVATION, STORED},
+
+    [T_W_ROUTER] = {"router_w", "e m", ROLE_WEIGHT, STORED},
+    [T_LOGITS] = {"logits", "t e", ROLE_ACTIVATION, DTYPE_F32},
+    [T_SELECT_BIAS] = {"select_bias", "e", ROLE_WEIGHT, DTYPE_F32},
+    [T_IDS] = {"ids", "t k", ROLE_ACTIVATION, DTYPE_I32},
+    [T_GATES] = {"gates", "t k", ROLE_ACTIVATION, DTYPE_F32},
+    [T_OFFSETS] = {"offsets", "e/ep", ROLE_LOCAL, DTYPE_I32},
+    [T_ROW_SLOT] = {"row_slot", "n/ep", ROLE_LOCAL, DTYPE_I32},
+    [T_SLOT_ROW] = {"slot_row", "t k", ROLE_LOCAL, DTYPE_I32},
+    [T_ROWS] = {"rows", "n/ep m", ROLE_ACTIVATION, STORED},
+    [T_W_GATE_UP] = {"w_gate_up", "e/ep 2 f/etp m", ROLE_WEIGHT, STORED},
+    [T_GATE_UP] = {"gate_up", "n/ep 2 f/etp", ROLE_ACTIVATION, STORED},
+    [T_ACT] = {"act", "n/ep f/etp", ROLE_ACTIVATION, STORED},
+    [T_W_DOWN] = {"w_down", "e/ep m f/etp", ROLE_WEIGHT, STORED},
+    [T_DOWN] = {"down", "n/ep m +etp", ROLE_PARTIAL, STORED},
+    [T_MOE_PART] = {"moe_part", "t m +tp", ROLE_PARTIAL, STORED},
+    [T_W_SHARED_GATE_UP] = {"w_shared_gate_up", "2 s/tp m", ROLE_WEIGHT, STORED},
+    [T_SHARED_GATE_UP] = {"shared_gate_up", "t 2 s/tp", ROLE_ACTIVATION, STORED},
+    [T_SHARED_ACT] = {"shared_act", "t s/tp", ROLE_ACTIVATION, STORED},
+    [T_W_SHARED_DOWN] = {"w_shared_down", "m s/tp", ROLE_WEIGHT, STORED},
+    [T_SHARED_PART] = {"shared_part", "t m +tp", ROLE_PARTIAL, STORED},
+    [T_FFN_OUT] = {"ffn_out", "t m", ROLE_ACTIVATION, STORED},
+};
+
+static bool has_qk_norm(const struct layer_spec *s) { return s->qk_norm; }
+static bool has_rope(const struct layer_spec *s) { return s->rot_dim > 0; }
+static bool has_moe(const struct layer_spec *s) { return s->moe; }
+static bool has_shared(const struct layer_spec *s) { return s->shared_width > 0; }
+
+#define IO(...) {__VA_ARGS__, T_NONE}
+const struct stage_row stage_table[S_COUNT] = {
+    [S_ATTN_NORM] = {"attn_norm", PART_ATTENTION, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL},
+    [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV), NULL},
+    [S_QK_NORM] = {"qk_norm", PART_ATTENTION, OP_QK_NORM, false, IO(T_Q, T_K, T_Q_NORM_W, T_K_NORM_W),
+                   IO(T_Q, T_K), has_qk_norm},
+    [S_ROPE] = {"rope", PART_ATTENTION, OP_ROPE, false, IO(T_Q, T_K, T_ROPE_TABLE, T_POSITIONS), IO(T_Q, T_K),
+                has_rope},
+    [S_KV_WRITE] = {"kv_write", PART_ATTENTION, OP_KV_WRITE, true, IO(T_K, T_V, T_SLOTS),
+                    IO(T_K_CACHE, T_V_CACHE), NULL},
+    [S_ATTENTION] = {"attention", PART_ATTENTION, OP_ATTENTION, false,
+                     IO(T_Q, T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN), IO(T_O), NULL},
+    [S_O_PROJ] = {"o_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_O, T_W_O, T_B_O), IO(T_O_PART), NULL},
+    [S_ATTN_SUM] = {"attn_sum", PART_ATTENTION, OP_SUM, false, IO(T_O_PART), IO(T_ATTN_OUT), NULL},
+    [S_ATTN_RESIDUAL] = {"attn_residual", PART_ATTENTION, OP_RESIDUAL, true, IO(T_X, T_ATTN_OUT), IO(T_Y), NULL},
+
+    [S_FFN_NORM] = {"ffn_norm", PART_FFN, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL},
+    [S_ROUTER] = {"router", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_ROUTER), IO(T_LOGITS), has_moe},
+    [S_ROUTE] = {"route", PART_FFN, OP_ROUTE, true, IO(T_LOGITS, T_SELECT_BIAS), IO(T_IDS, T_GATES), has_moe},
+    [S_PERMUTE] = {"permute", PART_FFN, OP_PERMUTE, true, IO(T_NORMED, T_IDS),
+                   IO(T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS), has_moe},
+    [S_GATE_UP] = {"gate_up", PART_FFN, OP_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_GATE_UP), has_moe},
+    [S_ACTIVATION] = {"activation", PART_FFN, OP_ACTIVATION, false, IO(T_GATE_UP), IO(T_ACT), has_moe},
+    [S_DOWN] = {"down", PART_FFN, OP_LINEAR, false, IO(T_ACT, T_W_DOWN, T_OFFSETS), IO(T_DOWN), has_moe},
+    [S_COMBINE] = {"combine", PART_FFN, OP_COMBINE, false, IO(T_DOWN, T_SLOT_ROW, T_GATES), IO(T_MOE_PART), has_moe},
+    [S_SHARED_GATE_UP] = {"shared_gate_up", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_SHARED_GATE_UP),
+                          IO(T_SHARED_GATE_UP), has_shared},
+    [S_SHARED_ACTIVATION] = {"shared_activation", PART_FFN, OP_ACTIVATION, false, IO(T_SHARED_GATE_UP),
+                             IO(T_SHARED_ACT), has_shared},
+    [S_SHARED_DOWN] = {"shared_down", PART_FFN, OP_LINEAR, false, IO(T_SHARED_ACT, T_W_SHARED_DOWN),
+                       IO(T_SHARED_PART), has_shared},
+    [S_FFN_SUM] = {"ffn_sum", PART_FFN, OP_SUM, false, IO(T_MOE_PART, T_SHARED_PART), IO(T_FFN_OUT), NULL},
+    [S_FFN_RESIDUAL] = {"ffn_residual", PART_FFN, OP_RESIDUAL, true, IO(T_X, T_FFN_OUT), IO(T_Y), NULL},
+};
+
+static const char *const op_names[OP_COUNT] = {
+    [OP_NORM] = "norm",       [OP_LINEAR] = "linear",     [OP_QK_NORM] = "qk_norm", [OP_ROPE] = "rope",
+    [OP_KV_WRITE] = "kv_write", [OP_ATTENTION] = "attention", [OP_ROUTE] = "route", [OP_PERMUTE] = "permute",
+    [OP_ACTIVATION] = "activation", [OP_COMBINE] = "combine", [OP_SUM] = "sum",     [OP_RESIDUAL] = "residual",
+};
+
+static const struct {
+    const char *letter, *label;
+} axis_names[AXIS_COUNT] = {
+    [AXIS_NUMBER] = {"", "half"},   [AXIS_T] = {"t", "token"},    [AXIS_M] = {"m", "channel"},
+    [AXIS_H] = {"h", "head"},       [AXIS_G] = {"g", "kv head"},  [AXIS_D] = {"d", "dim"},
+    [AXIS_E] = {"e", "expert"},     [AXIS_K] = {"k", "choice"},   [AXIS_F] = {"f", "expert column"},
+    [AXIS_S] = {"s", "shared column"}, [AXIS_N] = {"n", "row"},   [AXIS_P] = {"p", "position"},
+    [AXIS_R] = {"r", "rotary dim"}, [AXIS_B] = {"b", "sequence"}, [AXIS_PAGE] = {"page", "page"},
+    [AXIS_SLOT] = {"slot", "slot"},
+};
+
+static const char *const group_names[] = {[GROUP_NONE] = "", [GROUP_TP] = "tp", [GROUP_EP] = "ep", [GROUP_ETP] = "etp"};
+
+const char *op_name(enum op op) { return op_names[op]; }
+const char *axis_label(enum axis_name a) { return axis_names[a].label; }
+
+enum tensor_id tensor_by_name(const char *name) {
+    for (int i = 0; i < T_COUNT; i++)
+        if (!strcmp(tensor_table[i].name, name)) return (enum tensor_id)i;
+    return T_NONE;
+}
+
+int stage_by_name(const char *name) {
+    for (int i = 0; i < S_COUNT; i++)
+        if (!strcmp(stage_table[i].name, name)) return i;
+    return -1;
+}
+
+bool tensor_present(enum tensor_id id, const struct layer_spec *spec) {
+    switch (id) {
+    case T_B_QKV: return spec->qkv_bias;
+    case T_B_O: return spec->o_bias;
+    case T_SELECT_BIAS: return spec->select_bias;
+    case T_MOE_PART: return spec->moe;
+    case T_SHARED_PART: return spec->shared_width > 0;
+    default: return true;
+    }
+}
+
+struct layer_spec layer_defaults(void) {
+    return (struct layer_spec){
+        .causal = true,
+        .norm_eps = 1e-6,
+        .rope_pairing = ROPE_NEOX,
+        .rope_theta = 1e4,
+        .score = SCORE_SOFTMAX,
+        .n_group = 1,
+        .topk_group = 1,
+        .renormalise = true,
+        .routed_scale = 1,
+    };
+}
+
+/* ---- placement strings ---- */
+
+struct cursor {
+    const char *at;
+};
+
+static size_t word_length(const char *s, int (*is)(int)) {
+    size_t n = 0;
+    while (is((unsigned char)s[n])) n++;
+    return n;
+}
+
+static const char *parse_group(struct cursor *c, enum rank_group *out) {
+    const size_t n = word_length(c->at, isalpha);
+    for (int g = GROUP_TP; g <= GROUP_ETP; g++)
+        if (strlen(group_names[g]) == n && !strncmp(group_names[g], c->at, n)) {
+            *out = (enum rank_group)g;
+            c->at += n;
+            return NULL;
+        }
+    return "unknown rank group";
+}
+
+static const char *parse_block(struct cursor *c, struct axis_block *out) {
+    *out = (struct axis_block){.name = AXIS_NUMBER};
+    if (isdigit((unsigned char)*c->at)) {
+        while (isdigit((unsigned char)*c->at)) out->number = out->number * 10 + (*c->at++ - '0');
+        return NULL;
+    }
+    const size_t n = word_length(c->at, isalpha);
+    for (int a = AXIS_NUMBER + 1; a < AXIS_COUNT; a++)
+        if (n && strlen(axis_names[a].letter) == n && !strncmp(axis_names[a].letter, c->at, n)) {
+            out->name = (enum axis_name)a;
+            c->at += n;
+            if (*c->at != '/') return NULL;
+            c->at++;
+            return parse_group(c, &out->group);
+        }
+    return "unknown axis";
+}
+
+static const char *parse_axis(struct cursor *c, struct axis *out) {
+    const char *problem;
+    if (*c->at != '(') {
+        out->n_blocks = 1;
+        return parse_block(c, &out->block[0]);
+    }
+    c->at++;
+    for (out->n_blocks = 0; *c->at != ')'; out->n_blocks++) {
+        if (out->n_blocks == 3) return "more than three blocks in one axis";
+        if ((problem = parse_block(c, &out->block[out->n_blocks]))) return problem;
+        while (*c->at == ' ') c->at++;
+        if (!*c->at) return "missing )";
+    }
+    c->at++;
+    return out->n_blocks ? NULL : "empty parentheses";
+}
+
+const char *axes_parse(const char *text, struct axes *out) {
+    struct cursor c = {text};
+    const char *problem;
+    *out = (struct axes){0};
+    for (;;) {
+        while (*c.at == ' ') c.at++;
+        if (!*c.at) return out->n ? NULL : "no axis";
+        if (out->partial) return "+group must come last";
+        if (*c.at == '+') {
+            c.at++;
+            problem = parse_group(&c, &out->partial);
+        } else {
+            if (out->n == MAX_AXES) return "too many axes";
+            problem = parse_axis(&c, &out->axis[out->n++]);
+        }
+        if (problem) return problem;
+        if (*c.at && *c.at != ' ') return "unexpected character";
+    }
+}

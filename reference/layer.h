@@ -1,0 +1,136 @@
+/* layer - what is computed: the layer's sizes and switches, and the two tables (tensors, stages)
+ * from which slicing, unsharding, the run and every report are driven.
+ *
+ * Axis letters: t new tokens, m hidden, h query heads, g kv heads, d head dim, e experts, k experts per
+ * token, f expert width, s shared (or dense) width, n rows sorted by expert, p positions of the rope
+ * table, r rotary dims, page / slot of the kv cache.
+ * Placement grammar, per axis: `a` whole, `a/g` cut over rank group g (tp, ep or etp), `(a/g b/g)`
+ * blocks one after another, a number; a trailing `+g` says partial sums over group g.
+ * Groups: tp = all ranks; ep divides tp and cuts the experts; etp = tp/ep cuts inside an expert. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_LAYER_H
+#define REFERENCE_LAYER_H
+
+#include "reference/dtype.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum part { PART_ATTENTION, PART_FFN, PART_COUNT };
+enum rope_pairing { ROPE_NEOX, ROPE_GPTJ }; /* pairs (i, i + rot/2) | (2i, 2i + 1) */
+enum score_function { SCORE_SOFTMAX, SCORE_SIGMOID };
+enum group_score { GROUP_TOP2_SUM, GROUP_MAX };
+
+/* Real-number maths only: no roundings, no ranks. All sizes in elements. */
+struct layer_spec {
+    int64_t hidden, n_heads, n_kv_heads, head_dim;
+    double attn_scale; /* multiplies q.k; layer_defaults_finish sets head_dim^-1/2 where 0 */
+    bool qkv_bias, o_bias, causal;
+    double norm_eps;
+    bool qk_norm; /* RMSNorm of every head of q and k, one weight [head_dim] each, before rope */
+    enum rope_pairing rope_pairing;
+    int64_t rot_dim; /* leading dims that rotate, even, 0 = none */
+    double rope_theta;
+
+    bool moe;             /* routed experts; otherwise the shared path alone is the dense ffn */
+    int64_t shared_width; /* total width of the shared experts, or of the dense ffn; 0 = none */
+    int64_t n_experts, top_k, expert_width;
+    enum score_function score;
+    bool select_bias; /* added to the score for the selection only */
+    int64_t n_group, topk_group;
+    enum group_score group_score; /* rejected groups get -inf */
+    bool renormalise;
+    double renorm_eps; /* weights /= sum + renorm_eps */
+    double routed_scale;
+};
+
+struct layer_spec layer_defaults(void); /* a plain Llama layer without sizes */
+
+enum axis_name {
+    AXIS_NUMBER, AXIS_T, AXIS_M, AXIS_H, AXIS_G, AXIS_D, AXIS_E, AXIS_K, AXIS_F, AXIS_S, AXIS_N,
+    AXIS_P, AXIS_R, AXIS_B, AXIS_PAGE, AXIS_SLOT, AXIS_COUNT
+};
+enum rank_group { GROUP_NONE, GROUP_TP, GROUP_EP, GROUP_ETP };
+const char *axis_label(enum axis_name a); /* "token", "head", "expert", ... for reports */
+
+enum tensor_id {
+    T_X, T_Y, T_NORM_W, T_NORMED,
+    /* attention */
+    T_W_QKV, T_B_QKV, T_QKV, T_Q_NORM_W, T_K_NORM_W, T_Q, T_K, T_V, T_ROPE_TABLE, T_POSITIONS, T_SLOTS,
+    T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN, T_O, T_W_O, T_B_O, T_O_PART, T_ATTN_OUT,
+    /* ffn */
+    T_W_ROUTER, T_LOGITS, T_SELECT_BIAS, T_IDS, T_GATES, T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS,
+    T_W_GATE_UP, T_GATE_UP, T_ACT, T_W_DOWN, T_DOWN, T_MOE_PART,
+    T_W_SHARED_GATE_UP, T_SHARED_GATE_UP, T_SHARED_ACT, T_W_SHARED_DOWN, T_SHARED_PART, T_FFN_OUT,
+    T_COUNT,
+    T_NONE = -1
+};
+
+enum tensor_role {
+    ROLE_INPUT,      /* filled or read from a file, never computed */
+    ROLE_WEIGHT,     /* the same, and alive for one stage only */
+    ROLE_ACTIVATION, /* some stage's output; a rank's part is a slice of the whole one */
+    ROLE_PARTIAL,    /* an output that must be summed over `+g`: judged against the rank's own call */
+    ROLE_LOCAL,      /* an output of indices into the rank's own rows: judged against the rank's own call */
+    ROLE_INDEX       /* integer input made by the harness (positions, page table); the same on every rank */
+};
+
+struct tensor_row {
+    const char *name;
+    const char *axes;
+    enum tensor_role role;
+    int dtype; /* an enum dtype, or -1 = the case's storage dtype */
+};
+extern const struct tensor_row tensor_table[T_COUNT];
+enum tensor_id tensor_by_name(const char *name); /* T_NONE: no such tensor */
+
+/* A parsed axes string. */
+struct axis_block {
+    enum axis_name name;
+    enum rank_group group;
+    int64_t number; /* size when name is AXIS_NUMBER */
+};
+struct axis {
+    int n_blocks;
+    struct axis_block block[3];
+};
+enum { MAX_AXES = 5 };
+struct axes {
+    int n;
+    struct axis axis[MAX_AXES];
+    enum rank_group partial;
+};
+/* Returns NULL, or what is wrong with the string. */
+const char *axes_parse(const char *text, struct axes *out);
+
+enum op {
+    OP_NORM, OP_LINEAR, OP_QK_NORM, OP_ROPE, OP_KV_WRITE, OP_ATTENTION, OP_ROUTE, OP_PERMUTE,
+    OP_ACTIVATION, OP_COMBINE, OP_SUM, OP_RESIDUAL, OP_COUNT
+};
+const char *op_name(enum op op);
+
+enum stage_id {
+    S_ATTN_NORM, S_QKV_PROJ, S_QK_NORM, S_ROPE, S_KV_WRITE, S_ATTENTION, S_O_PROJ, S_ATTN_SUM, S_ATTN_RESIDUAL,
+    S_FFN_NORM, S_ROUTER, S_ROUTE, S_PERMUTE, S_GATE_UP, S_ACTIVATION, S_DOWN, S_COMBINE,
+    S_SHARED_GATE_UP, S_SHARED_ACTIVATION, S_SHARED_DOWN, S_FFN_SUM, S_FFN_RESIDUAL, S_COUNT
+};
+
+enum { MAX_STAGE_IO = 8 };
+struct stage_row {
+    const char *name;
+    enum part part;
+    enum op op;
+    bool exact; /* moves or selects data: ranks and trunk must agree bit for bit whatever the kernel */
+    enum tensor_id in[MAX_STAGE_IO + 1], out[MAX_STAGE_IO + 1]; /* ended by T_NONE */
+    bool (*present)(const struct layer_spec *spec);             /* NULL: always */
+};
+extern const struct stage_row stage_table[S_COUNT];
+int stage_by_name(const char *name); /* -1: no such stage */
+/* Whether the layer has this tensor (a bias it lacks, a shared expert it lacks: no). */
+bool tensor_present(enum tensor_id id, const struct layer_spec *spec);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

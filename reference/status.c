@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+#include "reference/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+struct status status_ok(void) { return (struct status){.code = STATUS_OK}; }
+
+struct status status_error(const char *format, ...) {
+    struct status s = {.code = STATUS_ERROR};
+    va_list args;
+    va_start(args, format);
+    vsnprintf(s.message, sizeof s.message, format, args);
+    va_end(args);
+    return s;
+}

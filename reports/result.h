@@ -1,0 +1,59 @@
+/* result - what a run found, as numbers and strings only: all that reports know. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REPORTS_RESULT_H
+#define REPORTS_RESULT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum case_verdict { CASE_PASSED, CASE_FAILED, CASE_SKIPPED };
+enum edge { EDGE_KERNEL, EDGE_PLAN, EDGE_SHARD, EDGE_ORACLE, EDGE_COUNT };
+enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_FAIL };
+
+/* One element that is wrong. */
+struct mismatch {
+    char stage[32], tensor[32];
+    int rank;            /* -1: the unsharded run */
+    char where[96];      /* "token 3 head 5 dim 7", global indices */
+    double got, expected, bound; /* stored value, reference value, half-width E */
+    double margin;       /* > 1; infinite for NaN */
+    char note[96];       /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
+};
+
+struct edge_result {
+    enum edge_state state;
+    double margin;       /* largest implied/E over the judged elements */
+    int64_t elements, outside;
+    int64_t ambiguous;   /* top-k sets that several answers satisfy; legal, counted */
+    int64_t sampled_rows, rows; /* plan edge: how many of the rows were recomputed; 0, 0 elsewhere */
+};
+
+struct stage_result {
+    char stage[32], kernel[40];
+    struct edge_result edge[EDGE_COUNT];
+    double seconds_reference, seconds_kernel; /* spent on this case's share */
+};
+
+struct case_result {
+    char line[512];      /* the case line, parses back */
+    char repro[700];     /* whole command that runs this case again */
+    enum case_verdict verdict;
+    char reason[500];    /* why it was skipped or could not be finished; else empty */
+    struct edge_result edge[EDGE_COUNT];
+    int n_stages;
+    struct stage_result *stage;
+    /* of a failed case: the first failing stage */
+    struct mismatch first, worst;
+    char where[256];     /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
+    char likely[400];    /* the mutant whose replay reproduces it, with its source; else empty */
+    double seconds;
+};
+
+struct run_result {
+    const char *version, *device, *command; /* device: the label, always shown */
+    const struct case_result *cases;
+    int64_t n_cases, n_passed, n_failed, n_skipped;
+    double seconds;
+};
+
+#endif
