@@ -28,8 +28,10 @@ OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_S
 ifeq ($(NVCC_OK),1)
 OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(patsubst %.cu,$(BUILD)/%.cuda.o,$(wildcard kernels/device/cuda/*.cu))
 CFLAGS_ALL += -DSHARDCHECK_CUDA=1
-LDLIBS += -L$(CUDA_HOME)/lib64 -lcublas_static -lcublasLt_static -lculibos -lcudart_static -ldl -lrt
+LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -lcudart_static -ldl -lrt
 endif
+
+Q = $(if $(V),,@echo '  $(if $(filter %.cu,$<),$(if $(filter %.cuda.o,$@),nvcc,simt),cc)   $(or $(filter %.c %.cpp %.cu,$<),$@)';)
 
 all: $(BUILD)/shardcheck ## build the binary (build/shardcheck)
 
@@ -63,26 +65,26 @@ clean: ## remove the build folders
 	@rm -rf $(BUILD) $(BUILD)-asan
 
 $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
-	$(CXX) -o $@ $^ $(LDLIBS)
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/tests: $(TESTS:%.c=$(BUILD)/%.o) $(OBJECTS) $(BUILD)/shardcheck
-	$(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
 $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.o: %.cpp
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.host.o: %.cu
 	@mkdir -p $(@D)
-	$(CXX) -x c++ $(CXXFLAGS_ALL) -c -o $@ $<
+	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.cuda.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $<
 $(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
 	@mkdir -p $(@D)
 	fixtures/embed $(wildcard fixtures/models/*.json) > $@
 $(BUILD)/presets.o: $(BUILD)/presets.c
-	$(CC) $(CFLAGS_ALL) -c -o $@ $<
+	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -111,7 +111,7 @@ struct combine_args {
 };
 
 /* out = sum of the parts, in index order (the all-reduce of a simulated world). */
-enum { MAX_SUM_PARTS = 128 };
+enum { MAX_SUM_PARTS = 256 };
 struct sum_args {
     struct view part[MAX_SUM_PARTS], out; /* [T, M] each */
     int64_t n_parts, n_tokens, width;

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/batch.h"
+
+#include <stdlib.h>
+
+#include "harness/memory.h"
+
+struct lengths {
+    int64_t fresh, cached;
+};
+
+/* Ragged on purpose: sequence b is b mod 3 shorter than asked, so that no size divides everything. */
+static struct lengths sequence(const struct check_case *c, int64_t b) {
+    if (c->phase == PHASE_DECODE) return (struct lengths){1, c->cached > b % 3 ? c->cached - b % 3 : 0};
+    const int64_t fresh = c->tokens > b % 3 ? c->tokens - b % 3 : 1;
+    return (struct lengths){fresh, c->phase == PHASE_PREFILL ? 0 : c->cached};
+}
+
+static int64_t pages_for(int64_t keys) { return (keys + PAGE_SIZE - 1) / PAGE_SIZE; }
+
+int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position) {
+    return (int64_t)batch->page_table[b * batch->max_pages + position / PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE;
+}
+
+static void measure(struct batch *batch, const struct check_case *c) {
+    batch->n_seqs = c->phase == PHASE_DECODE ? c->tokens : c->seqs;
+    batch->query_start = memory_zeroed((size_t)batch->n_seqs + 1, sizeof(int32_t));
+    batch->kv_len = memory_zeroed((size_t)batch->n_seqs, sizeof(int32_t));
+    for (int64_t b = 0; b < batch->n_seqs; b++) {
+        const struct lengths s = sequence(c, b);
+        const int64_t keys = s.fresh + s.cached;
+        batch->query_start[b + 1] = batch->query_start[b] + (int32_t)s.fresh;
+        batch->kv_len[b] = (int32_t)keys;
+        batch->n_pages += pages_for(keys);
+        if (s.fresh > batch->max_queries) batch->max_queries = s.fresh;
+        if (s.cached > batch->max_cached) batch->max_cached = s.cached;
+        if (keys > batch->max_kv) batch->max_kv = keys;
+    }
+    batch->n_tokens = batch->query_start[batch->n_seqs];
+    batch->n_positions = batch->max_kv;
+    batch->max_pages = pages_for(batch->max_kv) + 1; /* one column that nobody may read */
+    batch->n_pages += 2;                             /* two pages that belong to nobody */
+}
+
+void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill) {
+    *batch = (struct batch){0};
+    measure(batch, c);
+    const int64_t n_entries = batch->n_seqs * batch->max_pages;
+    batch->page_table = memory_zeroed((size_t)n_entries, sizeof(int32_t));
+    batch->positions = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
+    batch->slots = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
+    dtype_poison(batch->page_table, DTYPE_I32, n_entries);
+    int32_t *const shuffled = memory_zeroed((size_t)batch->n_pages, sizeof(int32_t));
+    fill_permutation(fill, batch->n_pages, shuffled);
+    int64_t next = 0;
+    for (int64_t b = 0; b < batch->n_seqs; b++) {
+        for (int64_t p = 0; p < pages_for(batch->kv_len[b]); p++)
+            batch->page_table[b * batch->max_pages + p] = shuffled[next++];
+        const int64_t first = batch->query_start[b], n = batch->query_start[b + 1] - first;
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t position = batch->kv_len[b] - n + i;
+            batch->positions[first + i] = (int32_t)position;
+            batch->slots[first + i] = (int32_t)batch_slot(batch, b, position);
+        }
+    }
+    free(shuffled);
+}
+
+void batch_free(struct batch *batch) {
+    free(batch->query_start);
+    free(batch->kv_len);
+    free(batch->page_table);
+    free(batch->positions);
+    free(batch->slots);
+    *batch = (struct batch){0};
+}

@@ -1,0 +1,25 @@
+/* batch - the sequences of one case: how many new tokens each has, how many keys are cached, which pages hold them.
+ * Every kernel gets a sequence table and a shuffled page table, whatever the phase. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_BATCH_H
+#define HARNESS_BATCH_H
+
+#include "harness/case.h"
+
+enum { PAGE_SIZE = 16 };
+
+struct batch {
+    int64_t n_seqs, n_tokens, n_pages, max_pages; /* max_pages: width of the page table */
+    int64_t max_queries, max_kv, max_cached, n_positions;
+    int32_t *query_start; /* [n_seqs + 1] first query row of each sequence */
+    int32_t *kv_len;      /* [n_seqs] keys, the new ones included */
+    int32_t *page_table;  /* [n_seqs, max_pages], poison behind a sequence's last page */
+    int32_t *positions;   /* [n_tokens] */
+    int32_t *slots;       /* [n_tokens] page * PAGE_SIZE + slot where the new key goes */
+};
+void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill);
+void batch_free(struct batch *batch);
+/* Cache slot of key `position` of sequence b. */
+int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position);
+
+#endif

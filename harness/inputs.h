@@ -1,0 +1,13 @@
+/* inputs - where a stage's weights and inputs come from: the fill, or a fixture file. Weights live for one stage; of
+ * experts only the routed ones are made, the others stay poison. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_INPUTS_H
+#define HARNESS_INPUTS_H
+
+#include "harness/trunk.h"
+
+struct status inputs_prepare(struct trunk *trunk, int stage);
+/* Caches before the call: poison, but for the keys that are cached already. */
+void inputs_caches(struct trunk *trunk);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/judge.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "reference/reference.h"
+
+void findings_init(struct findings *f) {
+    *f = (struct findings){.stage = -1, .first_rank = MAX_RANKS, .last_rank = -1};
+}
+
+void edge_fail(struct edge_result *edge) { edge->state = EDGE_FAIL; }
+
+void edge_merge(struct edge_result *into, const struct edge_result *from) {
+    if (from->state > into->state) into->state = from->state;
+    if (from->margin > into->margin) into->margin = from->margin;
+    into->elements += from->elements;
+    into->outside += from->outside;
+    into->ambiguous += from->ambiguous;
+    into->sampled_rows += from->sampled_rows;
+    into->rows += from->rows;
+}
+
+static void edge_count(struct edge_result *edge, int64_t elements) {
+    edge->elements += elements;
+    if (edge->state == EDGE_NOT_RUN) edge->state = EDGE_OK;
+}
+
+/* ---- where ---- */
+
+static void print_place(const struct place *p, char *text, size_t size) {
+    size_t used = 0;
+    text[0] = 0;
+    for (int i = 0; i < p->n && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, "%s%s %lld", i ? " " : "", axis_label(p->axis[i]),
+                                 (long long)p->index[i]);
+}
+
+/* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but one fault is
+ * understood at a time. */
+static bool findings_take(struct findings *f, int stage) {
+    if (f->stage < 0) f->stage = stage;
+    return f->stage == stage;
+}
+
+static void findings_add(struct findings *f, const struct judged *j, int64_t index, double got, double expected,
+                         double bound, double margin, const char *note) {
+    if (!findings_take(f, j->stage)) return;
+    const struct place place = slice_place(j->plan, j->id, j->rank, index);
+    for (int i = 0; i < place.n; i++) {
+        const enum axis_name a = place.axis[i];
+        if (!f->seen[a] || place.index[i] < f->low[a]) f->low[a] = place.index[i];
+        if (!f->seen[a] || place.index[i] > f->high[a]) f->high[a] = place.index[i];
+        f->seen[a] = true;
+    }
+    if (j->rank < f->first_rank) f->first_rank = j->rank;
+    if (j->rank > f->last_rank) f->last_rank = j->rank;
+    if (f->named && !(margin > f->worst.margin)) return;
+    struct mismatch m = {.rank = j->trunk ? -1 : j->rank, .got = got, .expected = expected, .bound = bound, .margin = margin};
+    snprintf(m.stage, sizeof m.stage, "%s", stage_table[j->stage].name);
+    snprintf(m.tensor, sizeof m.tensor, "%s", tensor_table[j->id].name);
+    snprintf(m.note, sizeof m.note, "%s", note);
+    print_place(&place, m.where, sizeof m.where);
+    if (!f->named) f->first = m;
+    f->named = true;
+    f->worst = m;
+}
+
+void findings_note(struct findings *f, int stage, int rank, const char *note) {
+    if (!findings_take(f, stage)) return;
+    if (rank < f->first_rank) f->first_rank = rank;
+    if (rank > f->last_rank) f->last_rank = rank;
+    if (f->named) return;
+    f->named = true;
+    f->first = (struct mismatch){.rank = rank, .got = NAN, .expected = NAN, .bound = NAN, .margin = INFINITY};
+    snprintf(f->first.stage, sizeof f->first.stage, "%s", stage_table[stage].name);
+    snprintf(f->first.note, sizeof f->first.note, "%.95s", note);
+    f->worst = f->first;
+}
+
+static size_t print_range(char *text, size_t size, const char *label, int64_t low, int64_t high) {
+    return low == high ? (size_t)snprintf(text, size, ", %s %lld", label, (long long)low)
+                       : (size_t)snprintf(text, size, ", %ss %lld-%lld", label, (long long)low, (long long)high);
+}
+
+void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size) {
+    if (f->stage < 0) {
+        text[0] = 0;
+        return;
+    }
+    size_t used = (size_t)snprintf(text, size, "stage %s", stage_table[f->stage].name);
+    if (n_ranks > 1 && f->last_rank >= 0) {
+        used += print_range(text + used, size - used, "rank", f->first_rank, f->last_rank);
+        used += (size_t)snprintf(text + used, size - used, " of %lld", (long long)n_ranks);
+    }
+    for (int a = 0; a < AXIS_COUNT && used < size; a++)
+        if (f->seen[a] && a != AXIS_NUMBER)
+            used += print_range(text + used, size - used, axis_label((enum axis_name)a), f->low[a], f->high[a]);
+}
+
+/* ---- verdicts ---- */
+
+void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings) {
+    edge_count(edge, j->count);
+    for (int64_t i = 0; i < j->count; i++) {
+        const double got = dtype_load(j->got, j->dtype, i), e = j->e ? j->e[i] : 0;
+        const struct element_verdict v = element_judge(j->dtype, got, j->y[i], e);
+        if (v.kind == ELEMENT_OK) {
+            if (v.margin > edge->margin) edge->margin = v.margin;
+            continue;
+        }
+        edge_fail(edge);
+        edge->outside++;
+        edge->margin = fmax(edge->margin, v.margin);
+        const char *const note = isnan(got)               ? "NaN: never written, or read from where nothing is"
+                                 : v.kind == ELEMENT_NONFINITE ? "not finite"
+                                                               : "outside the acceptance set";
+        findings_add(findings, j, i, got, j->y[i], e, v.margin, note);
+    }
+}
+
+void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
+                     struct findings *findings) {
+    const size_t size = dtype_bytes(j->dtype);
+    edge_count(edge, j->count);
+    if (!memcmp(j->got, expected, size * (size_t)j->count)) return;
+    for (int64_t i = 0; i < j->count; i++) {
+        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)expected + (size_t)i * size, size)) continue;
+        const double got = dtype_load(j->got, j->dtype, i), want = dtype_load(expected, j->dtype, i);
+        const double y = j->y ? j->y[i] : want, e = j->e ? j->e[i] : 0;
+        const double margin = element_judge(j->dtype, got, y, e).margin;
+        edge_fail(edge);
+        edge->outside++;
+        edge->margin = fmax(edge->margin, margin);
+        const char *const note = isnan(got)    ? "NaN: never written, or read from where nothing is"
+                                 : margin <= 1 ? "a legal value, but not the bits of the unsharded run"
+                                               : "not what the unsharded run stored, and outside its acceptance set";
+        findings_add(findings, j, i, got, y, e, margin, note);
+    }
+}
+
+void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
+                struct edge_result *edge, struct findings *findings) {
+    edge_count(edge, j->count);
+    const int32_t *const ids = j->got;
+    for (int64_t t = 0; t < j->count / k; t++) {
+        const enum route_verdict v = ref_route_judge(lo + t * n_experts, hi + t * n_experts, n_experts, ids + t * k, k);
+        if (v == ROUTE_AMBIGUOUS) edge->ambiguous++;
+        if (v != ROUTE_REJECTED) continue;
+        edge_fail(edge);
+        edge->outside += k;
+        edge->margin = INFINITY;
+        findings_add(findings, j, t * k, ids[t * k], NAN, NAN, INFINITY, "not a top-k set that the scores allow");
+    }
+}
+
+void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
+                struct edge_result *edge, struct findings *findings) {
+    edge_count(edge, j->count);
+    for (int64_t i = 0; i < j->count; i++) {
+        const double distance = fabs(a[i] - b[i]);
+        const bool same = slack ? distance <= slack[i] : !memcmp(&a[i], &b[i], sizeof *a);
+        const double margin = slack && slack[i] > 0 ? distance / slack[i] : same ? 0 : INFINITY;
+        if (same) {
+            if (margin > edge->margin) edge->margin = margin;
+            continue;
+        }
+        edge_fail(edge);
+        edge->outside++;
+        edge->margin = isnan(margin) ? INFINITY : fmax(edge->margin, margin);
+        findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, isnan(margin) ? INFINITY : margin,
+                     "the reference on the rank's own operands disagrees with the reference on the whole");
+    }
+}
+
+void judge_untouched(const struct judged *j, const void *before, const void *after, const unsigned char *owned,
+                     int64_t rows, size_t row_bytes, struct edge_result *edge, struct findings *findings) {
+    const int64_t row_elements = (int64_t)(row_bytes / dtype_bytes(j->dtype));
+    edge_count(edge, 0);
+    for (int64_t r = 0; r < rows; r++) {
+        const size_t at = (size_t)r * row_bytes;
+        if (owned[r] || !memcmp((const char *)before + at, (const char *)after + at, row_bytes)) continue;
+        edge_fail(edge);
+        edge->outside += row_elements;
+        edge->margin = INFINITY;
+        findings_add(findings, j, r * row_elements, dtype_load(after, j->dtype, r * row_elements),
+                     dtype_load(before, j->dtype, r * row_elements), 0, INFINITY,
+                     "a cache slot that the call does not own was written");
+    }
+}

@@ -1,0 +1,55 @@
+/* judge - compares what was stored with what is right, element by element, and says where it differs. Every verdict of
+ * the product is made here. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_JUDGE_H
+#define HARNESS_JUDGE_H
+
+#include "harness/plan.h"
+#include "reports/result.h"
+
+/* The wrong elements of one stage, over ranks. */
+struct findings {
+    int stage;                /* enum stage_id of the first failing stage; -1: nothing found yet */
+    bool named;               /* first and worst are filled */
+    struct mismatch first, worst;
+    int first_rank, last_rank;
+    int64_t low[AXIS_COUNT], high[AXIS_COUNT]; /* extent of the wrong elements along the cut axes they have */
+    bool seen[AXIS_COUNT];
+};
+void findings_init(struct findings *f);
+/* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
+void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size);
+/* A failure without an element (a kernel error, a damaged guard). */
+void findings_note(struct findings *f, int stage, int rank, const char *note);
+
+/* One tensor of one rank. */
+struct judged {
+    int stage;
+    enum tensor_id id; /* coordinates follow its placement */
+    const struct shard_plan *plan;
+    int rank;          /* whose slice */
+    bool trunk;        /* the unsharded run itself, not rank 0 of a tp=1 case */
+    enum dtype dtype;
+    const void *got;   /* dense, `count` elements */
+    const double *y, *e; /* dense, as got; NULL e: exact */
+    int64_t count;
+};
+/* Each stored value in [round(y - E), round(y + E)]. */
+void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings);
+/* Each stored value has the bits of expected[]; y and e (may be NULL) only explain a difference. */
+void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
+                     struct findings *findings);
+/* Routing: ids [rows, k] as sets against score intervals lo, hi [rows, n_experts]. */
+void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
+                struct edge_result *edge, struct findings *findings);
+/* The reference twice: bit for bit (slack == NULL), or within slack[i]. */
+void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
+                struct edge_result *edge, struct findings *findings);
+/* Cache bytes that the call may not touch: before and after agree wherever owned[row] is 0; rows of row_bytes. */
+void judge_untouched(const struct judged *j, const void *before, const void *after, const unsigned char *owned,
+                     int64_t rows, size_t row_bytes, struct edge_result *edge, struct findings *findings);
+
+void edge_merge(struct edge_result *into, const struct edge_result *from);
+void edge_fail(struct edge_result *edge);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static void *or_die(void *p, size_t bytes) {
+    if (p && p != MAP_FAILED) return p;
+    fprintf(stderr, "shardcheck: out of memory asking for %zu MiB; use a smaller model or fewer tokens\n", bytes >> 20);
+    exit(2);
+}
+
+void *memory_zeroed(size_t count, size_t size) {
+    return or_die(calloc(count ? count : 1, size), count * size);
+}
+
+void mapping_renew(struct mapping *m, size_t bytes) {
+    mapping_free(m);
+    m->bytes = bytes ? bytes : 1;
+    m->data = or_die(
+        mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), bytes);
+}
+
+void mapping_free(struct mapping *m) {
+    if (m->data) munmap(m->data, m->bytes);
+    *m = (struct mapping){0};
+}

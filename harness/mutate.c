@@ -1,0 +1,61 @@
+/* The mutant table. Both rows are halves of vLLM PR #39707 (Param2MoE): the attention object was built with the model's
+ * global head counts while q, k and v were already cut over the ranks, and q, k, v were strided views of the fused qkv
+ * tensor that were read as packed. Both change the row strides of q and of the new k, v; never of the cache. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/mutate.h"
+
+#include <string.h>
+
+struct row_strides {
+    int64_t q, kv;
+};
+
+static void set_row_strides(struct call *call, struct row_strides s) {
+    if (call->op == OP_KV_WRITE) {
+        call->u.kv_write.k.stride[0] = s.kv;
+        call->u.kv_write.v.stride[0] = s.kv;
+    } else if (call->op == OP_ATTENTION) {
+        call->u.attention.q.stride[0] = s.q;
+    }
+}
+
+static void use_global_head_count(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+    (void)local;
+    set_row_strides(call, (struct row_strides){whole->n_heads * whole->head_dim, whole->n_kv_heads * whole->head_dim});
+}
+
+static void read_view_as_packed(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+    (void)whole;
+    set_row_strides(call, (struct row_strides){local->n_heads * local->head_dim, local->n_kv_heads * local->head_dim});
+}
+
+#define PR_39707 "vLLM PR #39707"
+const struct mutant mutant_table[] = {
+    {.name = "global-head-count",
+     .source = PR_39707,
+     .describes = "rows of the rank's own q, k, v are as far apart as if it held the whole model's heads",
+     .edge = EDGE_SHARD,
+     .at = MUTATE_CALL,
+     .part = PART_ATTENTION,
+     .layout = LAYOUT_CONTIG,
+     .apply = use_global_head_count,
+     .exposes = "tiny/attention:layout=contig,tp=2",
+     .clean = "tiny/attention:layout=contig"},
+    {.name = "packed-view",
+     .source = PR_39707,
+     .describes = "q, k, v views of the fused qkv rows are read as if each were a packed tensor",
+     .edge = EDGE_SHARD,
+     .at = MUTATE_CALL,
+     .part = PART_ATTENTION,
+     .layout = LAYOUT_PACKED,
+     .apply = read_view_as_packed,
+     .exposes = "tiny/attention",
+     .clean = "tiny/attention:tokens=1"},
+    {0},
+};
+
+const struct mutant *mutant_by_name(const char *name) {
+    for (const struct mutant *m = mutant_table; m->name; m++)
+        if (!strcmp(m->name, name)) return m;
+    return NULL;
+}

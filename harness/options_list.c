@@ -1,0 +1,177 @@
+/* What is there to choose from?  `list WHAT` prints the very tables that the run uses, as aligned columns. */
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/choices.h"
+#include "harness/options.h"
+
+/* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not padded.
+ */
+enum { MAX_COLUMNS = 12 };
+
+static size_t cell_length(const char *at) { return strcspn(at, "\t\n"); }
+
+static void measure_columns(const char *rows, size_t *width) {
+    int column = 0;
+    for (const char *at = rows; *at; at++) {
+        const size_t length = cell_length(at);
+        at += length;
+        if (*at == '\n') {
+            column = 0;
+            continue;
+        }
+        if (length > width[column]) width[column] = length;
+        if (column < MAX_COLUMNS - 1) column++;
+    }
+}
+
+static void print_columns(FILE *file, const char *rows) {
+    size_t width[MAX_COLUMNS] = {0};
+    measure_columns(rows, width);
+    int column = 0;
+    for (const char *at = rows; *at; at++) {
+        const size_t length = cell_length(at);
+        fwrite(at, 1, length, file);
+        at += length;
+        if (*at == '\n') {
+            fputc('\n', file);
+            column = 0;
+            continue;
+        }
+        fprintf(file, "%*s", (int)(width[column] - length + 2), "");
+        if (column < MAX_COLUMNS - 1) column++;
+    }
+}
+
+static void list_models(FILE *rows) {
+    fputs("NAME\tTYPE\tLAYERS\tHIDDEN\tHEADS\tKV\tEXPERTS\tTOP\tFFN\tPARAMETERS\n", rows);
+    for (const char *const *name = model_preset_names(); *name; name++) {
+        struct model model;
+        const struct status status = model_load(*name, &model);
+        if (status.code) {
+            fprintf(rows, "%s\t%s\n", *name, status.message);
+            continue;
+        }
+        const struct layer_spec *s = &model.layer;
+        fprintf(rows, "%s\t%s\t%lld\t%lld\t%lld\t%lld\t", *name, model.model_type, (long long)model.n_layers,
+                (long long)s->hidden, (long long)s->n_heads, (long long)s->n_kv_heads);
+        if (s->moe)
+            fprintf(rows, "%lld\t%lld\t%lld", (long long)s->n_experts, (long long)s->top_k,
+                    (long long)s->expert_width);
+        else
+            fprintf(rows, "-\t-\t%lld", (long long)s->shared_width);
+        const double n = (double)model_param_count(&model);
+        fprintf(rows, n < 1e9 ? "\t%.2f million\n" : "\t%.2f billion\n", n < 1e9 ? n * 1e-6 : n * 1e-9);
+    }
+}
+
+static void list_kernels(FILE *rows) {
+    fputs("NAME\tOP\tDEVICES\tDESCRIPTION\n", rows);
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        const char *gap = "";
+        fprintf(rows, "%s\t%s\t", k->name, op_name(k->op));
+        for (int d = 0; d < DEVICE_COUNT; d++) {
+            if (!k->launch[d]) continue;
+            fprintf(rows, "%s%s", gap, device_kind_name((enum device_kind)d));
+            gap = ",";
+        }
+        fprintf(rows, "%s\t%s\n", *gap ? "" : "none in this build", k->describes);
+    }
+}
+
+static void print_tensors(FILE *rows, const enum tensor_id *ids) {
+    for (int i = 0; ids[i] != T_NONE; i++)
+        fprintf(rows, "%s%s[%s]", i ? " " : "", tensor_table[ids[i]].name, tensor_table[ids[i]].axes);
+}
+
+static void list_stages(FILE *rows) {
+    fputs("NAME\tPART\tOP\tOUT\tIN\n", rows);
+    for (int s = 0; s < S_COUNT; s++) {
+        const struct stage_row *stage = &stage_table[s];
+        fprintf(rows, "%s\t%s\t%s\t", stage->name, part_name(stage->part), op_name(stage->op));
+        print_tensors(rows, stage->out);
+        fputc('\t', rows);
+        print_tensors(rows, stage->in);
+        fputc('\n', rows);
+    }
+}
+
+/* As the command line wants it: with every key it needs to mean this one case. */
+static void print_case_cell(FILE *rows, const char *text) {
+    struct check_case c;
+    bool has_part;
+    char line[CASE_LINE] = "";
+    if (!case_parse(text, &c, &has_part).code && case_line_length(&c) < sizeof line)
+        case_print(&c, line, sizeof line);
+    fprintf(rows, "%s\t", *line ? line : text);
+}
+
+static void list_mutants(FILE *rows) {
+    fputs("NAME\tEDGE\tSOURCE\tEXPOSED BY\tINVISIBLE IN\tDESCRIPTION\n", rows);
+    for (const struct mutant *m = mutant_table; m->name; m++) {
+        fprintf(rows, "%s\t%s\t%s\t", m->name, edge_name(m->edge), m->source);
+        print_case_cell(rows, m->exposes);
+        print_case_cell(rows, m->clean);
+        fprintf(rows, "%s\n", m->describes);
+    }
+}
+
+static void list_fills(FILE *rows) {
+    fputs("NAME\tDESCRIPTION\n", rows);
+    for (int f = 0; f < FILL_COUNT; f++)
+        fprintf(rows, "%s\t%s\n", fill_name((enum fill_kind)f), fill_describes((enum fill_kind)f));
+}
+
+static void list_devices(FILE *rows) {
+    fputs("NAME\tSTATE\n", rows);
+    for (int d = 0; d < DEVICE_COUNT; d++) {
+        struct device *device = NULL;
+        const struct status status = device_open((enum device_kind)d, &device);
+        fprintf(rows, "%s\t%s\n", device_kind_name((enum device_kind)d),
+                status.code ? status.message : device_label(device));
+        if (!status.code) device_close(device);
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*write)(FILE *rows);
+} list_table[] = {
+    {"models", list_models},   {"kernels", list_kernels}, {"stages", list_stages},
+    {"mutants", list_mutants}, {"fills", list_fills},     {"devices", list_devices},
+};
+enum { N_LISTS = sizeof list_table / sizeof *list_table };
+
+void options_print_list_names(FILE *file) {
+    for (int i = 0; i < N_LISTS; i++) fprintf(file, "%s%s", i ? "|" : "", list_table[i].name);
+}
+
+static int list_by_name(const char *what) {
+    for (int i = 0; what && i < N_LISTS; i++)
+        if (!strcmp(list_table[i].name, what)) return i;
+    return -1;
+}
+
+struct status options_list_check(const char *what) {
+    if (list_by_name(what) >= 0) return status_ok();
+    struct choices choices = {0};
+    char text[200];
+    for (int i = 0; i < N_LISTS; i++) choices_add(&choices, "%s", list_table[i].name);
+    choices_text(&choices, what, text, sizeof text);
+    return what ? status_error("list %.48s: no such list; use %s", what, text)
+                : status_error("list: of what? use %s", text);
+}
+
+struct status options_list(const char *what, FILE *file) {
+    TRY(options_list_check(what));
+    char *text = NULL;
+    size_t size = 0;
+    FILE *rows = open_memstream(&text, &size);
+    if (!rows) return status_error("list %s: out of memory", what);
+    list_table[list_by_name(what)].write(rows);
+    const int failed = fclose(rows);
+    if (!failed) print_columns(file, text);
+    free(text);
+    return failed ? status_error("list %s: out of memory", what) : status_ok();
+}

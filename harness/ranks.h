@@ -1,0 +1,26 @@
+/* ranks - one case of a group: its ranks run the stage on their slices of the trunk and are judged against it (plan and
+ * shard edges). */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_RANKS_H
+#define HARNESS_RANKS_H
+
+#include "harness/trunk.h"
+
+struct ranks {
+    const struct check_case *c;
+    const struct mutant *mutant;
+    struct shard_plan plan;
+    struct store *own;              /* [tp] ROLE_LOCAL and ROLE_PARTIAL tensors of every rank */
+    struct seat seat;
+    struct edge_result edge[EDGE_COUNT]; /* of the stage at hand */
+    double seconds_kernel, seconds_reference;
+    struct findings findings;
+    char likely[400];
+};
+
+void ranks_open(struct ranks *ranks, const struct check_case *c, const struct mutant *mutant, const struct trunk *trunk);
+/* After trunk_stage of the same stage. */
+struct status ranks_stage(struct ranks *ranks, const struct trunk *trunk, int stage);
+void ranks_close(struct ranks *ranks);
+
+#endif

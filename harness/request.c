@@ -1,0 +1,210 @@
+/* Which cases does a command line ask for?  One subject (a model or a case line) after the other, part by
+ * part, then the keys from the outermost to the rank counts, so that cases which share a trunk stand side by
+ * side. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/request.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixtures/hdf5.h"
+
+static const enum case_key expand_order[KEY_COUNT] = {KEY_LAYER,  KEY_PHASE, KEY_TOKENS, KEY_CACHED,
+                                                      KEY_SEQS,   KEY_DTYPE, KEY_LAYOUT, KEY_FILL,
+                                                      KEY_DEVICE, KEY_SEED,  KEY_EP,     KEY_TP};
+
+/* One subject on its way to cases. */
+struct expansion {
+    const struct request *request;
+    struct options *out;
+    const char *text; /* the subject as typed */
+    struct case_given given;
+    struct model model;
+    struct fixture *fixture; /* NULL: none */
+};
+
+static struct status add_case(struct expansion *e, const struct check_case *c) {
+    TRY(case_check(c, &e->model));
+    if (e->out->n_cases == MAX_CASES)
+        return status_error("%.200s: the lists multiply to more than %d cases; use shorter ones", e->text,
+                            MAX_CASES);
+    e->out->cases[e->out->n_cases++] = *c;
+    return status_ok();
+}
+
+/* No tp given: 1, 2, 4, 8 as far as they are legal. Where none is (--ep 16), tp = ep or its refusal. */
+static struct status add_every_tp(struct expansion *e, struct check_case c) {
+    static const int64_t usual[] = {1, 2, 4, 8};
+    int64_t n = 0;
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+        c.tp = usual[i];
+        if (case_check(&c, &e->model).code) continue;
+        TRY(add_case(e, &c));
+        n++;
+    }
+    if (n > 0) return status_ok();
+    c.tp = c.ep;
+    return add_case(e, &c);
+}
+
+/* A fixture's activations are one sequence that was prefilled: the sizes of the case are those of the file.
+ */
+static struct status fit_fixture(const struct expansion *e, struct check_case *c) {
+    const int64_t n = fixture_n_tokens(e->fixture);
+    if (n == 0) return status_ok(); /* no inputs: refused below, layer by layer */
+    if (!e->request->key[KEY_TOKENS].n && !e->given.key[KEY_TOKENS]) c->tokens = n;
+    if (c->tokens != n)
+        return status_error("--tokens %lld: %.200s holds %lld tokens; leave --tokens out",
+                            (long long)c->tokens, e->out->fixture_path, (long long)n);
+    if (c->phase != PHASE_PREFILL || c->seqs != 1)
+        return status_error("--phase %s --seqs %lld: %.200s holds one prefilled sequence; leave them out",
+                            phase_name(c->phase), (long long)c->seqs, e->out->fixture_path);
+    return status_ok();
+}
+
+static struct status expand_keys(struct expansion *e, int depth, struct check_case c) {
+    if (depth == KEY_COUNT) return add_case(e, &c);
+    const enum case_key key = expand_order[depth];
+    const struct value_list *list = &e->request->key[key];
+    char label[32];
+    snprintf(label, sizeof label, "--%s", case_key_name(key));
+    if (list->n && e->given.key[key])
+        return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", case_key_name(key),
+                            list->typed, e->text);
+    if (key == KEY_EP) case_finish(&c); /* phase and cached are settled */
+    if (key == KEY_EP && e->fixture) TRY(fit_fixture(e, &c));
+    if (key == KEY_TP && !list->n && !e->given.key[key]) return add_every_tp(e, c);
+    if (!list->n) return expand_keys(e, depth + 1, c);
+    for (int i = 0; i < list->n; i++) {
+        TRY(case_set(&c, label, case_key_name(key), list->value[i]));
+        TRY(expand_keys(e, depth + 1, c));
+    }
+    return status_ok();
+}
+
+/* --kernel goes to the cases of the stage's part. */
+static struct status apply_kernels(const struct expansion *e, struct check_case *c) {
+    for (int s = 0; s < S_COUNT; s++) {
+        const struct kernel *kernel = e->request->kernel[s];
+        if (!kernel) continue;
+        if (e->given.kernel[s])
+            return status_error("--kernel %s=%s: given twice, '%.200s' sets it too; drop one",
+                                stage_table[s].name, kernel->name, e->text);
+        if (stage_table[s].part == c->part) c->kernel[s] = kernel;
+    }
+    return status_ok();
+}
+
+/* The layers of the part: the one asked for, the default one, or every one the fixture brings. */
+static struct status expand_part(struct expansion *e, struct check_case c, enum part part) {
+    c.part = part;
+    TRY(apply_kernels(e, &c));
+    if (!e->fixture) return expand_keys(e, 0, c);
+    const bool asked = e->given.key[KEY_LAYER] || e->request->key[KEY_LAYER].n;
+    if (asked) return expand_keys(e, 0, c);
+    for (int64_t layer = 0; layer < e->model.n_layers; layer++) {
+        if (!fixture_has_layer(e->fixture, layer, part)) continue;
+        c.layer = layer;
+        TRY(expand_keys(e, 0, c));
+    }
+    return status_ok();
+}
+
+static struct status check_fixture_layers(const struct expansion *e, int64_t first) {
+    for (int64_t i = first; i < e->out->n_cases; i++) {
+        const struct check_case *c = &e->out->cases[i];
+        const int64_t layer = case_layer(c, &e->model);
+        if (!fixture_has_layer(e->fixture, layer, c->part))
+            return status_error(
+                "--layer %lld: %.200s brings no input of its %s; leave --layer out to see what it has",
+                (long long)layer, e->out->fixture_path, part_name(c->part));
+    }
+    if (e->out->n_cases == first)
+        return status_error(
+            "--fixture %.200s: brings no layer's input for what was asked; use another --part or file",
+            e->out->fixture_path);
+    return status_ok();
+}
+
+/* A mutant lives in one part and one memory layout; both become the defaults. */
+static struct status apply_mutant(const struct expansion *e, struct check_case *c, bool *part) {
+    const struct mutant *mutant = e->out->mutant;
+    const struct value_list *layouts = &e->request->key[KEY_LAYOUT];
+    if (!mutant) return status_ok();
+    if (e->given.key[KEY_LAYOUT]
+            ? c->layout != mutant->layout
+            : layouts->n && (layouts->n > 1 || strcmp(layouts->value[0], layout_name(mutant->layout))))
+        return status_error(
+            "--mutant %s: the mistake exists in layout %s only; use --layout %s or leave it out",
+            mutant->name, layout_name(mutant->layout), layout_name(mutant->layout));
+    if ((e->given.part || e->request->part_given) && part[!mutant->part])
+        return status_error("--mutant %s: the mistake is in part %s; use --part %s or leave it out",
+                            mutant->name, part_name(mutant->part), part_name(mutant->part));
+    c->layout = mutant->layout;
+    for (int p = 0; p < PART_COUNT; p++) part[p] = p == (int)mutant->part;
+    return status_ok();
+}
+
+static struct status expand_subject(struct expansion *e) {
+    struct check_case c;
+    TRY(case_read(e->text, &c, &e->given));
+    if (e->given.part && e->request->part_given)
+        return status_error("--part: given twice, '%.200s' names one too; drop one", e->text);
+    if (e->fixture) {
+        if (strcmp(c.model, e->out->fixture_path))
+            return status_error("--fixture %.160s: brings its own model; leave %.160s out",
+                                e->out->fixture_path, c.model);
+        e->model = *fixture_model(e->fixture);
+    } else {
+        TRY(model_load(c.model, &e->model));
+    }
+    bool part[PART_COUNT];
+    for (int p = 0; p < PART_COUNT; p++)
+        part[p] = e->given.part ? p == (int)c.part : e->request->part_given ? e->request->part[p] : true;
+    TRY(apply_mutant(e, &c, part));
+    const int64_t first = e->out->n_cases;
+    for (int p = 0; p < PART_COUNT; p++)
+        if (part[p]) TRY(expand_part(e, c, (enum part)p));
+    return e->fixture ? check_fixture_layers(e, first) : status_ok();
+}
+
+static struct status expand_all(struct expansion *e) {
+    const struct request *request = e->request;
+    if (request->n_subjects == 0) {
+        e->text = e->fixture ? e->out->fixture_path : model_preset_names()[0];
+        return expand_subject(e);
+    }
+    for (int i = 0; i < request->n_subjects; i++) {
+        for (int j = 0; j < i; j++)
+            if (!strcmp(request->subject[i], request->subject[j]))
+                return status_error("%.300s: given twice; drop one", request->subject[i]);
+        e->text = request->subject[i];
+        TRY(expand_subject(e));
+    }
+    return status_ok();
+}
+
+/* A kernel for a stage that no case has would be ignored in silence. */
+static struct status check_kernels_used(const struct request *request, const struct options *out) {
+    for (int s = 0; s < S_COUNT; s++) {
+        bool used = request->kernel[s] == NULL;
+        for (int64_t i = 0; i < out->n_cases && !used; i++) used = out->cases[i].part == stage_table[s].part;
+        if (!used)
+            return status_error("--kernel %s=%s: no case checks part %s; use --part %s or leave it out",
+                                stage_table[s].name, request->kernel[s]->name, part_name(stage_table[s].part),
+                                part_name(stage_table[s].part));
+    }
+    return status_ok();
+}
+
+struct status request_expand(const struct request *request, struct options *out) {
+    struct expansion e = {.request = request, .out = out};
+    out->cases = calloc(MAX_CASES, sizeof *out->cases);
+    if (!out->cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
+    if (out->fixture_path) TRY(fixture_open(out->fixture_path, &e.fixture));
+    struct status status = expand_all(&e);
+    if (!status.code) status = check_kernels_used(request, out);
+    fixture_close(e.fixture);
+    return status;
+}

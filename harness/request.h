@@ -1,0 +1,28 @@
+/* request - the command line of `run` as typed, and its expansion into cases: lists multiply, models become
+ * parts, no
+ * --tp becomes every legal one. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_REQUEST_H
+#define HARNESS_REQUEST_H
+
+#include "harness/options.h"
+
+enum { MAX_LIST = 64 };
+struct value_list {
+    int n;             /* 0: the option was not given */
+    const char *typed; /* the whole list, for errors */
+    const char *value[MAX_LIST];
+};
+
+struct request {
+    struct value_list key[KEY_COUNT];
+    bool part[PART_COUNT], part_given;
+    const struct kernel *kernel[S_COUNT]; /* NULL: not given */
+    const char **subject;                 /* [n_subjects] MODEL or CASE texts */
+    int n_subjects;
+};
+
+/* Fills cases and n_cases; reads mutant and fixture_path. On an error the cases so far stay in `out`. */
+struct status request_expand(const struct request *request, struct options *out);
+
+#endif

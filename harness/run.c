@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "harness/oracle.h"
+#include "harness/ranks.h"
+
+struct group { /* the cases of one trunk */
+    const struct options *options;
+    const struct model *model;
+    const struct fixture *fixture;
+    struct device *device;
+    const struct check_case *cases; /* the first one; same-trunk cases follow it */
+    struct case_result *results;
+    int64_t n;
+};
+
+static double now_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* One line on a terminal that the next one overwrites; silence elsewhere. */
+static void progress(const char *line, const char *what) {
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s%s%s", line, *line ? "  " : "", what);
+}
+
+static bool same_trunk(const struct check_case *a, const struct check_case *b) {
+    struct check_case x = *a, y = *b;
+    char one[512], two[512];
+    x.tp = x.ep = y.tp = y.ep = 1;
+    case_print(&x, one, sizeof one);
+    case_print(&y, two, sizeof two);
+    return !strcmp(one, two);
+}
+
+static void describe_repro(const struct options *o, struct case_result *r) {
+    size_t n = (size_t)snprintf(r->repro, sizeof r->repro, "shardcheck run '%.500s'", r->line);
+    if (o->mutant) n += (size_t)snprintf(r->repro + n, sizeof r->repro - n, " --mutant %s", o->mutant->name);
+    if (o->fixture_path && n < sizeof r->repro)
+        snprintf(r->repro + n, sizeof r->repro - n, " --fixture %.*s", (int)(sizeof r->repro - n - 12), o->fixture_path);
+}
+
+static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k) {
+    struct stage_result *const s = &r->stage[r->n_stages++];
+    *s = (struct stage_result){.seconds_kernel = t->seconds_kernel + k->seconds_kernel,
+                               .seconds_reference = t->seconds_reference + k->seconds_reference};
+    snprintf(s->stage, sizeof s->stage, "%s", stage_table[stage].name);
+    snprintf(s->kernel, sizeof s->kernel, "%s", t->kernel ? t->kernel->name : t->world->name);
+    s->edge[EDGE_KERNEL] = t->edge;
+    s->edge[EDGE_PLAN] = k->edge[EDGE_PLAN];
+    s->edge[EDGE_SHARD] = k->edge[EDGE_SHARD];
+    for (int e = 0; e < EDGE_COUNT; e++) edge_merge(&r->edge[e], &s->edge[e]);
+}
+
+/* The trunk's failure comes first when it happened in an earlier or the same stage. */
+static void conclude(struct case_result *r, const struct trunk *t, const struct ranks *k, const struct findings *oracle) {
+    for (int e = 0; e < EDGE_COUNT; e++)
+        if (r->edge[e].state == EDGE_FAIL) r->verdict = CASE_FAILED;
+    if (r->verdict != CASE_FAILED) return;
+    const struct findings *f = &k->findings;
+    if (f->stage < 0 || (t->findings.stage >= 0 && t->findings.stage <= f->stage)) f = &t->findings;
+    if (f->stage < 0) f = oracle;
+    findings_where(f, f == &k->findings ? k->plan.tp : 1, r->where, sizeof r->where);
+    r->first = f->first;
+    r->worst = f->worst;
+    if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
+}
+
+static struct status run_stages(struct group *g, struct trunk *t, struct ranks *ranks) {
+    for (int stage = 0; stage < S_COUNT && !t->unsupported[0]; stage++) {
+        if (!trunk_has_stage(t, stage)) continue;
+        progress(g->results[0].line, stage_table[stage].name);
+        TRY(trunk_stage(t, stage));
+        for (int64_t i = 0; i < g->n && !t->unsupported[0]; i++) {
+            const double start = now_seconds();
+            TRY(ranks_stage(&ranks[i], t, stage));
+            record_stage(&g->results[i], stage, t, &ranks[i]);
+            g->results[i].seconds += now_seconds() - start;
+        }
+        trunk_stage_done(t, stage);
+    }
+    return status_ok();
+}
+
+static struct status run_group(struct group *g) {
+    struct trunk trunk;
+    struct findings oracle;
+    struct edge_result oracle_edge = {0};
+    findings_init(&oracle);
+    TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
+    struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
+    for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
+    const double start = now_seconds();
+    struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, &oracle_edge, &oracle) : status_ok();
+    if (!s.code) s = run_stages(g, &trunk, ranks);
+    double shared = now_seconds() - start;
+    for (int64_t i = 0; i < g->n; i++) shared -= g->results[i].seconds;
+    for (int64_t i = 0; i < g->n; i++) {
+        struct case_result *const r = &g->results[i];
+        r->seconds += shared / (double)g->n;
+        if (trunk.unsupported[0]) {
+            r->verdict = CASE_SKIPPED;
+            snprintf(r->reason, sizeof r->reason, "%s", trunk.unsupported);
+        } else if (!s.code) {
+            edge_merge(&r->edge[EDGE_ORACLE], &oracle_edge);
+            conclude(r, &trunk, &ranks[i], &oracle);
+        }
+    }
+    for (int64_t i = 0; i < g->n; i++) ranks_close(&ranks[i]);
+    free(ranks);
+    trunk_close(&trunk);
+    return s;
+}
+
+/* One model file is parsed once a group; presets are cheap. */
+static struct status load_model(const struct check_case *c, const struct fixture *fixture, struct model *model) {
+    if (fixture) {
+        *model = *fixture_model(fixture);
+        return status_ok();
+    }
+    return model_load(c->model, model);
+}
+
+static struct status run_all(const struct options *o, const struct fixture *fixture, struct device *device,
+                             struct run_output *out) {
+    for (int64_t first = 0, n; first < o->n_cases; first += n) {
+        struct model model;
+        for (n = 1; first + n < o->n_cases && same_trunk(&o->cases[first], &o->cases[first + n]);) n++;
+        for (int64_t i = first; i < first + n; i++) {
+            struct case_result *const r = &out->cases[i];
+            case_print(&o->cases[i], r->line, sizeof r->line);
+            describe_repro(o, r);
+            r->stage = memory_zeroed(S_COUNT, sizeof *r->stage);
+        }
+        TRY(load_model(&o->cases[first], fixture, &model));
+        struct group g = {o, &model, fixture, device, &o->cases[first], &out->cases[first], n};
+        TRY(run_group(&g));
+    }
+    progress("", "");
+    return status_ok();
+}
+
+static void count_cases(struct run_output *out, int64_t n) {
+    out->result.cases = out->cases;
+    out->result.n_cases = n;
+    for (int64_t i = 0; i < n; i++) {
+        out->result.n_passed += out->cases[i].verdict == CASE_PASSED;
+        out->result.n_failed += out->cases[i].verdict == CASE_FAILED;
+        out->result.n_skipped += out->cases[i].verdict == CASE_SKIPPED;
+    }
+}
+
+struct status run_cases(const struct options *o, struct run_output *out) {
+    struct fixture *fixture = NULL;
+    struct device *device = NULL;
+    const double start = now_seconds();
+    *out = (struct run_output){0};
+    if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
+    struct status s = device_open(o->cases[0].device, &device);
+    for (int64_t i = 1; i < o->n_cases && !s.code; i++)
+        if (o->cases[i].device != o->cases[0].device)
+            s = status_error("one run uses one device; run the %s cases and the %s cases apart",
+                             device_kind_name(o->cases[0].device), device_kind_name(o->cases[i].device));
+    if (!s.code) {
+        out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
+        snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
+        s = run_all(o, fixture, device, out);
+    }
+    if (!s.code) {
+        count_cases(out, o->n_cases);
+        out->result.device = out->device_label;
+        out->result.version = SHARDCHECK_VERSION;
+        out->result.command = out->command;
+        out->result.seconds = now_seconds() - start;
+    }
+    device_close(device);
+    fixture_close(fixture);
+    return s;
+}
+
+void run_output_free(struct run_output *out) {
+    for (int64_t i = 0; out->cases && i < out->result.n_cases; i++) free(out->cases[i].stage);
+    free(out->cases);
+    *out = (struct run_output){0};
+}

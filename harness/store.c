@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/store.h"
+
+void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count) {
+    struct stored *const s = &store->of[id];
+    mapping_renew(&s->memory, (size_t)count * dtype_bytes(dtype));
+    s->dtype = dtype;
+    s->count = count;
+    return s->memory.data;
+}
+
+void store_drop(struct store *store, enum tensor_id id) {
+    mapping_free(&store->of[id].memory);
+    store->of[id].count = 0;
+}
+
+void store_free(struct store *store) {
+    for (int i = 0; i < T_COUNT; i++) store_drop(store, (enum tensor_id)i);
+}
+
+enum dtype store_dtype(enum tensor_id id, enum dtype storage) {
+    return tensor_table[id].dtype < 0 ? storage : (enum dtype)tensor_table[id].dtype;
+}

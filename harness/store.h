@@ -1,0 +1,25 @@
+/* store - tensors of a run as dense host arrays: what the trunk stored, and what each rank stored of its own. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_STORE_H
+#define HARNESS_STORE_H
+
+#include "harness/memory.h"
+#include "reference/layer.h"
+
+struct stored {
+    struct mapping memory;
+    enum dtype dtype;
+    int64_t count; /* elements; 0: nothing stored */
+};
+struct store {
+    struct stored of[T_COUNT];
+};
+
+/* Room for a tensor, its old version dropped; contents zero. */
+void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count);
+void store_drop(struct store *store, enum tensor_id id);
+void store_free(struct store *store);
+/* The storage dtype of a tensor in a case of dtype `storage`. */
+enum dtype store_dtype(enum tensor_id id, enum dtype storage);
+
+#endif

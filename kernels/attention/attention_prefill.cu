@@ -1,0 +1,300 @@
+/* attention_simt - causal or full attention over the paged cache, many query rows per sequence: prefill, chunked prefill.
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages],
+ *         query_start [B + 1], kv_len [B], all int32. Sequence b owns rows query_start[b]..query_start[b+1].
+ * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the rows that see most
+ *         keys first. Blocks past the end of their sequence do nothing.
+ * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split first the keys of a tile,
+ *         then the columns of the output, so a row never leaves its warp.
+ * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with the rows as columns (a step of the dot product
+ *         reads neighbours), v as it is, the weights of the tile: 68 KiB at D = 64, 116 KiB at D = 128, 140 KiB at D = 256.
+ * Traffic k and v once per 64 query rows and query head (no reuse across a group of heads), q and out once.
+ * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile; weights stay fp32; the
+ *         denominator adds 8 neighbouring keys, then the 8 threads' sums, then the tiles, all in key order. Output: one FMA
+ *         chain over the keys, one division. A key that a row may not see is never multiplied, whatever it holds; a row
+ *         without keys is 0. The bits of a row depend on its own q, keys and position in the sequence only.
+ * Needs   D <= 256, H % G == 0, one dtype. */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/device/octet.cuh"
+#include "kernels/kernels.h"
+
+/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its vectoriser. */
+#ifdef __CUDACC__
+#define UNROLL _Pragma("unroll")
+#define LANE_LOOP _Pragma("unroll")
+#else
+#define UNROLL
+#define LANE_LOOP _Pragma("GCC unroll 1")
+#endif
+
+namespace {
+
+constexpr int ROWS = 64, GROUP = 4, COLUMNS = 8, THREADS = ROWS / GROUP * COLUMNS;
+constexpr unsigned WHOLE_WARP = 0xffffffffu;
+
+/* What one block works on. */
+struct row_tile {
+    int seq, head, kv_head;
+    int64_t first_row; /* of the tile, in q and out */
+    int n_rows;        /* 0: nothing to do */
+    int past;          /* row i of the tile is at key position past + i */
+    int kv_len;
+    bool causal;
+};
+
+/* How many keys row i of the tile sees. */
+__device__ __forceinline__ int keys_seen(const row_tile &tile, int i) {
+    return tile.causal ? max(0, min(tile.past + i + 1, tile.kv_len)) : tile.kv_len;
+}
+
+__device__ row_tile find_tile(const struct attention_args &a) {
+    const int first = (int)(gridDim.x - 1 - blockIdx.x) * ROWS;
+    row_tile tile;
+    tile.seq = (int)blockIdx.z;
+    tile.head = (int)blockIdx.y;
+    tile.kv_head = tile.head / (int)(a.n_heads / a.n_kv_heads);
+    const int32_t *start = (const int32_t *)a.query_start.data + tile.seq;
+    const int n_queries = start[1] - start[0];
+    tile.first_row = (int64_t)start[0] + first;
+    tile.n_rows = max(0, min(ROWS, n_queries - first));
+    tile.kv_len = ((const int32_t *)a.kv_len.data)[tile.seq];
+    tile.past = tile.kv_len - n_queries + first;
+    tile.causal = a.causal;
+    return tile;
+}
+
+/* Where key `key` of the tile's sequence lies in a cache: [pages, page_size, G, D]. */
+template <class T>
+__device__ __forceinline__ const T *key_address(const struct view &cache, const struct attention_args &a,
+                                                const row_tile &tile, int key) {
+    const int page_size = (int)a.page_size;
+    const int32_t *pages = (const int32_t *)a.page_table.data + tile.seq * a.page_table.stride[0];
+    return (const T *)cache.data + pages[key / page_size] * cache.stride[0] + key % page_size * cache.stride[1] +
+           tile.kv_head * cache.stride[2];
+}
+
+/* transposed[d][i] = source row i, for i < n; zeros for the rest of the `width` columns. Neighbouring threads take
+ * neighbouring rows, so that the stores do not collide in a bank. */
+template <class T, class Address>
+__device__ void load_transposed(float *transposed, int width, int n, int head_dim, bool aligned, Address address) {
+    const int octets = (head_dim + OCTET - 1) / OCTET;
+    for (int i = threadIdx.x; i < width * octets; i += THREADS) {
+        const int row = i % width, d0 = i / width * OCTET;
+        float v[OCTET] = {};
+        if (row < n) octet_load<T>(v, address(row) + d0, aligned, head_dim - d0);
+        for (int e = 0; e < OCTET && d0 + e < head_dim; e++) transposed[(d0 + e) * width + row] = v[e];
+    }
+}
+
+/* values[i][d] = source row i, for i < n, zero beyond head_dim; the rows past n are nobody's. */
+template <class T, class Address>
+__device__ void load_rows(float *values, int width, int n_rows, int n, int head_dim, bool aligned, Address address) {
+    const int octets = width / OCTET;
+    for (int i = threadIdx.x; i < n * octets; i += THREADS) {
+        const int row = i / octets, d0 = i % octets * OCTET;
+        float v[OCTET] = {};
+        if (d0 < head_dim) octet_load<T>(v, address(row) + d0, aligned, head_dim - d0);
+        for (int e = 0; e < OCTET; e++) values[row * width + d0 + e] = v[e];
+    }
+    if (threadIdx.x == 0) shared_stale(values + n * width, (size_t)(n_rows - n) * width * sizeof(float));
+}
+
+/* score[r][j] = sum over d of q[d][r] k[d][j]; q and k point at the group's first row and the thread's first key. */
+template <int KEYS>
+__device__ __forceinline__ void multiply_q_k(float (&score)[GROUP][KEYS], const float *__restrict__ q,
+                                             const float *__restrict__ k, int head_dim) {
+    for (int d = 0; d < head_dim; d++) {
+        UNROLL
+        for (int r = 0; r < GROUP; r++) {
+            LANE_LOOP
+            for (int j = 0; j < KEYS; j++)
+                score[r][j] = fmaf(q[d * ROWS + r], k[d * COLUMNS * KEYS + j], score[r][j]);
+        }
+    }
+}
+
+/* out[r] += weight[j][r] v[j] for keys j0 <= j < j1 and rows r0 <= r < r1. A thread's columns are runs of RUN, one out of
+ * every 8 RUN. */
+template <int RUNS, int RUN>
+__device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], const float *__restrict__ weight,
+                                             const float *__restrict__ v, int j0, int j1, int r0, int r1) {
+    for (int j = j0; j < j1; j++) {
+        UNROLL
+        for (int r = 0; r < GROUP; r++) {
+            if (r < r0 || r >= r1) continue;
+            UNROLL
+            for (int i = 0; i < RUNS; i++) {
+                LANE_LOOP
+                for (int e = 0; e < RUN; e++)
+                    out[r][i][e] = fmaf(weight[j * ROWS + r], v[(j * RUNS + i) * COLUMNS * RUN + e], out[r][i][e]);
+            }
+        }
+    }
+}
+
+/* KEYS per thread and tile; the output is padded to RUNS * 8 * RUN columns. */
+template <class T, int KEYS, int RUNS, int RUN>
+__global__ void __launch_bounds__(THREADS) attention_simt_kernel(const struct attention_args a, const bool aligned) {
+    constexpr int TILE = COLUMNS * KEYS, WIDTH = RUNS * COLUMNS * RUN;
+    const int head_dim = (int)a.head_dim;
+    DYNAMIC_SHARED(shared);
+    struct carve carve = {shared};
+    float *const q = carve.take<float>(head_dim * ROWS);       /* [D][ROWS] */
+    float *const k = carve.take<float>(head_dim * TILE);       /* [D][TILE] */
+    float *const v = carve.take<float>(TILE * WIDTH);          /* [TILE][WIDTH] */
+    float *const weight = carve.take<float>(TILE * ROWS);      /* [TILE][ROWS] */
+    float *const part_max = carve.take<float>(COLUMNS * ROWS); /* [COLUMNS][ROWS], of the threads of a group */
+    float *const part_sum = carve.take<float>(COLUMNS * ROWS);
+
+    const row_tile tile = find_tile(a);
+    const int row0 = (int)threadIdx.x / COLUMNS * GROUP, column = (int)threadIdx.x % COLUMNS;
+    const int n_keys = tile.n_rows ? keys_seen(tile, tile.n_rows - 1) : 0;
+    load_transposed<T>(q, ROWS, tile.n_rows, head_dim, aligned, [&](int row) {
+        return (const T *)a.q.data + (tile.first_row + row) * a.q.stride[0] + tile.head * a.q.stride[1];
+    });
+
+    float out[GROUP][RUNS][RUN] = {}, sum[GROUP] = {}, top[GROUP];
+    int limit[GROUP]; /* keys each row sees; rows past the end go with the last live one, and are never stored */
+    UNROLL
+    for (int r = 0; r < GROUP; r++) {
+        top[r] = -INFINITY;
+        limit[r] = row0 < tile.n_rows ? keys_seen(tile, min(row0 + r, tile.n_rows - 1)) : 0;
+    }
+
+    for (int key0 = 0; key0 < n_keys; key0 += TILE) {
+        const int n = min(TILE, n_keys - key0);
+        load_transposed<T>(k, TILE, n, head_dim, aligned,
+                           [&](int key) { return key_address<T>(a.k_cache, a, tile, key0 + key); });
+        load_rows<T>(v, WIDTH, TILE, n, head_dim, aligned,
+                     [&](int key) { return key_address<T>(a.v_cache, a, tile, key0 + key); });
+        __syncthreads();
+
+        /* Scores of 4 rows and KEYS keys, and their largest. Keys that a row does not see take no part. */
+        int seen[GROUP]; /* of this tile */
+        UNROLL
+        for (int r = 0; r < GROUP; r++) seen[r] = max(0, min(limit[r] - key0, n));
+        float score[GROUP][KEYS] = {};
+        if (column * KEYS < seen[GROUP - 1]) multiply_q_k(score, q + row0, k + column * KEYS, head_dim);
+        UNROLL
+        for (int r = 0; r < GROUP; r++) {
+            float largest = -INFINITY;
+            UNROLL
+            for (int j = 0; j < KEYS; j++) {
+                score[r][j] *= (float)a.scale;
+                largest = column * KEYS + j < seen[r] && score[r][j] > largest ? score[r][j] : largest;
+            }
+            part_max[column * ROWS + row0 + r] = largest;
+        }
+        __syncwarp(WHOLE_WARP);
+
+        /* The rows' new maxima, and the weights under them. */
+        float shrink[GROUP];
+        UNROLL
+        for (int r = 0; r < GROUP; r++) {
+            float largest = top[r], total = 0;
+            UNROLL
+            for (int c = 0; c < COLUMNS; c++) {
+                const float other = part_max[c * ROWS + row0 + r];
+                largest = other > largest ? other : largest;
+            }
+            shrink[r] = top[r] == largest ? 1.0f : expf(top[r] - largest);
+            top[r] = largest;
+            UNROLL
+            for (int j = 0; j < KEYS; j++) {
+                const int key = column * KEYS + j;
+                const float p = key < seen[r] ? expf(score[r][j] - largest) : 0.0f;
+                weight[key * ROWS + row0 + r] = p;
+                total += p;
+            }
+            part_sum[column * ROWS + row0 + r] = total;
+        }
+        __syncwarp(WHOLE_WARP);
+
+        UNROLL
+        for (int r = 0; r < GROUP; r++) {
+            float total = 0;
+            for (int c = 0; c < COLUMNS; c++) total += part_sum[c * ROWS + row0 + r];
+            sum[r] = fmaf(sum[r], shrink[r], total);
+            UNROLL
+            for (int i = 0; i < RUNS; i++) {
+                LANE_LOOP
+                for (int e = 0; e < RUN; e++) out[r][i][e] *= shrink[r];
+            }
+        }
+        /* Rows of a group see almost the same keys: first those that all see, then what the later rows see more. */
+        multiply_p_v<RUNS, RUN>(out, weight + row0, v + column * RUN, 0, seen[0], 0, GROUP);
+        UNROLL
+        for (int r = 1; r < GROUP; r++)
+            multiply_p_v<RUNS, RUN>(out, weight + row0, v + column * RUN, seen[r - 1], seen[r], r, GROUP);
+        __syncthreads();
+    }
+
+    UNROLL
+    for (int r = 0; r < GROUP; r++) {
+        if (row0 + r >= tile.n_rows) continue;
+        T *to = (T *)a.out.data + (tile.first_row + row0 + r) * a.out.stride[0] + tile.head * a.out.stride[1];
+        UNROLL
+        for (int i = 0; i < RUNS; i++) {
+            UNROLL
+            for (int e = 0; e < RUN; e++) {
+                const int d = (i * COLUMNS + column) * RUN + e;
+                if (d < head_dim) to[d] = from_float<T>(limit[r] ? out[r][i][e] / sum[r] : 0.0f);
+            }
+        }
+    }
+}
+
+template <class T, int KEYS, int RUNS, int RUN>
+const char *launch_width(const struct attention_args *a, void *stream) {
+    constexpr int TILE = COLUMNS * KEYS, WIDTH = RUNS * COLUMNS * RUN;
+    const bool aligned = view_is_aligned<T>(a->q, 2) && view_is_aligned<T>(a->k_cache, 3) &&
+                         view_is_aligned<T>(a->v_cache, 3);
+    const size_t bytes = carve_bytes<float>(a->head_dim * ROWS) + carve_bytes<float>(a->head_dim * TILE) +
+                         carve_bytes<float>(TILE * WIDTH) + carve_bytes<float>(TILE * ROWS) +
+                         2 * carve_bytes<float>(COLUMNS * ROWS);
+    const dim3 grid((unsigned)((a->max_queries + ROWS - 1) / ROWS), (unsigned)a->n_heads, (unsigned)a->n_seqs);
+    return LAUNCH((attention_simt_kernel<T, KEYS, RUNS, RUN>), grid, dim3(THREADS), bytes, stream, *a, aligned);
+}
+
+/* Keys per thread and tile: fewer where shared memory is short. Part of the contract; depends on the head size alone. */
+constexpr int KEYS_NARROW = 8, KEYS_WIDE = 4, NARROW_HEAD_DIM = 128;
+
+template <class T> const char *launch_dtype(const struct attention_args *a, void *stream) {
+    if (a->head_dim <= 8) return launch_width<T, KEYS_NARROW, 1, 1>(a, stream);
+    if (a->head_dim <= 16) return launch_width<T, KEYS_NARROW, 1, 2>(a, stream);
+    if (a->head_dim <= 32) return launch_width<T, KEYS_NARROW, 1, 4>(a, stream);
+    if (a->head_dim <= 64) return launch_width<T, KEYS_NARROW, 1, 8>(a, stream);
+    if (a->head_dim <= NARROW_HEAD_DIM) return launch_width<T, KEYS_NARROW, 2, 8>(a, stream);
+    return launch_width<T, KEYS_WIDE, 4, 8>(a, stream);
+}
+
+} // namespace
+
+extern "C" const char *KERNEL_SYMBOL(attention_simt)(const struct call *call, void *, void *stream) {
+    const struct attention_args *a = &call->u.attention;
+    return a->q.dtype == DTYPE_F32 ? launch_dtype<float>(a, stream) : launch_dtype<bf16>(a, stream);
+}
+
+#ifndef __CUDACC__
+extern "C" const char *attention_simt_unsupported(const struct call *call) {
+    const struct attention_args *a = &call->u.attention;
+    const struct view *const views[] = {&a->q, &a->k_cache, &a->v_cache, &a->out};
+    if (a->head_dim > 256) return "needs a head size of at most 256";
+    if (a->n_heads % a->n_kv_heads) return "needs the query heads to be a multiple of the kv heads";
+    if (a->n_heads > 65535 || a->n_seqs > 65535) return "needs at most 65535 heads and 65535 sequences";
+    if (a->max_kv > INT32_MAX / 2) return "needs fewer than 2^30 keys";
+    return storage_unsupported(views, 4);
+}
+
+extern "C" struct contract attention_simt_contract(const struct call *call) {
+    const struct attention_args *a = &call->u.attention;
+    const int keys = a->head_dim <= NARROW_HEAD_DIM ? KEYS_NARROW : KEYS_WIDE;
+    struct contract c = contract_exact(OP_ATTENTION);
+    c.u.attention.unit = UNIT_F32;
+    c.u.attention.exp_error = 0x1p-22; /* expf: at most 2 ulp on the GPU, less than 1 on the host */
+    c.u.attention.block = COLUMNS * keys;
+    /* A term passes the chain of its thread's keys, that of the group's threads, and one addition per tile. */
+    c.u.attention.l_depth = (keys - 1) + (COLUMNS - 1) + (a->max_kv + COLUMNS * keys - 1) / (COLUMNS * keys);
+    c.u.attention.splits = 1;
+    return c;
+}
+#endif

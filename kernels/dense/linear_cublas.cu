@@ -1,0 +1,116 @@
+/* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call (cuda only).
+ * Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T [K, rows]: operands swapped.
+ * The bias is written to out first and enters as beta * C: an element is rounded to the storage dtype once.
+ * Accumulation is f32: reductions in reduced precision are disallowed, TF32 is never asked for. The algorithm
+ * (tiles, split-K) is cuBLAS's choice and depends on the sizes, so a column's bits may see the shard. */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/kernels.h"
+
+#ifdef __CUDACC__
+#include <cublas_v2.h>
+#include <stdio.h>
+
+#include "kernels/device/kernel.cuh"
+
+constexpr int BIAS_THREADS = 128;
+
+/* out[r, n] = bias[n].  Grid (rows, column blocks), a thread an element. */
+template <class Bias, class Out> static __global__ void spread_bias(const struct linear_args a) {
+    const int64_t col = (int64_t)blockIdx.y * BIAS_THREADS + threadIdx.x;
+    if (col >= a.n_cols) return;
+    const float value = to_float(static_cast<const Bias *>(a.bias.data)[col]);
+    static_cast<Out *>(a.out.data)[blockIdx.x * a.out.stride[0] + col] = from_float<Out>(value);
+}
+
+static const char *launch_bias(const struct linear_args &a, void *stream) {
+    const dim3 grid((unsigned)a.n_rows, (unsigned)((a.n_cols + BIAS_THREADS - 1) / BIAS_THREADS));
+    if (a.bias.dtype == DTYPE_F32)
+        return LAUNCH((spread_bias<float, float>), grid, dim3(BIAS_THREADS), 0, stream, a);
+    if (a.out.dtype == DTYPE_F32)
+        return LAUNCH((spread_bias<bf16, float>), grid, dim3(BIAS_THREADS), 0, stream, a);
+    return LAUNCH((spread_bias<bf16, bf16>), grid, dim3(BIAS_THREADS), 0, stream, a);
+}
+
+static const char *failure(const char *what, cublasStatus_t status) {
+    static thread_local char text[160];
+    snprintf(text, sizeof text, "linear_cublas: %s: %s", what, cublasGetStatusString(status));
+    return text;
+}
+
+/* Created once a process, on first use: it belongs to the device, not to a call. */
+static const char *shared_handle(cublasHandle_t *out) {
+    static cublasHandle_t handle;
+    cublasStatus_t status;
+    if (!handle) {
+        cublasHandle_t fresh;
+        if ((status = cublasCreate(&fresh))) return failure("cublasCreate", status);
+        const int mode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+        if ((status = cublasSetMathMode(fresh, (cublasMath_t)mode))) {
+            cublasDestroy(fresh);
+            return failure("cublasSetMathMode", status);
+        }
+        handle = fresh;
+    }
+    *out = handle;
+    return nullptr;
+}
+
+static cudaDataType_t cuda_type(enum dtype d) { return d == DTYPE_F32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, void *scratch, void *stream) {
+    const struct linear_args &a = call->u.linear;
+    const float alpha = 1, beta = a.bias.data ? 1.0f : 0.0f;
+    cublasHandle_t handle;
+    cublasStatus_t status;
+    const char *problem;
+    (void)scratch;
+    if (!a.n_rows) return nullptr;
+    if ((problem = shared_handle(&handle))) return problem;
+    if ((status = cublasSetStream(handle, (cudaStream_t)stream))) return failure("cublasSetStream", status);
+    if (a.bias.data && (problem = launch_bias(a, stream))) return problem;
+    status = cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)a.n_cols, (int)a.n_rows, (int)a.n_inner,
+                          &alpha, a.w.data, cuda_type(a.w.dtype), (int)a.w.stride[1], a.x.data,
+                          cuda_type(a.x.dtype), (int)a.x.stride[0], &beta, a.out.data, cuda_type(a.out.dtype),
+                          (int)a.out.stride[0], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    return status ? failure("cublasGemmEx", status) : nullptr;
+}
+#else
+
+enum { MAX_SPLITS = 32 }; /* partial sums of split-K, added in f32 in any order */
+
+/* cuBLAS says nothing about its order of summation: sliced-K and split-K interleave, hence ORDER_ANY.
+ * bf16 runs on tensor cores. The bits kept differ by generation: (16, 25, 24) on sm_90, (8, 24, 24) on sm_80,
+ * whose bound is the wider one and covers both. */
+extern "C" struct contract linear_cublas_contract(const struct call *call) {
+    struct contract c = {};
+    struct accumulator *acc = &c.u.linear.acc;
+    const bool tensor_core = call->u.linear.x.dtype == DTYPE_BF16;
+    c.op = OP_LINEAR;
+    acc->unit = UNIT_F32;
+    acc->block = tensor_core ? 8 : 1;
+    acc->fraction = acc->keep = tensor_core ? 24 : 0;
+    acc->splits = MAX_SPLITS;
+    acc->order = ORDER_ANY;
+    return c;
+}
+
+static bool fits_int(int64_t n) { return n <= INT32_MAX; }
+
+extern "C" const char *linear_cublas_unsupported(const struct call *call) {
+    const struct linear_args &a = call->u.linear;
+    if (a.n_groups != 1 || a.offsets.data) return "linear_cublas: dense only (one group, no offsets)";
+    if (a.x.dtype != a.w.dtype) return "linear_cublas: x and w must have the same dtype";
+    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16)
+        return "linear_cublas: x and w must be bf16 or fp32";
+    if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32)
+        return "linear_cublas: out must be fp32 or as x";
+    if (a.bias.data && a.bias.dtype != a.out.dtype && a.bias.dtype != DTYPE_BF16)
+        return "linear_cublas: bias must be exact in the dtype of out";
+    if (!fits_int(a.n_rows) || !fits_int(a.n_cols) || !fits_int(a.n_inner) || !fits_int(a.x.stride[0]) ||
+        !fits_int(a.w.stride[1]) || !fits_int(a.out.stride[0]))
+        return "linear_cublas: a size or stride is past 2^31";
+    if (a.x.stride[0] < a.n_inner || a.w.stride[1] < a.n_inner || a.out.stride[0] < a.n_cols)
+        return "linear_cublas: rows overlap (a stride is below the row length)";
+    return nullptr;
+}
+#endif

@@ -1,0 +1,78 @@
+/* device - finds the implementation of a device and hands every call on to it (device.h). */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/device/device.h"
+
+#include <stdlib.h>
+
+#include "kernels/device/device_ops.h"
+
+static const struct {
+    const char *name;
+    const struct device_ops *ops; /* NULL: not in this build */
+} kinds[DEVICE_COUNT] = {
+    [DEVICE_HOST] = {.name = "host", .ops = &device_host_ops},
+#ifdef SHARDCHECK_CUDA
+    [DEVICE_CUDA] = {.name = "cuda", .ops = &device_cuda_ops},
+#else
+    [DEVICE_CUDA] = {.name = "cuda"},
+#endif
+};
+
+const char *device_kind_name(enum device_kind kind) { return kinds[kind].name; }
+
+struct status device_open(enum device_kind kind, struct device **out) {
+    *out = NULL;
+    if (!kinds[kind].ops)
+        return status_error("--device %s: this shardcheck was built without nvcc; "
+                            "install the CUDA toolkit 12.4 or newer and rebuild", kinds[kind].name);
+    struct device *device = calloc(1, sizeof *device);
+    if (!device) return status_error("--device %s: out of memory", kinds[kind].name);
+    device->kind = kind;
+    device->ops = kinds[kind].ops;
+    const struct status opened = device->ops->open(device);
+    if (opened.code) free(device);
+    else *out = device;
+    return opened;
+}
+
+void device_close(struct device *device) {
+    if (!device) return;
+    device->ops->close(device);
+    free(device);
+}
+
+const char *device_label(const struct device *device) { return device->label; }
+void *device_stream(struct device *device) { return device->stream; }
+enum device_kind device_kind_of(const struct device *device) { return device->kind; }
+
+struct status device_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
+                           struct device_buffer *out) {
+    *out = (struct device_buffer){0};
+    return device->ops->alloc(device, name, bytes, guard, true, out);
+}
+
+void device_free(struct device *device, struct device_buffer *buffer) {
+    if (buffer->owner) device->ops->release(device, buffer);
+    *buffer = (struct device_buffer){0};
+}
+
+struct status device_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
+                           struct device_buffer *buffer) {
+    if (!buffer->owner) return device->ops->alloc(device, name, bytes, guard, poison, buffer);
+    return device->ops->reuse(device, name, bytes, guard, poison, buffer);
+}
+
+struct status device_push(struct device *device, struct device_buffer *buffer) {
+    return device->ops->push(device, buffer);
+}
+
+struct status device_pull(struct device *device, struct device_buffer *buffer) {
+    return device->ops->pull(device, buffer);
+}
+
+struct status device_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged) {
+    *damaged = 0;
+    return buffer->owner ? device->ops->guard_damage(device, buffer, damaged) : status_ok();
+}
+
+struct status device_sync(struct device *device) { return device->ops->sync(device); }

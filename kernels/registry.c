@@ -1,0 +1,150 @@
+/* registry - every kernel that can be put under test, as one table. Rows of an op stand best first:
+ * kernel_pick takes the first that runs on the device and supports the call. A new kernel is one .cu file and
+ * one row here; a row whose launch entry is NULL is not on that device, or not in this build (no nvcc). */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/kernels.h"
+
+#include <string.h>
+
+/* What a kernel's .cu file exports. */
+#define DECLARE_KERNEL(name)                                                                \
+    const char *name##_host(const struct call *call, void *scratch, void *stream);         \
+    const char *name##_cuda(const struct call *call, void *scratch, void *stream);         \
+    const char *name##_unsupported(const struct call *call);                               \
+    struct contract name##_contract(const struct call *call)
+
+#if SHARDCHECK_CUDA
+#define ON_CUDA(name) name##_cuda
+#else
+#define ON_CUDA(name) NULL
+#endif
+#define BOTH(name) {[DEVICE_HOST] = name##_host, [DEVICE_CUDA] = ON_CUDA(name)}
+#define CUDA_ONLY(name) {[DEVICE_CUDA] = ON_CUDA(name)}
+
+DECLARE_KERNEL(rms_norm);
+DECLARE_KERNEL(qk_norm);
+DECLARE_KERNEL(linear_cublas);
+DECLARE_KERNEL(linear_simt);
+DECLARE_KERNEL(rope);
+DECLARE_KERNEL(kv_write);
+DECLARE_KERNEL(attention_decode);
+DECLARE_KERNEL(attention_simt);
+DECLARE_KERNEL(route_simt);
+DECLARE_KERNEL(permute_simt);
+DECLARE_KERNEL(silu_mul);
+DECLARE_KERNEL(combine_simt);
+DECLARE_KERNEL(residual);
+
+const struct kernel kernel_table[] = {
+    {.name = "rms_norm",
+     .op = OP_NORM,
+     .describes = "RMSNorm of rows, a block per row",
+     .launch = BOTH(rms_norm),
+     .unsupported = rms_norm_unsupported,
+     .contract = rms_norm_contract,
+     .shard_invariant = true},
+    {.name = "qk_norm",
+     .op = OP_QK_NORM,
+     .describes = "RMSNorm of every head of q and k, a warp per head",
+     .launch = BOTH(qk_norm),
+     .unsupported = qk_norm_unsupported,
+     .contract = qk_norm_contract,
+     .shard_invariant = true},
+    {.name = "linear_cublas",
+     .op = OP_LINEAR,
+     .describes = "dense product by cuBLAS, fp32 accumulation",
+     .launch = CUDA_ONLY(linear_cublas),
+     .unsupported = linear_cublas_unsupported,
+     .contract = linear_cublas_contract,
+     .shard_invariant = false}, /* the algorithm follows the sizes */
+    {.name = "linear_simt",
+     .op = OP_LINEAR,
+     .describes = "grouped product, one fp32 FMA chain per element",
+     .launch = BOTH(linear_simt),
+     .unsupported = linear_simt_unsupported,
+     .contract = linear_simt_contract,
+     .shard_invariant = true},
+    {.name = "rope",
+     .op = OP_ROPE,
+     .describes = "rotary embedding from a table",
+     .launch = BOTH(rope),
+     .unsupported = rope_unsupported,
+     .contract = rope_contract,
+     .shard_invariant = true},
+    {.name = "kv_write",
+     .op = OP_KV_WRITE,
+     .describes = "new keys and values into the paged cache",
+     .launch = BOTH(kv_write),
+     .unsupported = kv_write_unsupported,
+     .contract = kv_write_contract,
+     .shard_invariant = true},
+    {.name = "attention_decode",
+     .op = OP_ATTENTION,
+     .describes = "one new token per sequence over the paged cache",
+     .launch = BOTH(attention_decode),
+     .unsupported = attention_decode_unsupported,
+     .contract = attention_decode_contract,
+     .shard_invariant = true},
+    {.name = "attention_simt",
+     .op = OP_ATTENTION,
+     .describes = "online-softmax attention over the paged cache, any number of queries",
+     .launch = BOTH(attention_simt),
+     .unsupported = attention_simt_unsupported,
+     .contract = attention_simt_contract,
+     .shard_invariant = true},
+    {.name = "route_simt",
+     .op = OP_ROUTE,
+     .describes = "scores, group limit, top-k and gates, a warp per token",
+     .launch = BOTH(route_simt),
+     .unsupported = route_simt_unsupported,
+     .contract = route_simt_contract,
+     .shard_invariant = true},
+    {.name = "permute_simt",
+     .op = OP_PERMUTE,
+     .describes = "stable counting sort of the tokens by local expert",
+     .launch = BOTH(permute_simt),
+     .unsupported = permute_simt_unsupported,
+     .contract = permute_simt_contract,
+     .shard_invariant = true},
+    {.name = "silu_mul",
+     .op = OP_ACTIVATION,
+     .describes = "silu(gate) * up",
+     .launch = BOTH(silu_mul),
+     .unsupported = silu_mul_unsupported,
+     .contract = silu_mul_contract,
+     .shard_invariant = true},
+    {.name = "combine_simt",
+     .op = OP_COMBINE,
+     .describes = "gated sum of the experts' rows back into their tokens",
+     .launch = BOTH(combine_simt),
+     .unsupported = combine_simt_unsupported,
+     .contract = combine_simt_contract,
+     .shard_invariant = true},
+    {.name = "residual",
+     .op = OP_RESIDUAL,
+     .describes = "x + add",
+     .launch = BOTH(residual),
+     .unsupported = residual_unsupported,
+     .contract = residual_contract,
+     .shard_invariant = true},
+    {.name = NULL},
+};
+
+const struct kernel *kernel_by_name(const char *name) {
+    for (const struct kernel *k = kernel_table; k->name; k++)
+        if (!strcmp(k->name, name)) return k;
+    return NULL;
+}
+
+const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,
+                                 const char **why) {
+    const char *reason = "no kernel of this op is on the device in this build";
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        if (k->op != op || !k->launch[device]) continue;
+        const char *problem = call && k->unsupported ? k->unsupported(call) : NULL;
+        if (!problem) return k;
+        reason = problem;
+    }
+    if (why) *why = reason;
+    return NULL;
+}

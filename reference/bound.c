@@ -1,0 +1,85 @@
+/* Which stored values may an honest implementation produce?
+ * Sums: each node of a summation tree rounds once, errors of nodes add, and every node is a contiguous run of
+ * terms (|node| <= W) or any subset (|node| <= S1). With a total of g roundings, E <= g (C + E), so
+ * E <= g / (1 - g) C, whatever the order. Sources: Higham 2002 ch. 4; Jeannerod & Rump 2013; for tensor cores
+ * Blanchard et al. 2020, Fasi et al. 2021. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/bound.h"
+#include "reference/internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static double addition_unit(const struct accumulator *acc) { return acc->block > 1 ? UNIT_F32 : acc->unit; }
+
+double accumulator_factor(const struct accumulator *acc, int64_t n) {
+    const double merges = acc->splits > 1 ? acc->splits - 1 : 0;
+    if (acc->block <= 1) return ((double)n + merges) * acc->unit;
+    /* A tensor core cuts block products and the old sum at `fraction` bits, then the result at `keep` bits. */
+    const int64_t blocks = (n + acc->block - 1) / acc->block;
+    const double per_block = ldexp(acc->block + 1, -acc->fraction) + ldexp(1, 1 - acc->keep);
+    return (double)blocks * per_block + merges * UNIT_F32;
+}
+
+double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
+    const double g = accumulator_factor(acc, n);
+    if (!(g < 1)) return INFINITY;
+    const double unit = addition_unit(acc);
+    const double condition = acc->order == ORDER_ANY ? s1 : w;
+    const double products = acc->product_rounded ? unit * s1 : 0;
+    /* The reference itself adds n terms in double. W spans all prefixes and the empty one, so every prefix and
+     * every term is <= W, also under cancellation: n additions and, for fp64 operands, n product roundings are off
+     * by at most 2 n 2^-53 W. W (and S1) inherit a relative error of the same size, which the other 2 n cover. */
+    const double own = 4.0 * (double)n * UNIT_F64 * condition;
+    const double tiny = condition > 0 ? (double)n * underflow_unit(unit) : 0;
+    return g / (1 - g) * (condition + products) + products + own + tiny;
+}
+
+/* ---- the acceptance set ---- */
+
+static double bf16_neighbour(double v, bool up) {
+    if (v == 0) return up ? dtype_tiny(DTYPE_BF16) : -dtype_tiny(DTYPE_BF16);
+    float f = (float)v; /* exact */
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    bits += (v > 0) == up ? 0x10000u : -0x10000u;
+    memcpy(&f, &bits, sizeof f);
+    return (double)f;
+}
+
+/* The next stored number above or below v. */
+static double neighbour(enum dtype d, double v, bool up) {
+    const double end = up ? INFINITY : -INFINITY;
+    switch (d) {
+    case DTYPE_F64: return nextafter(v, end);
+    case DTYPE_F32: return (double)nextafterf((float)v, (float)end);
+    case DTYPE_BF16: return bf16_neighbour(v, up);
+    default: return up ? v + 1 : v - 1;
+    }
+}
+
+/* Distance from y to the numbers that round to `got`: the cell reaches half way to either neighbour, half as far
+ * below a power of two as above it. Infinity's cell starts half a step beyond the largest number. */
+static double implied_error(enum dtype d, double got, double y) {
+    if (isinf(got)) {
+        const double max = dtype_max(d);
+        const double half = (max - neighbour(d, max, false)) / 2;
+        return fmax((max - copysign(1, got) * y) + half, 0);
+    }
+    double step = neighbour(d, got, y > got) - got;
+    if (isinf(step)) step = got - neighbour(d, got, y < got);
+    return fmax(fabs(y - got) - fabs(step) / 2, 0);
+}
+
+/* A non-finite y or e (the reference read outside a span) accepts nothing: NONFINITE with infinite margin. */
+struct element_verdict element_judge(enum dtype d, double got, double y, double e) {
+    if (isnan(got) || !isfinite(y) || !(e >= 0)) return (struct element_verdict){ELEMENT_NONFINITE, INFINITY};
+    if (got == dtype_round(d, y)) return (struct element_verdict){ELEMENT_OK, 0};
+
+    /* The rounding itself decides, so ties fall as they do in hardware; the margin then follows the decision. */
+    const bool accepted = dtype_round(d, y - e) <= got && got <= dtype_round(d, y + e);
+    const double ratio = e > 0 ? implied_error(d, got, y) / e : INFINITY;
+    if (accepted) return (struct element_verdict){ELEMENT_OK, fmin(ratio, 1)};
+    if (isinf(got)) return (struct element_verdict){ELEMENT_NONFINITE, INFINITY};
+    return (struct element_verdict){ELEMENT_OUTSIDE, fmax(ratio, nextafter(1, 2))};
+}

@@ -1,0 +1,114 @@
+/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert products, combine. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- permute: a stable counting sort of the (token, choice) slots ---- */
+
+int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot, int32_t *slot_row) {
+    const struct permute_args *a = &call->u.permute;
+    const int64_t n_slots = a->n_tokens * a->top_k, count = a->expert_count;
+    int64_t *expert = ref_alloc((size_t)n_slots * sizeof *expert); /* local expert of each slot, or -1 */
+    int64_t *next = ref_alloc((size_t)(count + 1) * sizeof *next); /* next free row of each expert */
+
+    memset(next, 0, (size_t)(count + 1) * sizeof *next);
+    for (int64_t s = 0; s < n_slots; s++) {
+        const int64_t id = view_index(&a->ids, s / a->top_k * a->ids.stride[0] + s % a->top_k) - a->expert_first;
+        expert[s] = id >= 0 && id < count ? id : -1;
+        if (expert[s] >= 0) next[expert[s] + 1]++;
+    }
+    for (int64_t e = 0; e < count; e++) next[e + 1] += next[e];
+    const int64_t n = next[count];
+    for (int64_t e = 0; e <= count && offsets; e++) offsets[e] = (int32_t)next[e];
+    for (int64_t s = 0; s < n_slots; s++) {
+        const int64_t row = expert[s] >= 0 ? next[expert[s]]++ : -1;
+        if (slot_row) slot_row[s] = (int32_t)row;
+        if (row_slot && row >= 0) row_slot[row] = (int32_t)s;
+    }
+    free(expert), free(next);
+    return n;
+}
+
+/* Copies of x in the order of the call's ids; rows beyond the routed ones are NaN. */
+void ref_permute_rows(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                      const struct ref_out *out) {
+    (void)contract;
+    const struct permute_args *a = &call->u.permute;
+    int32_t *row_slot = ref_alloc((size_t)(a->n_tokens * a->top_k) * sizeof *row_slot);
+    double *x = ref_alloc((size_t)a->width * sizeof *x);
+    const int64_t n = ref_permute(call, NULL, row_slot, NULL);
+    for (int64_t r = row0; r < row1; r++) {
+        for (int64_t c = 0; c < a->width; c++) x[c] = (double)NAN;
+        if (r < n) view_row(x, &a->x, row_slot[r] / a->top_k * a->x.stride[0], a->width);
+        for (int64_t c = 0; c < a->width; c++) put(out, (r - row0) * a->width + c, x[c], 0, fabs(x[c]));
+    }
+    free(row_slot), free(x);
+}
+
+/* ---- activation ---- */
+
+/* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all. Below
+ * -80 exp(-g) may overflow fp32, and 0 is an honest answer: |silu| < 2^-121 from there on. */
+static double activation_error(const struct activation_contract *c, double gate, double up, double y) {
+    const double unit = c->unit + UNIT_F64;
+    const double relative = 6 * unit + 2 * unit * fabs(gate) + c->exp_error + c->mid_unit;
+    const double lost = gate < -80 && c->unit > UNIT_F64 ? 0x1p-121 * fabs(up) : 0;
+    const double tiny = y != 0 ? underflow_unit(c->unit) * (1 + fabs(up)) : 0;
+    return relative * fabs(y) + lost + tiny;
+}
+
+void ref_activation(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                    const struct ref_out *out) {
+    const struct activation_args *a = &call->u.activation;
+#pragma omp parallel
+    {
+        double *gate = ref_alloc((size_t)a->width * 2 * sizeof *gate), *up = gate + a->width;
+#pragma omp for
+        for (int64_t r = row0; r < row1; r++) {
+            view_row(gate, &a->gate_up, r * a->gate_up.stride[0], a->width);
+            view_row(up, &a->gate_up, r * a->gate_up.stride[0] + a->gate_up.stride[1], a->width);
+            for (int64_t c = 0; c < a->width; c++) {
+                const double y = gate[c] / (1 + exp(-gate[c])) * up[c];
+                const double e = activation_error(&contract->u.activation, gate[c], up[c], y);
+                put(out, (r - row0) * a->width + c, y, e, fabs(y));
+            }
+        }
+        free(gate);
+    }
+}
+
+/* ---- combine ---- */
+
+/* y = sum over the local choices of gate * row: K products and K additions, in any order, with slack for a scale. */
+void ref_combine(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                 const struct ref_out *out) {
+    const struct combine_args *a = &call->u.combine;
+    const struct combine_contract *c = &contract->u.combine;
+    const double relative = (double)(a->top_k + 3) * (c->unit + UNIT_F64) + c->gate_error;
+    const double tiny = (double)(2 * a->top_k) * underflow_unit(c->unit);
+#pragma omp parallel
+    {
+        double *down = ref_alloc((size_t)a->width * 3 * sizeof *down);
+        double *y = down + a->width, *s1 = y + a->width;
+#pragma omp for
+        for (int64_t t = row0; t < row1; t++) {
+            memset(y, 0, (size_t)a->width * 2 * sizeof *y);
+            for (int64_t j = 0; j < a->top_k; j++) {
+                const double slot = view_at(&a->slot_row, t * a->slot_row.stride[0] + j);
+                if (slot < 0) continue;
+                const double gate = slot < (double)a->n_rows ? view_at(&a->gates, t * a->gates.stride[0] + j) : (double)NAN;
+                view_row(down, &a->down, (isnan(gate) ? 0 : (int64_t)slot) * a->down.stride[0], a->width);
+                for (int64_t i = 0; i < a->width; i++) {
+                    y[i] += gate * down[i];
+                    s1[i] += fabs(gate * down[i]);
+                }
+            }
+            for (int64_t i = 0; i < a->width; i++)
+                put(out, (t - row0) * a->width + i, y[i], relative * s1[i] + (s1[i] > 0 ? tiny : 0), s1[i]);
+        }
+        free(down);
+    }
+}

@@ -1,0 +1,54 @@
+/* internal - what the files of the reference share and nobody else needs: reading through spans, the blocked
+ * dot product under linear and attention, and one entry point an op.
+ * Every entry point fills rows [row0, row1) of its outputs; `put` skips the arrays the caller left out. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_INTERNAL_H
+#define REFERENCE_INTERNAL_H
+
+#include "reference/reference.h"
+
+/* ---- views ---- */
+
+double view_at(const struct view *v, int64_t index);                              /* NaN outside the span */
+void view_row(double *dst, const struct view *v, int64_t first, int64_t n);       /* the same, n elements */
+int64_t view_index(const struct view *v, int64_t index);                          /* int32; -1 if negative or outside */
+
+static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static inline void put(const struct ref_out *out, int64_t i, double y, double e, double s1) {
+    if (out->y) out->y[i] = y;
+    if (out->e) out->e[i] = e;
+    if (out->s1) out->s1[i] = s1;
+}
+
+/* Aligned for `lanes`; ends the program when memory is exhausted. Free with free(). */
+void *ref_alloc(size_t bytes);
+
+/* Absolute error of one fp32 operation whose result is subnormal; fp64 never gets there. */
+static inline double underflow_unit(double unit) { return unit > UNIT_F64 ? 0x1p-149 : 0; }
+
+/* ---- the blocked dot product (linear.c) ---- */
+
+/* Four independent sums side by side. A GCC vector, because the compiler does not keep arrays of sums in
+ * registers; each lane does the same operations in the same order, so position never changes a bit. */
+enum { LANES = 4, COLUMNS = 4 };
+typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
+
+struct dot_sums {
+    lanes y, low, high, s1; /* sum, min and max over its prefixes (the empty one included), sum of magnitudes */
+};
+
+/* sums[c] continues over n terms w[c * w_stride + k] * x[k], k rising, for c < n_columns <= COLUMNS. Without
+ * `condition` low, high and s1 are not needed (they cost a tenth to a half more). */
+void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x, int64_t n,
+                  bool condition);
+
+/* ---- entry points ---- */
+
+typedef void ref_op(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                    const struct ref_out *out);
+ref_op ref_norm, ref_qk_norm, ref_linear, ref_rope, ref_kv_write, ref_attention, ref_route, ref_permute_rows,
+    ref_activation, ref_combine, ref_sum, ref_residual;
+
+#endif

@@ -1,0 +1,174 @@
+/* linear - out[r, n] = sum over k of x[r, k] w[g(r)][n, k] + bias[n], and how far an honest sum can stray.
+ * Each output is one sequential sum over k in double. Rows of one group are the lanes of a vector, so that a
+ * weight is converted once and the condition numbers ride along: W = max - min over the prefix sums, S1 = the
+ * sum of magnitudes. Only groups that own rows are read. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#ifdef __AVX__
+#include <immintrin.h>
+#endif
+
+/* ---- the blocked dot product ---- */
+
+typedef int64_t lane_bits __attribute__((vector_size(sizeof(lanes))));
+
+/* *low = min(*low, y) and *high = max(*high, y), keeping the old value where y is NaN. gcc does not find the packed
+ * instructions by itself. */
+static inline __attribute__((always_inline)) void widen(lanes *low, lanes *high, const lanes *y) {
+#ifdef __AVX__
+    *low = _mm256_min_pd(*y, *low);
+    *high = _mm256_max_pd(*y, *high);
+#else
+    for (int l = 0; l < LANES; l++) {
+        (*low)[l] = (*y)[l] < (*low)[l] ? (*y)[l] : (*low)[l];
+        (*high)[l] = (*y)[l] > (*high)[l] ? (*y)[l] : (*high)[l];
+    }
+#endif
+}
+
+static inline __attribute__((always_inline)) void dot_steps(struct dot_sums *sums, const double *w, int64_t w_stride,
+                                                            const int n_columns, const lanes *x, int64_t n,
+                                                            const bool condition) {
+    struct dot_sums s[COLUMNS];
+    for (int c = 0; c < n_columns; c++) s[c] = sums[c];
+    for (int64_t k = 0; k < n; k++)
+        for (int c = 0; c < n_columns; c++) {
+            const lanes term = w[c * w_stride + k] * x[k];
+            s[c].y += term;
+            if (!condition) continue;
+            widen(&s[c].low, &s[c].high, &s[c].y);
+            s[c].s1 += (lanes)((lane_bits)term & INT64_MAX); /* the sign bit cleared */
+        }
+    for (int c = 0; c < n_columns; c++) sums[c] = s[c];
+}
+
+void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x, int64_t n,
+                  bool condition) {
+    if (n_columns == COLUMNS && condition) dot_steps(sums, w, w_stride, COLUMNS, x, n, true);
+    else if (n_columns == COLUMNS) dot_steps(sums, w, w_stride, COLUMNS, x, n, false);
+    else
+        for (int c = 0; c < n_columns; c++) dot_steps(sums + c, w + c * w_stride, w_stride, 1, x, n, true);
+}
+
+/* ---- linear ---- */
+
+/* Rows [first, first + n) use one group; their inputs stand transposed at x [tiles][K] lanes. */
+struct run {
+    int64_t group, first, n;
+    const lanes *x;
+};
+
+static int64_t run_tiles(const struct run *r) { return (r->n + LANES - 1) / LANES; }
+
+/* The groups that own some of the rows [row0, row1), in order. */
+static int64_t find_runs(struct run *runs, const struct linear_args *a, int64_t row0, int64_t row1) {
+    if (!a->offsets.data) {
+        runs[0] = (struct run){.first = row0, .n = row1 - row0};
+        return 1;
+    }
+    int64_t n_runs = 0, next = row0;
+    for (int64_t g = 0; g < a->n_groups; g++) {
+        const int64_t first = max_i64(view_index(&a->offsets, g), next);
+        const int64_t end = min_i64(view_index(&a->offsets, g + 1), row1);
+        if (first >= end) continue;
+        runs[n_runs++] = (struct run){.group = g, .first = first, .n = end - first};
+        next = end;
+    }
+    return n_runs;
+}
+
+static void transpose_rows(lanes *x, const struct run *r, const struct linear_args *a) {
+    double *row = ref_alloc((size_t)a->n_inner * sizeof *row);
+    for (int64_t i = 0; i < run_tiles(r) * LANES; i++) {
+        lanes *tile = x + i / LANES * a->n_inner;
+        if (i < r->n)
+            view_row(row, &a->x, (r->first + i) * a->x.stride[0], a->n_inner);
+        else
+            for (int64_t k = 0; k < a->n_inner; k++) row[k] = 0;
+        for (int64_t k = 0; k < a->n_inner; k++) tile[k][i % LANES] = row[k];
+    }
+    free(row);
+}
+
+/* Sums of all rows of a run with columns [column, column + n_columns): sums [tiles][COLUMNS]. */
+static void run_dot(struct dot_sums *sums, const struct run *r, const struct linear_args *a, int64_t column,
+                    int n_columns, bool condition) {
+    enum { CHUNK = 256 }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
+    double w[COLUMNS][CHUNK];
+    for (int64_t i = 0; i < run_tiles(r) * COLUMNS; i++) sums[i] = (struct dot_sums){.y = {0}};
+    for (int64_t k = 0; k < a->n_inner; k += CHUNK) {
+        const int64_t n = min_i64(CHUNK, a->n_inner - k);
+        for (int c = 0; c < n_columns; c++)
+            view_row(w[c], &a->w, r->group * a->w.stride[0] + (column + c) * a->w.stride[1] + k, n);
+        for (int64_t t = 0; t < run_tiles(r); t++)
+            dot_continue(sums + t * COLUMNS, w[0], CHUNK, n_columns, r->x + t * a->n_inner + k, n, condition);
+    }
+}
+
+struct finish {
+    const struct linear_args *args;
+    const struct linear_contract *contract;
+    const struct ref_out *out;
+    int64_t row0;
+};
+
+/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every product by at most
+ * 2 iu + iu^2 of its magnitude, and every partial sum with it. */
+static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w, double s1) {
+    const struct linear_args *a = f->args;
+    const bool biased = a->bias.data != NULL;
+    const double bias = biased ? view_at(&a->bias, column) : 0;
+    const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * s1;
+    w += fabs(bias), s1 += fabs(bias);
+    const double e = f->out->e ? accumulator_bound(&f->contract->acc, a->n_inner + biased, w + inputs, s1 + inputs) : 0;
+    put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
+}
+
+void ref_linear(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                const struct ref_out *out) {
+    const struct linear_args *a = &call->u.linear;
+    const struct finish f = {a, &contract->u.linear, out, row0};
+    const bool condition = out->e || out->s1;
+
+    /* 1. which rows belong to which group; rows that no group owns stay NaN */
+    struct run *runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
+    const int64_t n_runs = find_runs(runs, a, row0, row1);
+    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) put(out, i, (double)NAN, (double)NAN, (double)NAN);
+
+    /* 2. their inputs, transposed into lanes */
+    int64_t n_tiles = 0, max_tiles = 0;
+    for (int64_t i = 0; i < n_runs; i++) {
+        n_tiles += run_tiles(&runs[i]);
+        max_tiles = max_i64(max_tiles, run_tiles(&runs[i]));
+    }
+    lanes *x = ref_alloc((size_t)(n_tiles * a->n_inner) * sizeof *x);
+    for (int64_t i = 0, tile = 0; i < n_runs; tile += run_tiles(&runs[i++])) {
+        transpose_rows(x + tile * a->n_inner, &runs[i], a);
+        runs[i].x = x + tile * a->n_inner;
+    }
+
+    /* 3. the sums: blocks of columns are independent */
+    const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;
+#pragma omp parallel
+    {
+        struct dot_sums *sums = ref_alloc((size_t)max_tiles * COLUMNS * sizeof *sums);
+#pragma omp for collapse(2) schedule(dynamic, 16)
+        for (int64_t i = 0; i < n_runs; i++)
+            for (int64_t block = 0; block < n_blocks; block++) {
+                const int64_t column = block * COLUMNS;
+                const int n_columns = (int)min_i64(COLUMNS, a->n_cols - column);
+                run_dot(sums, &runs[i], a, column, n_columns, condition);
+                for (int64_t r = 0; r < runs[i].n; r++)
+                    for (int c = 0; c < n_columns; c++) {
+                        const struct dot_sums *s = &sums[r / LANES * COLUMNS + c];
+                        const int64_t l = r % LANES;
+                        finish_element(&f, runs[i].first + r, column + c, s->y[l], s->high[l] - s->low[l], s->s1[l]);
+                    }
+            }
+        free(sums);
+    }
+    free(x), free(runs);
+}

@@ -1,0 +1,76 @@
+/* norm - RMSNorm of rows (norm) and of the heads of q and k (qk_norm): y = x w / sqrt(mean(x^2) + eps).
+ * Zhang & Sennrich 2019, eq. 4. The sum of squares has no cancellation, so all errors are relative to y. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/internal.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+struct norm_row {
+    int64_t n;
+    double eps;
+    const struct norm_contract *contract;
+    const double *w; /* [n] */
+};
+
+/* E / |y|: the mean is off by (depth + 2) u (its sum, the division, + eps), its square root by half of that; then
+ * rsqrt, x*r, *w. An input rounded first counts once in x and once in the mean. */
+static double relative_error(const struct norm_row *row) {
+    const struct norm_contract *c = row->contract;
+    const double mean = (double)((c->depth ? c->depth : row->n) + 2) * c->unit;
+    const double own = (double)(row->n + 16) * UNIT_F64;
+    return mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + c->mid_unit + 2 * c->input_unit + own;
+}
+
+static void norm_one(const struct norm_row *row, const double *x, const struct ref_out *out, int64_t at) {
+    double sum = 0;
+    for (int64_t i = 0; i < row->n; i++) sum += x[i] * x[i];
+    const double r = 1 / sqrt(sum / (double)row->n + row->eps);
+    const double relative = relative_error(row), tiny = underflow_unit(row->contract->unit);
+    for (int64_t i = 0; i < row->n; i++) {
+        const double y = x[i] * r * row->w[i];
+        put(out, at + i, y, y != 0 ? relative * fabs(y) + tiny * (1 + fabs(row->w[i])) : fabs(y), fabs(y));
+    }
+}
+
+void ref_norm(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+              const struct ref_out *out) {
+    const struct norm_args *a = &call->u.norm;
+    double *w = ref_alloc((size_t)a->width * sizeof *w);
+    view_row(w, &a->w, 0, a->width);
+    const struct norm_row row = {a->width, a->eps, &contract->u.norm, w};
+#pragma omp parallel
+    {
+        double *x = ref_alloc((size_t)a->width * sizeof *x);
+#pragma omp for
+        for (int64_t t = row0; t < row1; t++) {
+            view_row(x, &a->x, t * a->x.stride[0], a->width);
+            norm_one(&row, x, out, (t - row0) * a->width);
+        }
+        free(x);
+    }
+    free(w);
+}
+
+static void norm_heads(const struct norm_row *row, const struct view *in, int64_t n_heads, int64_t row0, int64_t row1,
+                       const struct ref_out *out) {
+    double *x = ref_alloc((size_t)row->n * sizeof *x);
+    for (int64_t t = row0; t < row1; t++)
+        for (int64_t h = 0; h < n_heads; h++) {
+            view_row(x, in, t * in->stride[0] + h * in->stride[1], row->n);
+            norm_one(row, x, out, ((t - row0) * n_heads + h) * row->n);
+        }
+    free(x);
+}
+
+void ref_qk_norm(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                 const struct ref_out *out) {
+    const struct qk_norm_args *a = &call->u.qk_norm;
+    double *w = ref_alloc((size_t)a->head_dim * sizeof *w);
+    const struct norm_row row = {a->head_dim, a->eps, &contract->u.norm, w};
+    view_row(w, &a->w_q, 0, a->head_dim);
+    norm_heads(&row, &a->q, a->n_heads, row0, row1, &out[0]);
+    view_row(w, &a->w_k, 0, a->head_dim);
+    norm_heads(&row, &a->k, a->n_kv_heads, row0, row1, &out[1]);
+    free(w);
+}

@@ -1,0 +1,150 @@
+/* Which function computes an op, and how large are its outputs? Also how inputs are read (NaN outside a span), and
+ * the two ops that are one addition: sum and residual. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/internal.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- views ---- */
+
+static bool view_owns(const struct view *v, int64_t first, int64_t n) {
+    return v->data && first >= v->lo && n <= v->hi - first;
+}
+
+double view_at(const struct view *v, int64_t index) {
+    return view_owns(v, index, 1) ? dtype_load(v->data, v->dtype, index) : (double)NAN;
+}
+
+void view_row(double *dst, const struct view *v, int64_t first, int64_t n) {
+    if (view_owns(v, first, n))
+        dtype_load_row(dst, v->data, v->dtype, first, n);
+    else
+        for (int64_t i = 0; i < n; i++) dst[i] = view_at(v, first + i);
+}
+
+int64_t view_index(const struct view *v, int64_t index) {
+    if (!view_owns(v, index, 1)) return -1;
+    return max_i64(((const int32_t *)v->data)[index], -1);
+}
+
+void *ref_alloc(size_t bytes) {
+    enum { ALIGNMENT = 64 };
+    void *p = aligned_alloc(ALIGNMENT, (bytes / ALIGNMENT + 1) * ALIGNMENT);
+    if (!p) {
+        fprintf(stderr, "shardcheck: the reference needs %zu more bytes of memory; use fewer tokens\n", bytes);
+        exit(2);
+    }
+    return p;
+}
+
+/* ---- sum and residual ---- */
+
+/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum |part|. */
+void ref_sum(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+             const struct ref_out *out) {
+    const struct sum_args *a = &call->u.sum;
+    const double n = (double)a->n_parts;
+    const double factor = a->n_parts > 1 ? n * (contract->u.sum.unit + UNIT_F64) : 0;
+    double *part = ref_alloc((size_t)a->width * sizeof *part);
+    double *y = ref_alloc((size_t)a->width * sizeof *y), *s1 = ref_alloc((size_t)a->width * sizeof *s1);
+    for (int64_t t = row0; t < row1; t++) {
+        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = 0;
+        for (int64_t i = 0; i < a->n_parts; i++) {
+            view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
+            for (int64_t c = 0; c < a->width; c++) y[c] += part[c], s1[c] += fabs(part[c]);
+        }
+        for (int64_t c = 0; c < a->width; c++) put(out, (t - row0) * a->width + c, y[c], factor * s1[c], s1[c]);
+    }
+    free(part), free(y), free(s1);
+}
+
+/* y = x + add. Where the addition rounds straight into the output format, that rounding is the final one and
+ * only the reference's own is left: a set of one value. */
+void ref_residual(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                  const struct ref_out *out) {
+    const struct residual_args *a = &call->u.residual;
+    const double unit = contract->u.sum.unit;
+    const double factor = (unit == dtype_unit(a->out.dtype) ? 0 : unit) + UNIT_F64;
+    double *x = ref_alloc((size_t)a->width * sizeof *x), *add = ref_alloc((size_t)a->width * sizeof *add);
+    for (int64_t t = row0; t < row1; t++) {
+        view_row(x, &a->x, t * a->x.stride[0], a->width);
+        view_row(add, &a->add, t * a->add.stride[0], a->width);
+        for (int64_t c = 0; c < a->width; c++) {
+            const double y = x[c] + add[c];
+            put(out, (t - row0) * a->width + c, y, factor * fabs(y), fabs(x[c]) + fabs(add[c]));
+        }
+    }
+    free(x), free(add);
+}
+
+/* ---- the table of ops ---- */
+
+struct extent {
+    int64_t rows, size[MAX_REF_OUT]; /* rows of the call, elements of one row of each output */
+};
+
+static struct extent norm_extent(const struct call *c) { return (struct extent){c->u.norm.n_tokens, {c->u.norm.width}}; }
+static struct extent linear_extent(const struct call *c) {
+    return (struct extent){c->u.linear.n_rows, {c->u.linear.n_cols}};
+}
+static struct extent qk_norm_extent(const struct call *c) {
+    const struct qk_norm_args *a = &c->u.qk_norm;
+    return (struct extent){a->n_tokens, {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim}};
+}
+static struct extent rope_extent(const struct call *c) {
+    const struct rope_args *a = &c->u.rope;
+    return (struct extent){a->n_tokens, {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim}};
+}
+static struct extent kv_write_extent(const struct call *c) {
+    const struct kv_write_args *a = &c->u.kv_write;
+    return (struct extent){a->n_tokens, {a->n_kv_heads * a->head_dim, a->n_kv_heads * a->head_dim}};
+}
+static struct extent attention_extent(const struct call *c) {
+    return (struct extent){c->u.attention.n_tokens, {c->u.attention.n_heads * c->u.attention.head_dim}};
+}
+static struct extent route_extent(const struct call *c) { return (struct extent){c->u.route.n_tokens, {c->u.route.top_k}}; }
+static struct extent permute_extent(const struct call *c) {
+    return (struct extent){c->u.permute.n_rows, {c->u.permute.width}};
+}
+static struct extent activation_extent(const struct call *c) {
+    return (struct extent){c->u.activation.n_rows, {c->u.activation.width}};
+}
+static struct extent combine_extent(const struct call *c) {
+    return (struct extent){c->u.combine.n_tokens, {c->u.combine.width}};
+}
+static struct extent sum_extent(const struct call *c) { return (struct extent){c->u.sum.n_tokens, {c->u.sum.width}}; }
+static struct extent residual_extent(const struct call *c) {
+    return (struct extent){c->u.residual.n_tokens, {c->u.residual.width}};
+}
+
+static const struct {
+    int n_outputs;
+    struct extent (*extent)(const struct call *call);
+    ref_op *compute;
+} ops[OP_COUNT] = {
+    [OP_NORM] = {1, norm_extent, ref_norm},
+    [OP_LINEAR] = {1, linear_extent, ref_linear},
+    [OP_QK_NORM] = {2, qk_norm_extent, ref_qk_norm},
+    [OP_ROPE] = {2, rope_extent, ref_rope},
+    [OP_KV_WRITE] = {2, kv_write_extent, ref_kv_write},
+    [OP_ATTENTION] = {1, attention_extent, ref_attention},
+    [OP_ROUTE] = {1, route_extent, ref_route},
+    [OP_PERMUTE] = {1, permute_extent, ref_permute_rows},
+    [OP_ACTIVATION] = {1, activation_extent, ref_activation},
+    [OP_COMBINE] = {1, combine_extent, ref_combine},
+    [OP_SUM] = {1, sum_extent, ref_sum},
+    [OP_RESIDUAL] = {1, residual_extent, ref_residual},
+};
+
+int ref_n_outputs(enum op op) { return ops[op].n_outputs; }
+int64_t ref_n_rows(const struct call *call) { return ops[call->op].extent(call).rows; }
+int64_t ref_row_size(const struct call *call, int output) { return ops[call->op].extent(call).size[output]; }
+
+void ref_compute(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                 struct ref_out out[MAX_REF_OUT]) {
+    assert(call->op == contract->op && 0 <= row0 && row1 <= ref_n_rows(call));
+    if (row0 < row1) ops[call->op].compute(call, contract, row0, row1, out);
+}

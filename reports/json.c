@@ -1,0 +1,128 @@
+/* Everything a run measured, for programs. Schema shardcheck-result/1; keys are only ever added. JSON has no
+ * infinity and no NaN: such numbers are the strings "inf", "-inf" and "nan". */
+/* SPDX-License-Identifier: MIT */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+static json_t *number(double v) {
+    if (isnan(v)) return json_string("nan");
+    if (isinf(v)) return json_string(v > 0 ? "inf" : "-inf");
+    return json_real(v);
+}
+
+static json_t *integer(int64_t v) { return json_integer((json_int_t)v); }
+
+/* A path may hold any bytes; those that are not UTF-8 become '?'. */
+static json_t *string(const char *s) {
+    json_t *value = json_string(s);
+    if (value) return value;
+    char *clean = strdup(s);
+    if (!clean) return NULL;
+    for (char *at = clean; *at;) {
+        const int n = report_utf8_length(at);
+        if (!n) *at = '?';
+        at += n ? n : 1;
+    }
+    value = json_string(clean);
+    free(clean);
+    return value;
+}
+
+/* Takes the value over; a failed allocation leaves the key out and is noticed by the writer. */
+static void set(json_t *object, const char *key, json_t *value, bool *failed) {
+    if (json_object_set_new(object, key, value)) *failed = true;
+}
+
+static json_t *edge_object(const struct edge_result *r, bool *failed) {
+    json_t *o = json_object();
+    set(o, "state", string(edge_state_name(r->state)), failed);
+    set(o, "margin", number(r->margin), failed);
+    set(o, "elements", integer(r->elements), failed);
+    set(o, "outside", integer(r->outside), failed);
+    set(o, "ambiguous", integer(r->ambiguous), failed);
+    set(o, "sampled_rows", integer(r->sampled_rows), failed);
+    set(o, "rows", integer(r->rows), failed);
+    return o;
+}
+
+static json_t *edges_object(const struct edge_result *edges, bool *failed) {
+    json_t *o = json_object();
+    for (int e = 0; e < EDGE_COUNT; e++)
+        if (edges[e].state != EDGE_NOT_RUN)
+            set(o, edge_name((enum edge)e), edge_object(&edges[e], failed), failed);
+    return o;
+}
+
+static json_t *stages_array(const struct case_result *r, bool *failed) {
+    json_t *stages = json_array();
+    for (int i = 0; i < r->n_stages; i++) {
+        const struct stage_result *s = &r->stage[i];
+        json_t *o = json_object();
+        set(o, "stage", string(s->stage), failed);
+        set(o, "kernel", string(s->kernel), failed);
+        set(o, "edges", edges_object(s->edge, failed), failed);
+        set(o, "seconds_kernel", number(s->seconds_kernel), failed);
+        set(o, "seconds_reference", number(s->seconds_reference), failed);
+        if (json_array_append_new(stages, o)) *failed = true;
+    }
+    return stages;
+}
+
+/* rank: null is the unsharded run. */
+static json_t *mismatch_object(const struct mismatch *m, bool *failed) {
+    json_t *o = json_object();
+    set(o, "stage", string(m->stage), failed);
+    set(o, "tensor", string(m->tensor), failed);
+    set(o, "rank", m->rank < 0 ? json_null() : integer(m->rank), failed);
+    set(o, "where", string(m->where), failed);
+    set(o, "got", number(m->got), failed);
+    set(o, "expected", number(m->expected), failed);
+    set(o, "bound", number(m->bound), failed);
+    set(o, "margin", number(m->margin), failed);
+    set(o, "note", string(m->note), failed);
+    return o;
+}
+
+static json_t *case_object(const struct case_result *r, bool *failed) {
+    static const char *const verdicts[] = {
+        [CASE_PASSED] = "passed", [CASE_FAILED] = "failed", [CASE_SKIPPED] = "skipped"};
+    json_t *o = json_object();
+    set(o, "case", string(r->line), failed);
+    set(o, "verdict", string(verdicts[r->verdict]), failed);
+    set(o, "seconds", number(r->seconds), failed);
+    set(o, "edges", edges_object(r->edge, failed), failed);
+    set(o, "stages", stages_array(r, failed), failed);
+    if (r->reason[0]) set(o, "reason", string(r->reason), failed);
+    if (r->verdict != CASE_FAILED) return o;
+    set(o, "where", string(r->where), failed);
+    if (r->first.stage[0]) set(o, "first", mismatch_object(&r->first, failed), failed);
+    if (r->worst.stage[0]) set(o, "worst", mismatch_object(&r->worst, failed), failed);
+    if (r->likely[0]) set(o, "likely", string(r->likely), failed);
+    set(o, "repro", string(r->repro), failed);
+    return o;
+}
+
+void report_json(FILE *file, const struct run_result *run, int verbosity) {
+    (void)verbosity; /* programs get everything */
+    bool failed = false;
+    json_t *root = json_object(), *cases = json_array();
+    for (int64_t i = 0; i < run->n_cases; i++)
+        if (json_array_append_new(cases, case_object(&run->cases[i], &failed))) failed = true;
+    set(root, "schema", string("shardcheck-result/1"), &failed);
+    set(root, "version", string(run->version), &failed);
+    set(root, "device", string(run->device), &failed);
+    set(root, "command", string(run->command), &failed);
+    set(root, "passed", integer(run->n_passed), &failed);
+    set(root, "failed", integer(run->n_failed), &failed);
+    set(root, "skipped", integer(run->n_skipped), &failed);
+    set(root, "seconds", number(run->seconds), &failed);
+    set(root, "cases", cases, &failed);
+    if (failed || json_dumpf(root, file, JSON_INDENT(2)))
+        fputs("{\"schema\": \"shardcheck-result/1\", \"error\": \"out of memory\"}", file);
+    fputc('\n', file);
+    json_decref(root);
+}

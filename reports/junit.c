@@ -1,0 +1,107 @@
+/* JUnit XML: one suite, one testcase a case; a failure carries the text report's block. */
+/* SPDX-License-Identifier: MIT */
+#include <stdlib.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+/* Escapes for attributes and text alike. XML 1.0 has no way to write most control characters, and bytes that
+ * are not UTF-8 would spoil the document: both become '?'. */
+static void print_escaped(FILE *file, const char *text) {
+    static const char *const entity[128] = {
+        ['&'] = "&amp;",   ['<'] = "&lt;",  ['>'] = "&gt;",   ['"'] = "&quot;",
+        ['\''] = "&apos;", ['\t'] = "&#9;", ['\n'] = "&#10;", ['\r'] = "&#13;",
+    };
+    while (*text) {
+        const unsigned char c = (unsigned char)*text;
+        const int n = report_utf8_length(text);
+        if (c < 128 && entity[c])
+            fputs(entity[c], file);
+        else if (n == 0 || c < ' ' || c == 0x7f ||
+                 (n == 3 && !memcmp(text, "\xef\xbf", 2) && (unsigned char)text[2] > 0xbd))
+            fputc('?', file); /* the last: U+FFFE and U+FFFF */
+        else
+            fwrite(text, 1, (size_t)n, file);
+        text += n ? n : 1;
+    }
+}
+
+/* Text between tags: newlines stay readable. */
+static void print_escaped_lines(FILE *file, const char *text) {
+    while (*text) {
+        char line[1024];
+        size_t n = strcspn(text, "\n");
+        if (n >= sizeof line) {
+            n = sizeof line - 1;
+            while (n > sizeof line - 4 && (text[n] & 0xc0) == 0x80) n--; /* not inside a character */
+        }
+        memcpy(line, text, n);
+        line[n] = 0;
+        print_escaped(file, line);
+        text += n;
+        if (*text == '\n') fputc(*text++, file);
+    }
+}
+
+static void print_attribute(FILE *file, const char *name, const char *value) {
+    fprintf(file, " %s=\"", name);
+    print_escaped(file, value);
+    fputc('"', file);
+}
+
+static void print_property(FILE *file, const char *name, const char *value) {
+    fputs("    <property", file);
+    print_attribute(file, "name", name);
+    print_attribute(file, "value", value);
+    fputs("/>\n", file);
+}
+
+static void print_failure(FILE *file, const struct case_result *r, int verbosity) {
+    char *block = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&block, &size);
+    bool complete = false;
+    if (stream) {
+        report_text_case(stream, r, verbosity);
+        complete = !fclose(stream);
+    }
+    fputs("    <failure type=\"defect\"", file);
+    print_attribute(file, "message", r->where[0] ? r->where : r->reason);
+    fputs(">", file);
+    print_escaped_lines(file, complete ? block : r->repro);
+    fputs("</failure>\n", file);
+    free(block);
+}
+
+static void print_case(FILE *file, const struct case_result *r, int verbosity) {
+    fputs("  <testcase classname=\"shardcheck\"", file);
+    print_attribute(file, "name", r->line);
+    fprintf(file, " time=\"%.3f\"", r->seconds);
+    if (r->verdict == CASE_PASSED) {
+        fputs("/>\n", file);
+        return;
+    }
+    fputs(">\n", file);
+    if (r->verdict == CASE_FAILED) {
+        print_failure(file, r, verbosity);
+    } else {
+        fputs("    <skipped", file);
+        print_attribute(file, "message", r->reason);
+        fputs("/>\n", file);
+    }
+    fputs("  </testcase>\n", file);
+}
+
+void report_junit(FILE *file, const struct run_result *run, int verbosity) {
+    fprintf(file,
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
+            "<testsuite name=\"shardcheck\" tests=\"%lld\" failures=\"%lld\" errors=\"0\" skipped=\"%lld\""
+            " time=\"%.3f\">\n  <properties>\n",
+            (long long)run->n_cases, (long long)run->n_failed, (long long)run->n_skipped, run->seconds);
+    print_property(file, "version", run->version);
+    print_property(file, "device", run->device);
+    print_property(file, "command", run->command);
+    fputs("  </properties>\n", file);
+    for (int64_t i = 0; i < run->n_cases; i++) print_case(file, &run->cases[i], verbosity);
+    fputs("</testsuite>\n", file);
+}

@@ -1,0 +1,45 @@
+/* The formats, and the words they share. */
+/* SPDX-License-Identifier: MIT */
+#include "reports/report.h"
+
+#include <string.h>
+
+const struct report_format report_formats[] = {
+    {"text", "one line a case, a block for every failure", report_text},
+    {"json", "everything that was measured (schema shardcheck-result/1)", report_json},
+    {"junit", "JUnit XML for CI servers", report_junit},
+    {NULL, NULL, NULL},
+};
+
+static const char *const edge_names[EDGE_COUNT] = {
+    [EDGE_KERNEL] = "kernel", [EDGE_PLAN] = "plan", [EDGE_SHARD] = "shard", [EDGE_ORACLE] = "oracle"};
+static const char *const edge_state_names[] = {[EDGE_NOT_RUN] = "-", [EDGE_OK] = "ok", [EDGE_FAIL] = "FAIL"};
+static const char *const verdict_names[] = {
+    [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP"};
+
+const struct report_format *report_by_name(const char *name) {
+    for (const struct report_format *f = report_formats; f->name; f++)
+        if (!strcmp(f->name, name)) return f;
+    return NULL;
+}
+
+const char *edge_name(enum edge edge) { return edge_names[edge]; }
+const char *edge_state_name(enum edge_state state) { return edge_state_names[state]; }
+const char *verdict_name(enum case_verdict verdict) { return verdict_names[verdict]; }
+
+/* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
+int report_utf8_length(const char *text) {
+    const unsigned char *s = (const unsigned char *)text;
+    if (s[0] < 0x80) return s[0] != 0;
+    const int n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
+                  : (s[0] & 0xf0) == 0xe0        ? 3
+                  : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
+                                                 : 0;
+    for (int i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    if (s[0] == 0xe0 && s[1] < 0xa0) return 0;
+    if (s[0] == 0xed && s[1] > 0x9f) return 0;
+    if (s[0] == 0xf0 && s[1] < 0x90) return 0;
+    if (s[0] == 0xf4 && s[1] > 0x8f) return 0;
+    return n;
+}

@@ -1,0 +1,139 @@
+/* What does a person read first?  One line for every case; where something is wrong, what, where and how to
+ * run it again; at -v the stages. The last line stands alone and counts the cases. */
+/* SPDX-License-Identifier: MIT */
+#include <math.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+enum { QUIET = -1, VERBOSE = 1 };
+
+/* "0.42", "<0.01", "812", "inf": the margin of an edge or an element; at most 1 is right. */
+static void format_margin(char *text, size_t size, double margin) {
+    if (isnan(margin))
+        snprintf(text, size, "nan");
+    else if (margin > 0 && margin < 0.01)
+        snprintf(text, size, "<0.01");
+    else
+        snprintf(text, size, margin < 10 ? "%.2f" : "%.4g", margin);
+}
+
+/* "kernel 0.42", "plan ok (12 of 33 rows)", "shard FAIL (margin 812, 3 of 400 elements)" */
+static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) {
+    char margin[32];
+    format_margin(margin, sizeof margin, r->margin);
+    if (r->state == EDGE_FAIL)
+        fprintf(file, "%s FAIL (margin %s, %lld of %lld elements)", edge_name(edge), margin,
+                (long long)r->outside, (long long)r->elements);
+    else if (r->state == EDGE_OK && r->margin > 0)
+        fprintf(file, "%s %s", edge_name(edge), margin);
+    else
+        fprintf(file, "%s %s", edge_name(edge), edge_state_name(r->state));
+    if (r->ambiguous) fprintf(file, " (%lld ambiguous)", (long long)r->ambiguous);
+    if (r->sampled_rows < r->rows)
+        fprintf(file, " (%lld of %lld rows)", (long long)r->sampled_rows, (long long)r->rows);
+}
+
+/* The oracle is named where it ran: most runs have none. */
+static void print_edges(FILE *file, const struct edge_result *edges) {
+    for (int e = 0; e < EDGE_COUNT; e++) {
+        if (e == EDGE_ORACLE && edges[e].state == EDGE_NOT_RUN) continue;
+        if (e) fputs(" · ", file);
+        print_edge(file, (enum edge)e, &edges[e]);
+    }
+}
+
+static void print_rank(FILE *file, int rank) {
+    if (rank < 0)
+        fputs("unsharded", file);
+    else
+        fprintf(file, "rank %d", rank);
+}
+
+static void print_mismatch(FILE *file, const char *label, const struct mismatch *m) {
+    char margin[32];
+    if (!m->stage[0]) return;
+    format_margin(margin, sizeof margin, m->margin);
+    fprintf(file, "  %-7s ", label);
+    print_rank(file, m->rank);
+    fprintf(file, "%s%s, %s.%s: got %.9g, expected %.9g +- %.3g, margin %s%s%s\n", m->where[0] ? " " : "",
+            m->where, m->stage, m->tensor, m->got, m->expected, m->bound, margin, m->note[0] ? "; " : "",
+            m->note);
+}
+
+static void print_field(FILE *file, const char *label, const char *value) {
+    if (value[0]) fprintf(file, "  %-7s %s\n", label, value);
+}
+
+static void print_failure(FILE *file, const struct case_result *r) {
+    fputs("  edges   ", file);
+    print_edges(file, r->edge);
+    fputc('\n', file);
+    print_field(file, "reason", r->reason);
+    print_field(file, "where", r->where);
+    print_mismatch(file, "first", &r->first);
+    print_mismatch(file, "worst", &r->worst);
+    print_field(file, "likely", r->likely);
+    print_field(file, "repro", r->repro);
+}
+
+/* ---- -v: the stages as a table ---- */
+
+static void format_edge_cell(char *text, size_t size, const struct edge_result *r) {
+    char margin[32];
+    format_margin(margin, sizeof margin, r->margin);
+    if (r->state == EDGE_FAIL)
+        snprintf(text, size, "FAIL %s", margin);
+    else
+        snprintf(text, size, "%s", r->state == EDGE_OK && r->margin > 0 ? margin : edge_state_name(r->state));
+}
+
+static void print_stage(FILE *file, const struct stage_result *s) {
+    char cell[EDGE_COUNT][40], rows[48] = "-";
+    int64_t elements = 0, ambiguous = 0;
+    for (int e = 0; e < EDGE_COUNT; e++) {
+        format_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
+        elements += s->edge[e].elements;
+        ambiguous += s->edge[e].ambiguous;
+    }
+    const struct edge_result *plan = &s->edge[EDGE_PLAN];
+    if (plan->rows)
+        snprintf(rows, sizeof rows, "%lld/%lld", (long long)plan->sampled_rows, (long long)plan->rows);
+    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %11lld %9lld %13s %9.3f %9.3f\n", s->stage,
+            s->kernel, cell[EDGE_KERNEL], cell[EDGE_PLAN], cell[EDGE_SHARD], cell[EDGE_ORACLE],
+            (long long)elements, (long long)ambiguous, rows, s->seconds_kernel, s->seconds_reference);
+}
+
+static void print_stages(FILE *file, const struct case_result *r) {
+    if (r->n_stages == 0) return;
+    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %11s %9s %13s %9s %9s\n", "stage", "implementation",
+            "kernel", "plan", "shard", "oracle", "elements", "ambiguous", "plan rows", "kernel s", "ref s");
+    for (int i = 0; i < r->n_stages; i++) print_stage(file, &r->stage[i]);
+}
+
+/* ---- the report ---- */
+
+void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
+    fprintf(file, "%s %s", verdict_name(r->verdict), r->line);
+    if (r->verdict == CASE_PASSED) {
+        fputs("  ", file);
+        print_edges(file, r->edge);
+    }
+    if (r->verdict == CASE_SKIPPED)
+        fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
+    else
+        fprintf(file, "  %.2f s\n", r->seconds);
+    if (r->verdict == CASE_FAILED) print_failure(file, r);
+    if (verbosity >= VERBOSE) print_stages(file, r);
+}
+
+/* The device stands first in every report: green on host must not read as green on a GPU. */
+void report_text(FILE *file, const struct run_result *run, int verbosity) {
+    fprintf(file, "shardcheck %s on %s\n", run->version, run->device);
+    for (int64_t i = 0; i < run->n_cases; i++)
+        if (verbosity > QUIET || run->cases[i].verdict == CASE_FAILED)
+            report_text_case(file, &run->cases[i], verbosity);
+    if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
+    fprintf(file, "%lld passed, %lld failed, %lld skipped\n", (long long)run->n_passed,
+            (long long)run->n_failed, (long long)run->n_skipped);
+}

@@ -1,0 +1,255 @@
+/* Does a case survive being printed and parsed, and are impossible cases refused with the values that would
+ * work? */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "harness/case.h"
+
+/* Field by field: the padding of the struct means nothing. */
+static bool same_case(const struct check_case *a, const struct check_case *b) {
+    return !strcmp(a->model, b->model) && a->part == b->part && a->layer == b->layer &&
+           a->phase == b->phase && a->tokens == b->tokens && a->cached == b->cached && a->seqs == b->seqs &&
+           a->tp == b->tp && a->ep == b->ep && a->dtype == b->dtype && a->layout == b->layout &&
+           a->fill == b->fill && a->device == b->device && a->seed == b->seed &&
+           !memcmp(a->kernel, b->kernel, sizeof a->kernel);
+}
+
+/* A 64-bit congruential generator (Knuth); the high bits are good enough to choose with. */
+static uint64_t draw(uint64_t *state, uint64_t n) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return (*state >> 33) % n;
+}
+
+static struct check_case draw_case(uint64_t *state) {
+    static const char *const models[] = {"param2-17b", "dir/config.json", "/a:b/c,d=e/config.json",
+                                         "x/attention", "a b"};
+    struct check_case c = case_defaults();
+    strcpy(c.model, models[draw(state, 5)]);
+    c.part = (enum part)draw(state, PART_COUNT);
+    c.layer = (int64_t)draw(state, 4) - 1;
+    c.phase = (enum phase)draw(state, PHASE_COUNT);
+    if (draw(state, 2)) c.tokens = 1 + (int64_t)draw(state, 65536);
+    if (c.phase != PHASE_PREFILL && draw(state, 2)) c.cached = (int64_t)draw(state, 65537);
+    if (draw(state, 2)) c.seqs = 1 + (int64_t)draw(state, 256);
+    c.tp = 1 + (int64_t)draw(state, 128);
+    if (draw(state, 2)) c.ep = 1 + (int64_t)draw(state, 128);
+    c.dtype = draw(state, 2) ? DTYPE_BF16 : DTYPE_F32;
+    c.layout = (enum layout)draw(state, LAYOUT_COUNT);
+    c.fill = (enum fill_kind)draw(state, FILL_COUNT);
+    c.device = (enum device_kind)draw(state, DEVICE_COUNT);
+    if (draw(state, 2)) c.seed = UINT64_MAX - draw(state, 3);
+    for (const struct kernel *k = kernel_table; k->name; k++)
+        for (int s = 0; s < S_COUNT; s++)
+            if (stage_table[s].op == k->op && draw(state, 8) == 0) c.kernel[s] = k;
+    case_finish(&c);
+    return c;
+}
+
+Test(case, every_printed_case_parses_to_itself) {
+    uint64_t state = 1;
+    for (int i = 0; i < 20000; i++) {
+        const struct check_case c = draw_case(&state);
+        struct check_case back;
+        char line[4096], again[4096];
+        bool has_part = false;
+        case_print(&c, line, sizeof line);
+        cr_assert_eq(strlen(line), case_line_length(&c));
+        const struct status status = case_parse(line, &back, &has_part);
+        cr_assert_eq(status.code, STATUS_OK, "%s: %s", line, status.message);
+        case_print(&back, again, sizeof again);
+        cr_assert(has_part && same_case(&c, &back), "%s came back as %s", line, again);
+    }
+}
+
+Test(case, the_line_of_the_design_prints_as_it_was_written) {
+    const char *line = "param2-17b/attention:tp=4,phase=decode,tokens=3,cached=129,seed=7";
+    struct check_case c;
+    char back[CASE_LINE];
+    bool has_part;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
+    case_print(&c, back, sizeof back);
+    cr_assert_str_eq(back, line);
+}
+
+Test(case, what_hangs_on_the_phase_is_filled_in) {
+    struct check_case c;
+    bool has_part;
+    cr_assert_eq(case_parse("m:phase=decode", &c, &has_part).code, STATUS_OK);
+    cr_assert(!has_part && c.cached == 129 && c.tokens == 33 && c.layer == -1);
+    cr_assert_eq(case_parse("m:phase=chunked", &c, &has_part).code, STATUS_OK);
+    cr_assert_eq(c.cached, 64);
+    cr_assert_eq(case_parse("m/ffn", &c, &has_part).code, STATUS_OK);
+    cr_assert(has_part && c.cached == 0 && c.part == PART_FFN);
+}
+
+/* The text in front of the first '|' is parsed; the error has to contain the rest. */
+Test(case, mistakes_are_named_with_what_would_be_right) {
+    static const char *const mistakes[] = {
+        "|starts with a model",
+        "m:|expected key=value",
+        "m:tp|expected key=value",
+        "m:=4|expected key=value",
+        "m:tp=4,|expected key=value",
+        "m:tp=4,,seed=1|expected key=value",
+        "m:tpp=4|tpp=4: no such key; use tp, ep",
+        "m:tokns=4|no such key; use tokens,",
+        "m:tp=|tp=: use an integer from 1 to 128",
+        "m:tp=0|use an integer from 1 to 128",
+        "m:tp=129|use an integer from 1 to 128",
+        "m:tp=+4|use an integer",
+        "m:tp=-4|use an integer",
+        "m:tp= 4|use an integer",
+        "m:tp=4x|use an integer",
+        "m:tp=4.0|use an integer",
+        "m:tp=18446744073709551617|use an integer",
+        "m:tokens=65537|from 1 to 65536",
+        "m:cached=65537|from 0 to 65536",
+        "m:seqs=257|from 1 to 256",
+        "m:layer=-1|use an integer from 0",
+        "m:seed=18446744073709551616|from 0 to 18446744073709551615",
+        "m:seed=0x7|use an integer",
+        "m:tp=4,tp=4|tp is given twice",
+        "m:phase=deocde|phase=deocde: use decode,",
+        "m:dtype=fp64|dtype=fp64: use fp32 or bf16",
+        "m:dtype=int32|use fp32 or bf16",
+        "m:layout=packd|use packed or contig",
+        "m:fill=|use random",
+        "m:device=gpu|host or cuda",
+        "m:kernel.atention=x|kernel.atention=x: no stage atention; use attention,",
+        "m:kernel.attention=none|no such kernel for stage attention",
+        "m:kernel.=x|no stage",
+        "param2-17b/atention|param2-17b/atention: no such part; use attention or ffn",
+        "param2-17b/atention:tp=2|no such part",
+        "a\nb|control character",
+    };
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        const char *bar = strchr(mistakes[i], '|');
+        char line[128];
+        struct check_case c;
+        bool has_part;
+        snprintf(line, sizeof line, "%.*s", (int)(bar - mistakes[i]), mistakes[i]);
+        const struct status status = case_parse(line, &c, &has_part);
+        cr_expect_neq(status.code, STATUS_OK, "%s was accepted", line);
+        cr_expect(strstr(status.message, bar + 1) && !strchr(status.message, '\n'), "%s: '%s' lacks '%s'",
+                  line, status.message, bar + 1);
+    }
+}
+
+Test(case, a_kernel_of_another_op_is_refused) {
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        if (k->op == OP_ROPE) continue;
+        char line[128];
+        struct check_case c;
+        bool has_part;
+        snprintf(line, sizeof line, "m:kernel.rope=%s", k->name);
+        const struct status status = case_parse(line, &c, &has_part);
+        cr_assert(status.code && strstr(status.message, "the stage needs rope"), "%s", status.message);
+    }
+}
+
+Test(case, long_names_are_refused_and_never_cut) {
+    char line[2048];
+    struct check_case c;
+    bool has_part;
+    memset(line, 'm', sizeof line);
+    line[255] = 0;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
+    cr_assert_eq(strlen(c.model), 255);
+    strcpy(line + 255, "/attention:tp=2");
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
+    cr_assert(strlen(c.model) == 255 && c.tp == 2);
+    strcpy(line + 255, "m/attention");
+    cr_assert(case_parse(line, &c, &has_part).code);
+    memset(line, 'm', sizeof line);
+    line[2047] = 0;
+    cr_assert(strstr(case_parse(line, &c, &has_part).message, "at most 255"));
+    snprintf(line, sizeof line, "m:seed=%0300d", 1);
+    cr_assert(case_parse(line, &c, &has_part).code);
+}
+
+static struct model load(const char *name) {
+    struct model model;
+    const struct status status = model_load(name, &model);
+    cr_assert_eq(status.code, STATUS_OK, "%s", status.message);
+    return model;
+}
+
+static struct status check(const char *line) {
+    struct check_case c;
+    bool has_part;
+    const struct status status = case_parse(line, &c, &has_part);
+    cr_assert_eq(status.code, STATUS_OK, "%s", status.message);
+    const struct model model = load(c.model);
+    return case_check(&c, &model);
+}
+
+Test(case, the_refusal_lists_the_legal_ranks) {
+    cr_assert_str_eq(check("param2-17b/attention:tp=3").message,
+                     "--tp 3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32");
+    cr_assert_str_eq(
+        check("param2-17b/ffn:tp=2,ep=3").message,
+        "--ep 3: param2-17b has 64 experts of width 2048 and a shared one of width 4096; with --tp 2 "
+        "use 1 or 2");
+    cr_assert(strstr(check("param2-17b/ffn:tp=3").message, "use 1, 2, 4, 8, 16, 32, 64 or 128"));
+    cr_assert(strstr(check("param2-17b/ffn:layer=0,tp=5").message, "a dense ffn of width 9216"));
+    cr_assert(strstr(check("param2-17b/attention:tp=2,ep=2").message, "--ep 2: ep cuts routed experts"));
+    cr_assert(
+        strstr(check("param2-17b/ffn:tp=2,ep=2,layer=0").message, "ffn of layer 0 of param2-17b has none"));
+    cr_assert(strstr(check("param2-17b/ffn:layer=21").message, "has 21 layers; use 0 to 20"));
+    cr_assert(strstr(check("param2-17b/ffn:cached=5").message, "--cached 5: prefill has nothing cached"));
+    cr_assert(strstr(check("param2-17b/ffn:phase=decode,seqs=2").message, "--seqs 2: in decode"));
+    cr_assert(strstr(check("param2-17b/ffn:tokens=65536,seqs=2").message, "at most 65536 tokens"));
+    cr_assert(
+        strstr(check("param2-17b/ffn:phase=decode,tokens=65536,cached=16").message, "too many; use at most"));
+    cr_assert_eq(check("param2-17b/attention:tp=32").code, STATUS_OK, "tp may exceed the kv heads");
+    cr_assert_eq(check("param2-17b/ffn:tp=8,ep=4").code, STATUS_OK);
+    cr_assert_eq(check("param2-17b/ffn:tp=2,phase=chunked,cached=0").code, STATUS_OK);
+}
+
+/* The definition, spelled out once more for every pair of rank counts. */
+Test(case, ranks_are_legal_iff_they_divide) {
+    const struct model model = load("tiny");
+    const struct layer_spec s = model_layer(&model, 1);
+    struct check_case c = case_defaults();
+    strcpy(c.model, "tiny");
+    c.layer = 1;
+    for (c.tp = 1; c.tp <= 128; c.tp++)
+        for (c.ep = 1; c.ep <= 128; c.ep++) {
+            const bool kv = s.n_kv_heads % c.tp == 0 || c.tp % s.n_kv_heads == 0;
+            const bool attention = s.n_heads % c.tp == 0 && kv && c.ep == 1;
+            const bool ffn = c.tp % c.ep == 0 && s.n_experts % c.ep == 0 && s.shared_width % c.tp == 0 &&
+                             s.expert_width % (c.tp / c.ep) == 0;
+            c.part = PART_ATTENTION;
+            cr_assert_eq(case_check(&c, &model).code == STATUS_OK, attention, "tp %d ep %d", (int)c.tp,
+                         (int)c.ep);
+            c.part = PART_FFN;
+            cr_assert_eq(case_check(&c, &model).code == STATUS_OK, ffn, "tp %d ep %d", (int)c.tp, (int)c.ep);
+        }
+}
+
+Test(case, the_default_layer_is_the_first_that_shows_the_part) {
+    const struct model moe = load("param2-17b"), dense = load("llama-3.1-8b");
+    struct check_case c = case_defaults();
+    c.part = PART_ATTENTION;
+    cr_assert_eq(case_layer(&c, &moe), 0);
+    c.part = PART_FFN;
+    cr_assert_eq(case_layer(&c, &moe), 1);
+    cr_assert_eq(case_layer(&c, &dense), 0);
+    c.layer = 5;
+    cr_assert_eq(case_layer(&c, &moe), 5);
+}
+
+Test(case, a_kernel_for_a_stage_the_case_lacks_is_refused) {
+    const struct model model = load("param2-17b");
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        if (k->op != OP_ATTENTION) continue;
+        struct check_case c = case_defaults();
+        strcpy(c.model, "param2-17b");
+        c.kernel[S_ATTENTION] = k;
+        cr_assert_eq(case_check(&c, &model).code, STATUS_OK);
+        c.part = PART_FFN;
+        cr_assert(strstr(case_check(&c, &model).message, "attention is a stage of part attention"));
+    }
+}

@@ -1,0 +1,293 @@
+/* Does the command line mean what the help says: which cases it asks for, and which mistakes it names? */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fixtures/hdf5.h"
+#include "harness/options.h"
+
+enum { MAX_WORDS = 32 };
+
+/* Splits at the spaces; `options` point into *copy, to be freed after them. */
+static struct status parse(const char *command, struct options *out, char **copy) {
+    char *argv[MAX_WORDS + 1] = {"shardcheck"}, *rest = NULL;
+    int argc = 1;
+    *copy = strdup(command);
+    for (char *word = strtok_r(*copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        argv[argc++] = word;
+    cr_assert(argc <= MAX_WORDS);
+    return options_parse(argc, argv, out);
+}
+
+/* The command gives exactly these cases, one line each. */
+static void expect_cases(const char *command, const char *lines) {
+    struct options options;
+    char *copy, *text = NULL, line[CASE_LINE];
+    size_t size = 0;
+    const struct status status = parse(command, &options, &copy);
+    cr_assert_eq(status.code, STATUS_OK, "%s: %s", command, status.message);
+    cr_assert_eq(options.command, COMMAND_RUN);
+    FILE *file = open_memstream(&text, &size);
+    for (int64_t i = 0; i < options.n_cases; i++) {
+        case_print(&options.cases[i], line, sizeof line);
+        fprintf(file, "%s\n", line);
+    }
+    fclose(file);
+    cr_expect_str_eq(text, lines, "%s gave\n%s", command, text);
+    options_free(&options);
+    free(text);
+    free(copy);
+}
+
+static void expect_error(const char *command, const char *part) {
+    struct options options;
+    char *copy;
+    const struct status status = parse(command, &options, &copy);
+    cr_expect_neq(status.code, STATUS_OK, "%s was accepted", command);
+    cr_expect(strstr(status.message, part) && !strchr(status.message, '\n'), "%s: '%s' lacks '%s'", command,
+              status.message, part);
+    cr_expect_null(options.cases);
+    free(copy);
+}
+
+Test(options, the_default_run_is_eight_cases) {
+    const char *eight = "param2-17b/attention:tp=1\nparam2-17b/attention:tp=2\nparam2-17b/attention:tp=4\n"
+                        "param2-17b/attention:tp=8\nparam2-17b/ffn:tp=1\nparam2-17b/ffn:tp=2\n"
+                        "param2-17b/ffn:tp=4\nparam2-17b/ffn:tp=8\n";
+    expect_cases("run", eight);
+    expect_cases("run param2-17b", eight);
+    expect_cases("run --tp=1,2,4,8 --part attention,ffn", eight);
+}
+
+Test(options, every_printed_case_runs_alone) {
+    struct options options, again;
+    char *copy, *copy_again, line[CASE_LINE], command[CASE_LINE + 8];
+    cr_assert_eq(
+        parse("run tiny --phase prefill,decode --tokens 1,5 --ep 1,2 --part ffn --seed 3", &options, &copy)
+            .code,
+        STATUS_OK);
+    cr_assert(options.n_cases > 8);
+    for (int64_t i = 0; i < options.n_cases; i++) {
+        case_print(&options.cases[i], line, sizeof line);
+        snprintf(command, sizeof command, "run %s", line);
+        cr_assert_eq(parse(command, &again, &copy_again).code, STATUS_OK);
+        cr_assert_eq(again.n_cases, 1, "%s gave %d cases", command, (int)again.n_cases);
+        char back[CASE_LINE];
+        case_print(&again.cases[0], back, sizeof back);
+        cr_assert_str_eq(line, back);
+        options_free(&again);
+        free(copy_again);
+    }
+    options_free(&options);
+    free(copy);
+}
+
+Test(options, lists_multiply_with_the_ranks_innermost) {
+    expect_cases("run tiny --tp 1,2 --tokens 3,4 --part attention",
+                 "tiny/attention:tp=1,tokens=3\ntiny/attention:tp=2,tokens=3\n"
+                 "tiny/attention:tp=1,tokens=4\ntiny/attention:tp=2,tokens=4\n");
+    expect_cases("run tiny/ffn --tp 4 --phase chunked --cached 7", "tiny/ffn:tp=4,phase=chunked,cached=7\n");
+    expect_cases("run tiny/ffn:tp=2 tiny/attention:tp=2 --seed 9",
+                 "tiny/ffn:tp=2,seed=9\ntiny/attention:tp=2,seed=9\n");
+}
+
+Test(options, no_tp_means_every_usual_one_that_is_legal) {
+    expect_cases("run tiny/ffn:ep=4", "tiny/ffn:tp=4,ep=4\ntiny/ffn:tp=8,ep=4\n");
+    expect_cases("run param2-17b --part ffn --ep 16", "param2-17b/ffn:tp=16,ep=16\n");
+    expect_error("run param2-17b --part ffn --ep 3", "--ep 3: param2-17b has 64 experts");
+}
+
+Test(options, mistakes_are_named_with_what_would_be_right) {
+    static const char *const mistakes[][2] = {
+        {"frob", "frob: no such command; use run or list"},
+        {"--tp 2", "no command given"},
+        {"run --tpp 2", "--tpp: no such option; use --tp,"},
+        {"run -x", "-x: no such option"},
+        {"run --tp", "--tp: needs a value, --tp N,..."},
+        {"run --tp=", "--tp: the value is empty"},
+        {"run --tp 1,,2", "a value is empty"},
+        {"run --tp 1,2,1", "1 stands there twice"},
+        {"run --tp 1 --tp 2", "--tp: given twice"},
+        {"run --tp 3", "--tp 3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32"},
+        {"run --tp 2x", "--tp 2x: use an integer from 1 to 128"},
+        {"run --ep 2", "--ep 2: ep cuts routed experts"},
+        {"run --part attn", "--part attn: use attention or ffn"},
+        {"run --phase deocde", "--phase deocde: use decode,"},
+        {"run --device gpu", "--device gpu: use"},
+        {"run --allow-skips=1", "--allow-skips: takes no value"},
+        {"run -q -v", "exclude each other"},
+        {"run --kernel rope", "use STAGE=NAME"},
+        {"run --kernel rpoe=x", "no stage rpoe; use rope,"},
+        {"run --kernel rope=none", "no such kernel for stage rope"},
+        {"run --mutant none", "--mutant none: no such mutant; use "},
+        {"run --report xml", "--report xml: no such format; use text, json or junit"},
+        {"run --report json --report text", "two reports to standard output"},
+        {"run --report json:a --report junit:a", "two reports to one file"},
+        {"run --report json:", "names no file"},
+        {"run tiny:tp=2 --tp 2", "--tp 2: given twice, 'tiny:tp=2' sets it too"},
+        {"run tiny/ffn --part ffn", "--part: given twice"},
+        {"run tiny tiny", "tiny: given twice"},
+        {"run tinny", "tinny"},
+        {"run tiny/atention", "no such part; use attention or ffn"},
+        {"run --cached 4", "prefill has nothing cached"},
+        {"run --fixture /nowhere.h5", "/nowhere.h5"},
+        {"list", "use models, kernels, stages, mutants, fills or devices"},
+        {"list kernel", "list kernel: no such list; use kernels,"},
+        {"list kernels stages", "one thing at a time"},
+    };
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
+        expect_error(mistakes[i][0], mistakes[i][1]);
+}
+
+Test(options, more_cases_than_fit_are_refused) {
+    char command[512] = "run tiny --phase chunked --seed 1", *end = command + strlen(command);
+    for (int i = 2; i <= 64; i++) end += sprintf(end, ",%d", i);
+    strcpy(end, " --cached 1,2,3,4,5,6,7,8 --tokens 1,2,3,4,5,6,7,8");
+    expect_error(command, "more than 4096 cases");
+}
+
+Test(options, kernels_go_to_the_cases_of_their_part) {
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        if (k->op != OP_ATTENTION) continue;
+        char command[128], lines[256];
+        snprintf(command, sizeof command, "run tiny --tp 2 --kernel attention=%s", k->name);
+        snprintf(lines, sizeof lines, "tiny/attention:tp=2,kernel.attention=%s\ntiny/ffn:tp=2\n", k->name);
+        expect_cases(command, lines);
+        strcat(command, " --part ffn");
+        expect_error(command, "no case checks part attention");
+    }
+}
+
+Test(options, a_mutant_sets_part_and_layout) {
+    for (const struct mutant *m = mutant_table; m->name; m++) {
+        struct options options;
+        char *copy, command[256];
+        const char *other = m->layout == LAYOUT_PACKED ? "contig" : "packed";
+        snprintf(command, sizeof command, "run tiny --mutant %s", m->name);
+        cr_assert_eq(parse(command, &options, &copy).code, STATUS_OK);
+        cr_assert(options.mutant == m && options.n_cases > 0);
+        for (int64_t i = 0; i < options.n_cases; i++)
+            cr_assert(options.cases[i].part == m->part && options.cases[i].layout == m->layout);
+        options_free(&options);
+        free(copy);
+        snprintf(command, sizeof command, "run tiny --mutant %s --layout %s", m->name, other);
+        expect_error(command, "the mistake exists in layout");
+        snprintf(command, sizeof command, "run tiny --mutant %s --part %s", m->name,
+                 part_name(m->part == PART_FFN ? PART_ATTENTION : PART_FFN));
+        expect_error(command, "the mistake is in part");
+    }
+}
+
+/* A file of model tiny with the input of layer 0's attention and of layer 1's ffn, 5 tokens each. */
+static void write_fixture(const char *path) {
+    struct model tiny;
+    cr_assert_eq(model_load("tiny", &tiny).code, STATUS_OK);
+    const int64_t shape[2] = {5, tiny.layer.hidden};
+    float *x = calloc((size_t)(shape[0] * shape[1]), sizeof *x);
+    struct fixture_writer *writer;
+    cr_assert_eq(fixture_create(path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &writer).code,
+                 STATUS_OK);
+    cr_assert_eq(fixture_write(writer, "inputs", "hidden_states", DTYPE_F32, 2, shape, x).code, STATUS_OK);
+    cr_assert_eq(fixture_write(writer, "inputs", "layers.1.ffn.x", DTYPE_F32, 2, shape, x).code, STATUS_OK);
+    cr_assert_eq(fixture_commit(writer).code, STATUS_OK);
+    free(x);
+}
+
+Test(options, a_fixture_brings_model_layers_and_tokens) {
+    char path[64], command[256], lines[512];
+    snprintf(path, sizeof path, "/tmp/shardcheck-options-%ld.h5", (long)getpid());
+    write_fixture(path);
+    snprintf(command, sizeof command, "run --tp 2,4 --fixture %s", path);
+    snprintf(lines, sizeof lines,
+             "%s/attention:tp=2,tokens=5,layer=0\n%s/attention:tp=4,tokens=5,layer=0\n"
+             "%s/ffn:tp=2,tokens=5,layer=1\n%s/ffn:tp=4,tokens=5,layer=1\n",
+             path, path, path, path);
+    expect_cases(command, lines);
+    snprintf(command, sizeof command, "run %s/ffn:tp=2,tokens=5,layer=1 --fixture %s", path, path);
+    snprintf(lines, sizeof lines, "%s/ffn:tp=2,tokens=5,layer=1\n", path);
+    expect_cases(command, lines);
+    static const char *const mistakes[][2] = {
+        {"--tokens 7", "holds 5 tokens"},
+        {"--phase decode", "one prefilled sequence"},
+        {"--layer 1 --part attention", "brings no input of its attention"},
+        {"param2-17b", "brings its own model"},
+    };
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
+        snprintf(command, sizeof command, "run --fixture %s %s", path, mistakes[i][0]);
+        expect_error(command, mistakes[i][1]);
+    }
+    unlink(path);
+}
+
+Test(options, reports_and_flags_are_read) {
+    struct options options;
+    char *copy;
+    cr_assert_eq(
+        parse("run tiny -v --allow-skips --report junit:a.xml --report json:b:c", &options, &copy).code,
+        STATUS_OK);
+    cr_assert(options.verbosity == 1 && options.allow_skips && options.n_reports == 3);
+    cr_assert_str_eq(options.report[0].path, "a.xml");
+    cr_assert_str_eq(options.report[1].path, "b:c");
+    cr_assert(options.report[2].format == report_formats && !options.report[2].path,
+              "text still goes to stdout");
+    options_free(&options);
+    free(copy);
+    cr_assert_eq(parse("run tiny --quiet --report json", &options, &copy).code, STATUS_OK);
+    cr_assert(options.verbosity == -1 && options.n_reports == 1 &&
+              !strcmp(options.report[0].format->name, "json"));
+    options_free(&options);
+    free(copy);
+}
+
+Test(options, help_version_and_list_are_commands) {
+    static const struct {
+        const char *text;
+        enum command command;
+    } commands[] = {{"", COMMAND_HELP},   {"--help", COMMAND_HELP},       {"run --help", COMMAND_HELP},
+                    {"-h", COMMAND_HELP}, {"--version", COMMAND_VERSION}, {"list models", COMMAND_LIST}};
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
+        struct options options;
+        char *copy;
+        cr_assert_eq(parse(commands[i].text, &options, &copy).code, STATUS_OK);
+        cr_assert_eq(options.command, commands[i].command, "%s", commands[i].text);
+        options_free(&options);
+        free(copy);
+    }
+}
+
+/* The text a function prints, to be freed. */
+static char *printed(struct status (*print)(const char *, FILE *), const char *what) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    cr_assert_eq(print(what, file).code, STATUS_OK);
+    fclose(file);
+    return text;
+}
+
+static struct status print_help(const char *what, FILE *file) {
+    (void)what;
+    options_print_help(file);
+    return status_ok();
+}
+
+Test(options, help_names_every_key_and_lists_show_every_row) {
+    char *help = printed(print_help, NULL), *models = printed(options_list, "models"),
+         *kernels = printed(options_list, "kernels"), *stages = printed(options_list, "stages"),
+         *mutants = printed(options_list, "mutants"), *fills = printed(options_list, "fills");
+    for (int k = 0; k < KEY_COUNT; k++) cr_expect(strstr(help, case_key_name((enum case_key)k)));
+    for (const char *const *name = model_preset_names(); *name; name++) cr_expect(strstr(models, *name));
+    for (const struct kernel *k = kernel_table; k->name; k++) cr_expect(strstr(kernels, k->name));
+    for (int s = 0; s < S_COUNT; s++) cr_expect(strstr(stages, stage_table[s].name));
+    for (const struct mutant *m = mutant_table; m->name; m++) cr_expect(strstr(mutants, m->name));
+    for (int f = 0; f < FILL_COUNT; f++) cr_expect(strstr(fills, fill_name((enum fill_kind)f)));
+    char *const texts[] = {help, models, kernels, stages, mutants, fills};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        cr_expect_null(strchr(texts[i], '\t'), "columns are aligned with spaces");
+        free(texts[i]);
+    }
+}

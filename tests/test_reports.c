@@ -1,0 +1,240 @@
+/* Do the reports say what was found, and are the machine-readable ones well-formed whatever the strings and
+ * numbers? */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <ctype.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+/* Three cases: passed, failed, skipped; with strings that JSON and XML have to escape. */
+static struct stage_result stages[2] = {
+    {.stage = "qkv_proj", .kernel = "gemm_simt", .edge = {[EDGE_KERNEL] = {EDGE_OK, 0.42, 1000, 0, 0, 0, 0}}},
+    {.stage = "route",
+     .kernel = "route_warp",
+     .edge = {[EDGE_KERNEL] = {EDGE_OK, 0, 198, 0, 2, 0, 0}, [EDGE_PLAN] = {EDGE_OK, 0, 10, 0, 0, 12, 33}}},
+};
+static const struct case_result cases[3] = {
+    {.line = "param2-17b/attention:tp=4",
+     .verdict = CASE_PASSED,
+     .n_stages = 2,
+     .stage = stages,
+     .seconds = 1.25,
+     .edge = {{EDGE_OK, 0.42, 1198, 0, 2, 0, 0},
+              {EDGE_OK, 0, 10, 0, 0, 12, 33},
+              {EDGE_OK, 0.0031, 9, 0, 0, 0, 0}}},
+    {.line = "dir <&>\"'\x01\xff/ffn:tp=2",
+     .verdict = CASE_FAILED,
+     .seconds = 2,
+     .edge = {{EDGE_OK, 1, 1198, 0, 0, 0, 0},
+              {EDGE_OK, 0, 10, 0, 0, 0, 0},
+              {EDGE_FAIL, INFINITY, 4000, 31, 0, 0, 0}},
+     .where = "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31",
+     .first = {"attention", "o", 1, "token 3 head 5 dim 7", NAN, 0.456, 1e-3, INFINITY, "outside the set"},
+     .worst = {"attention", "o", -1, "token 4 head 5 dim 7", -INFINITY, 0.5, 1e-3, 812, ""},
+     .likely = "packed-view (vLLM PR #39707), margin 0.4",
+     .repro = "shardcheck run 'dir <&>'"},
+    {.line = "tiny/ffn:tp=1,device=cuda",
+     .verdict = CASE_SKIPPED,
+     .reason = "no GPU: \"none\" found; use --device host"},
+};
+static const struct run_result run = {.version = "0.1.0",
+                                      .device = "host (SIMT executor, 2 threads)",
+                                      .command = "shardcheck run --tp '2' & <more>",
+                                      .cases = cases,
+                                      .n_cases = 3,
+                                      .n_passed = 1,
+                                      .n_failed = 1,
+                                      .n_skipped = 1,
+                                      .seconds = 3.5};
+
+/* The report as a string, to be freed. */
+static char *written(const char *format, int verbosity) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    cr_assert(file && report_by_name(format));
+    report_by_name(format)->write(file, &run, verbosity);
+    cr_assert_eq(fclose(file), 0);
+    return text;
+}
+
+static void expect_contains(const char *text, const char *part) {
+    cr_expect(strstr(text, part), "'%s' is missing in\n%s", part, text);
+}
+
+Test(reports, formats_have_unique_names_and_the_first_is_text) {
+    cr_assert_str_eq(report_formats[0].name, "text");
+    for (const struct report_format *f = report_formats; f->name; f++) {
+        cr_assert(f->describes && f->write);
+        cr_assert_eq(report_by_name(f->name), f);
+    }
+    cr_assert_null(report_by_name("xml"));
+}
+
+Test(reports, text_shows_one_line_a_pass_and_a_block_a_failure) {
+    char *text = written("text", 0);
+    expect_contains(text, "on host (SIMT executor, 2 threads)\n");
+    expect_contains(text,
+                    "PASS param2-17b/attention:tp=4  kernel 0.42 (2 ambiguous) · plan ok (12 of 33 rows) · "
+                    "shard <0.01  1.25 s\n");
+    expect_contains(text, "  edges   kernel 1.00 · plan ok · shard FAIL (margin inf, 31 of 4000 elements)\n");
+    expect_contains(text, "  where   stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31\n");
+    expect_contains(text,
+                    "  first   rank 1 token 3 head 5 dim 7, attention.o: got nan, expected 0.456 +- 0.001, "
+                    "margin inf; outside the set\n");
+    expect_contains(text,
+                    "  worst   unsharded token 4 head 5 dim 7, attention.o: got -inf, expected 0.5 +- 0.001, "
+                    "margin 812\n");
+    expect_contains(text, "  likely  packed-view (vLLM PR #39707), margin 0.4\n");
+    expect_contains(text, "  repro   shardcheck run 'dir <&>'\n");
+    expect_contains(text, "SKIP tiny/ffn:tp=1,device=cuda  no GPU");
+    const char *last = "\n1 passed, 1 failed, 1 skipped\n";
+    cr_expect_str_eq(text + strlen(text) - strlen(last), last);
+    cr_expect_null(strstr(text, "gemm_simt"), "stages belong to -v");
+    free(text);
+}
+
+Test(reports, text_is_short_when_quiet_and_shows_stages_when_verbose) {
+    char *quiet = written("text", -1), *verbose = written("text", 1);
+    cr_expect_null(strstr(quiet, "PASS"));
+    cr_expect_null(strstr(quiet, "SKIP"));
+    expect_contains(quiet, "FAIL dir");
+    expect_contains(quiet, "host (SIMT executor");
+    expect_contains(verbose, "gemm_simt");
+    expect_contains(verbose, "12/33");
+    free(quiet);
+    free(verbose);
+}
+
+Test(reports, json_parses_and_carries_the_numbers) {
+    char *text = written("json", 0);
+    json_error_t error;
+    json_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+    cr_assert(root, "%s", error.text);
+    cr_expect_str_eq(json_string_value(json_object_get(root, "schema")), "shardcheck-result/1");
+    cr_expect_str_eq(json_string_value(json_object_get(root, "device")), run.device);
+    cr_expect_eq(json_integer_value(json_object_get(root, "failed")), 1);
+    const json_t *list = json_object_get(root, "cases");
+    cr_assert_eq(json_array_size(list), 3);
+    const json_t *failed = json_array_get(list, 1);
+    cr_expect_str_eq(json_string_value(json_object_get(failed, "case")), "dir <&>\"'\x01?/ffn:tp=2");
+    cr_expect_str_eq(json_string_value(json_object_get(failed, "verdict")), "failed");
+    const json_t *first = json_object_get(failed, "first"), *worst = json_object_get(failed, "worst");
+    cr_expect_str_eq(json_string_value(json_object_get(first, "got")), "nan");
+    cr_expect_str_eq(json_string_value(json_object_get(first, "margin")), "inf");
+    cr_expect_str_eq(json_string_value(json_object_get(worst, "got")), "-inf");
+    cr_expect(json_real_value(json_object_get(first, "expected")) == 0.456);
+    cr_expect(json_is_null(json_object_get(worst, "rank")));
+    const json_t *stage = json_array_get(json_object_get(json_array_get(list, 0), "stages"), 1);
+    const json_t *plan = json_object_get(json_object_get(stage, "edges"), "plan");
+    cr_expect_eq(json_integer_value(json_object_get(plan, "sampled_rows")), 12);
+    json_decref(root);
+    free(text);
+}
+
+/* ---- a reader that accepts well-formed XML elements, attributes and references, and nothing else ---- */
+
+static const char *skip_reference(const char *at) {
+    static const char *const known[] = {"&amp;",  "&lt;", "&gt;",  "&quot;",
+                                        "&apos;", "&#9;", "&#10;", "&#13;"};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strncmp(at, known[i], strlen(known[i]))) return at + strlen(known[i]);
+    return NULL;
+}
+
+/* Characters up to `end`; NULL: one that may not stand there. */
+static const char *skip_characters(const char *at, char end) {
+    while (*at && *at != end) {
+        const int n = report_utf8_length(at);
+        if (!n || *at == '<' || (end == '<' && !strncmp(at, "]]>", 3))) return NULL;
+        if ((unsigned char)*at < ' ' && *at != '\n' && *at != '\t') return NULL;
+        at = *at == '&' ? skip_reference(at) : at + n;
+        if (!at) return NULL;
+    }
+    return at;
+}
+
+static const char *skip_name(const char *at) {
+    while (isalpha((unsigned char)*at)) at++;
+    return at;
+}
+
+/* After "<name": attributes, then ">" (*empty = false) or "/>". */
+static const char *skip_attributes(const char *at, bool *empty) {
+    while (*at == ' ') {
+        const char *name = ++at;
+        at = skip_name(at);
+        if (at == name || at[0] != '=' || at[1] != '"') return NULL;
+        at = skip_characters(at + 2, '"');
+        if (!at || !*at) return NULL;
+        at++;
+    }
+    *empty = *at == '/';
+    at += *empty;
+    return *at == '>' ? at + 1 : NULL;
+}
+
+/* One element with everything in it; counts those called `wanted`. */
+static const char *skip_element(const char *at, const char *wanted, int *count) {
+    if (*at != '<') return NULL;
+    const char *name = at + 1;
+    const size_t length = (size_t)(skip_name(name) - name);
+    bool empty = false;
+    *count += length == strlen(wanted) && !strncmp(name, wanted, length);
+    at = length ? skip_attributes(name + length, &empty) : NULL;
+    while (at && !empty) {
+        at = skip_characters(at, '<');
+        if (!at || !*at) return NULL;
+        if (at[1] == '/')
+            return !strncmp(at + 2, name, length) && at[2 + length] == '>' ? at + 3 + length : NULL;
+        at = skip_element(at, wanted, count);
+    }
+    return at;
+}
+
+static int count_elements(const char *xml, const char *wanted) {
+    const char *prolog = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+    int count = 0;
+    cr_assert_eq(strncmp(xml, prolog, strlen(prolog)), 0);
+    const char *end = skip_element(xml + strlen(prolog), wanted, &count);
+    cr_assert(end && !strcmp(end, "\n"), "not well-formed:\n%s", xml);
+    return count;
+}
+
+Test(reports, junit_is_well_formed_and_counts) {
+    char *xml = written("junit", 1);
+    cr_expect_eq(count_elements(xml, "testsuite"), 1);
+    cr_expect_eq(count_elements(xml, "testcase"), 3);
+    cr_expect_eq(count_elements(xml, "failure"), 1);
+    cr_expect_eq(count_elements(xml, "skipped"), 1);
+    expect_contains(xml, "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"");
+    expect_contains(xml, "name=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn:tp=2\"");
+    expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 threads)\"");
+    expect_contains(xml, "edges   kernel 1.00 · plan ok · shard FAIL");
+    expect_contains(xml, "shardcheck run &apos;dir &lt;&amp;&gt;&apos;");
+    free(xml);
+}
+
+Test(reports, utf8_is_recognised_and_nothing_else) {
+    cr_expect_eq(report_utf8_length("a"), 1);
+    cr_expect_eq(report_utf8_length("·"), 2);
+    cr_expect_eq(report_utf8_length("\xe2\x82\xac"), 3);
+    cr_expect_eq(report_utf8_length("\xf0\x9f\x98\x80"), 4);
+    static const char *const bad[] = {"",
+                                      "\x80",
+                                      "\xc0\x80",
+                                      "\xc1\xbf",
+                                      "\xe0\x80\x80",
+                                      "\xed\xa0\x80",
+                                      "\xe2\x82",
+                                      "\xf0\x80\x80\x80",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xff"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        cr_expect_eq(report_utf8_length(bad[i]), 0, "%zu", i);
+}
