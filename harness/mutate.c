@@ -40,7 +40,7 @@ const struct mutant mutant_table[] = {
      .layout = LAYOUT_CONTIG,
      .apply = use_global_head_count,
      .exposes = "tiny/attention:layout=contig,tp=2",
-     .clean = "tiny/attention:layout=contig"},
+     .clean = "tiny/attention:layout=contig,tp=1"},
     {.name = "packed-view",
      .source = PR_39707,
      .describes = "q, k, v views of the fused qkv rows are read as if each were a packed tensor",
@@ -49,8 +49,8 @@ const struct mutant mutant_table[] = {
      .part = PART_ATTENTION,
      .layout = LAYOUT_PACKED,
      .apply = read_view_as_packed,
-     .exposes = "tiny/attention",
-     .clean = "tiny/attention:tokens=1"},
+     .exposes = "tiny/attention:tp=1",
+     .clean = "tiny/attention:tp=1,tokens=1"},
     {0},
 };
 

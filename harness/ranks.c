@@ -21,13 +21,18 @@ void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant
     plan_build(&r->plan, &trunk->spec, c->tp, c->ep);
     for (enum axis_name a = 0; a < AXIS_COUNT; a++) r->plan.size[a] = trunk->plan.size[a];
     r->own = memory_zeroed((size_t)c->tp, sizeof *r->own);
+    r->exact_down = memory_zeroed((size_t)c->tp, sizeof *r->exact_down);
     r->seat.device = trunk->seat.device;
     findings_init(&r->findings);
 }
 
 void ranks_close(struct ranks *r) {
-    for (int64_t i = 0; i < r->plan.tp; i++) store_free(&r->own[i]);
+    for (int64_t i = 0; i < r->plan.tp; i++) {
+        store_free(&r->own[i]);
+        free(r->exact_down[i]);
+    }
     free(r->own);
+    free(r->exact_down);
     seat_free(&r->seat);
 }
 
@@ -114,12 +119,21 @@ struct partial_sum {
     double *sum[MAX_REF_OUT];
 };
 
-static void partial_add(struct partial_sum *p, const struct rank_work *w) {
+static void partial_add(struct partial_sum *p, struct rank_work *w) {
     const struct answer *const a = &w->own;
+    double **const exact_down = &w->ranks->exact_down[w->rank];
+    double *const combined =
+        w->stage == S_COMBINE ? answer_exact_combine(&w->result.reference_call, &w->contract, *exact_down) : NULL;
     const int64_t first_row = a->id[0] == T_DOWN ? w->ranks->plan.rank[w->rank][AXIS_N].first : 0;
     for (int i = 0; i < a->n; i++) {
         if (!p->sum[i]) p->sum[i] = memory_zeroed((size_t)w->trunk->answer.count[i], sizeof(double));
-        for (int64_t n = 0; n < a->count[i]; n++) p->sum[i][first_row * a->row_size[i] + n] += a->y[i][n];
+        for (int64_t n = 0; n < a->count[i]; n++) p->sum[i][first_row * a->row_size[i] + n] += (combined ? combined : a->y[i])[n];
+    }
+    free(combined);
+    if (w->stage == S_DOWN) {
+        free(*exact_down);
+        *exact_down = memory_zeroed((size_t)a->count[0], sizeof(double));
+        memcpy(*exact_down, a->y[0], (size_t)a->count[0] * sizeof(double));
     }
 }
 
@@ -139,7 +153,8 @@ static void partial_edge(struct ranks *r, const struct trunk *t, int stage, stru
         for (int64_t n = 0; n < a->count[i]; n++)
             slack[n] = 2 * (term_count(t, stage) + (double)r->plan.tp) * UNIT_F64 * a->s1[i][n];
         const struct judged j = {.stage = stage, .id = a->id[i], .plan = &t->plan, .trunk = true, .count = a->count[i]};
-        judge_plan(&j, p->sum[i], a->y[i], slack, &r->edge[EDGE_PLAN], &r->findings);
+        const double *const whole = stage == S_COMBINE ? t->exact_combined : a->y[i];
+        judge_plan(&j, p->sum[i], whole, slack, &r->edge[EDGE_PLAN], &r->findings);
         free(slack);
         free(p->sum[i]);
     }
@@ -168,7 +183,6 @@ static void shard_caches(struct rank_work *w) {
         struct judged j = rank_judged(w, t->answer.id[i], rows, w->count[i]);
         j.y = w->y[i];
         judge_set(&j, edge, &w->ranks->findings);
-        /* slots that nobody owns are the same before and after, so the trunk's version after the call will do */
         slice_copy(plan, cache, w->rank, size, slice, t->store.of[cache].memory.data);
         const struct judged whole = rank_judged(w, cache, got->memory.data, got->count);
         judge_untouched(&whole, slice, got->memory.data, owned, t->batch.n_pages * PAGE_SIZE, row, edge,
@@ -218,7 +232,7 @@ static void shard_output(struct rank_work *w, enum tensor_id id) {
         return;
     }
     void *const slice = memory_zeroed((size_t)got->count, dtype_bytes(got->dtype));
-    slice_copy(&w->ranks->plan, id, w->rank, dtype_bytes(got->dtype), slice, w->trunk->store.of[id].memory.data);
+    slice_copy(&w->ranks->plan, id, w->rank, dtype_bytes(got->dtype), slice, w->trunk->fresh.of[id].memory.data);
     judge_identical(&j, slice, edge, &w->ranks->findings);
     free(slice);
 }
@@ -335,7 +349,7 @@ static void sum_stage(struct ranks *r, const struct trunk *t, int stage) {
             if (tensor_present(*id, &t->spec)) parts[n++] = r->own[rank].of[*id].memory.data;
     const enum tensor_id out = stage_table[stage].out[0];
     struct store got = {0};
-    struct call call = trunk_sum_call(t, parts, n, store_renew(&got, out, t->c.dtype, t->store.of[out].count));
+    struct call call = trunk_sum_call(t, parts, n, store_renew(&got, out, t->c.dtype, t->fresh.of[out].count));
     t->world->sum(&call.u.sum);
     const struct contract contract = t->world->contract(&call.u.sum);
     struct answer a;

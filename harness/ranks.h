@@ -11,6 +11,7 @@ struct ranks {
     const struct mutant *mutant;
     struct shard_plan plan;
     struct store *own;              /* [tp] ROLE_LOCAL and ROLE_PARTIAL tensors of every rank */
+    double **exact_down;            /* [tp] as in trunk.h */
     struct seat seat;
     struct edge_result edge[EDGE_COUNT]; /* of the stage at hand */
     double seconds_kernel, seconds_reference;

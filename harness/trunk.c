@@ -49,6 +49,17 @@ void answer_free(struct answer *a) {
     *a = (struct answer){0};
 }
 
+double *answer_exact_combine(const struct call *call, const struct contract *contract, double *exact_down) {
+    struct call exact = *call;
+    struct ref_out out[MAX_REF_OUT] = {0};
+    const int64_t rows = ref_n_rows(call);
+    exact.u.combine.down.data = exact_down;
+    exact.u.combine.down.dtype = DTYPE_F64;
+    out[0].y = memory_zeroed((size_t)(rows * ref_row_size(call, 0)), sizeof(double));
+    ref_compute(&exact, contract, 0, rows, out);
+    return out[0].y;
+}
+
 struct status trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
                          const struct fixture *fixture, struct device *device) {
     *t = (struct trunk){.c = *c, .fixture = fixture, .world = &world_sim};
@@ -78,6 +89,9 @@ void trunk_close(struct trunk *t) {
     batch_free(&t->batch);
     answer_free(&t->answer);
     free(t->offsets);
+    free(t->exact_down);
+    free(t->exact_combined);
+    store_free(&t->fresh);
 }
 
 bool trunk_has_stage(const struct trunk *t, int stage) {
@@ -182,14 +196,6 @@ static void judge_trunk(struct trunk *t, int stage, const struct call *call, con
     if (call->op == OP_PERMUTE) judge_indices(t, stage, call, got);
 }
 
-static void keep_outputs(struct trunk *t, int stage, struct store *got) {
-    for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++) {
-        store_drop(&t->store, *id);
-        t->store.of[*id] = got->of[*id];
-        got->of[*id] = (struct stored){0};
-    }
-}
-
 /* q, k and v are cut out of the fused rows; how they lie in memory is the layout's business (seat.c). */
 static void split_qkv(struct trunk *t) {
     const int64_t d = t->spec.head_dim, rows = t->batch.n_tokens;
@@ -222,17 +228,14 @@ static struct status sum_stage(struct trunk *t, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
         if (tensor_present(*id, &t->spec)) parts[n++] = t->store.of[*id].memory.data;
     const enum tensor_id out = stage_table[stage].out[0];
-    struct store got = {0};
     const int64_t count = slice_count(&t->plan, out, -1);
-    const struct call call =
-        trunk_sum_call(t, parts, n, store_renew(&got, out, t->c.dtype, count));
+    const struct call call = trunk_sum_call(t, parts, n, store_renew(&t->fresh, out, t->c.dtype, count));
     const double start = now_seconds();
     t->world->sum(&call.u.sum);
     t->seconds_kernel = now_seconds() - start;
     const struct contract contract = t->world->contract(&call.u.sum);
     answer_compute(&t->answer, stage, &call, &contract);
-    judge_trunk(t, stage, &call, &contract, &got);
-    keep_outputs(t, stage, &got);
+    judge_trunk(t, stage, &call, &contract, &t->fresh);
     return status_ok();
 }
 
@@ -264,15 +267,25 @@ struct status trunk_stage(struct trunk *t, int stage) {
     answer_compute(&t->answer, stage, &result.reference_call, &contract);
     t->seconds_reference = now_seconds() - start;
     judge_trunk(t, stage, &result.reference_call, &contract, &result.got);
-    keep_outputs(t, stage, &result.got);
-    seat_result_free(&result);
-    if (stage == S_QKV_PROJ) split_qkv(t);
-    if (stage == S_ROUTE) count_rows(t);
+    t->fresh = result.got;
+    if (stage == S_COMBINE) t->exact_combined = answer_exact_combine(&result.reference_call, &contract, t->exact_down);
     return status_ok();
 }
 
 void trunk_stage_done(struct trunk *t, int stage) {
+    if (stage == S_DOWN) { /* kept past its stage */
+        free(t->exact_down);
+        t->exact_down = t->answer.y[0];
+        t->answer.y[0] = NULL;
+    }
     answer_free(&t->answer);
+    for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++) {
+        store_drop(&t->store, *id);
+        t->store.of[*id] = t->fresh.of[*id];
+        t->fresh.of[*id] = (struct stored){0};
+    }
+    if (stage == S_QKV_PROJ) split_qkv(t);
+    if (stage == S_ROUTE) count_rows(t);
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
         if (tensor_table[*id].role == ROLE_WEIGHT) store_drop(&t->store, *id);
 }

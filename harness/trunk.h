@@ -18,6 +18,8 @@ struct answer {
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT], *s1[MAX_REF_OUT];
 };
 void answer_compute(struct answer *a, int stage, const struct call *call, const struct contract *contract);
+/* y of a combine call whose `down` is replaced by unrounded values. Free it. */
+double *answer_exact_combine(const struct call *call, const struct contract *contract, double *exact_down);
 void answer_free(struct answer *a);
 
 struct trunk {
@@ -28,7 +30,8 @@ struct trunk {
     struct fill fill;
     struct batch batch;
     struct shard_plan plan; /* one rank */
-    struct store store;
+    struct store store;  /* what the stage at hand reads */
+    struct store fresh;  /* what it stored; moves into `store` when the stage is done */
     struct seat seat;
     const struct world *world;
 
@@ -40,14 +43,17 @@ struct trunk {
     struct findings findings;    /* of the kernel edge, over all stages */
     char unsupported[500];       /* no kernel for a stage: the cases are skipped */
     int32_t *offsets;            /* [E + 1] after routing; NULL before */
+    double *exact_down;          /* [n, M] the reference's `down`, unrounded: what the plan edge of combine adds up */
+    double *exact_combined;      /* [T, M] combine of it; NULL outside that stage */
 };
 
 struct status trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,
                          const struct fixture *fixture, struct device *device);
 bool trunk_has_stage(const struct trunk *trunk, int stage);
-/* Inputs, kernel, reference, verdict; its outputs are the store's from now on. */
+/* Inputs, kernel, reference, verdict. The ranks then read `store` and are compared with `fresh`. */
 struct status trunk_stage(struct trunk *trunk, int stage);
-void trunk_stage_done(struct trunk *trunk, int stage); /* gives weights and answers back */
+/* The outputs become the inputs of what follows; weights and answers are given back. */
+void trunk_stage_done(struct trunk *trunk, int stage);
 void trunk_close(struct trunk *trunk);
 
 /* The token rows that a kv_write call stored, [T, G, D], out of a dense cache. */

@@ -1,8 +1,8 @@
 /* attention_decode - attention of one new token per sequence over a long paged cache, the keys cut into slices.
  *
  * decode_slice: each slice of keys by itself.
- * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start [B + 1], kv_len [B]
- *         int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices.
+ * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start [B + 1],
+ *         kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices.
  * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one kv head.
  * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the output each
  *         (two when D > 128).
@@ -20,7 +20,8 @@
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"
 
-/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its vectoriser. */
+/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its
+ * vectoriser. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define LANE_LOOP _Pragma("unroll")
@@ -31,9 +32,9 @@
 
 namespace {
 
-constexpr int TILE = 64;                                   /* keys, and threads of a slice's block */
-constexpr int HEADS = 4, HEAD_THREADS = TILE / HEADS;      /* query heads of a block, threads that own one head's output */
-constexpr int MAX_OCTETS = 2;                              /* of a thread */
+constexpr int TILE = 64;                              /* keys, and threads of a slice's block */
+constexpr int HEADS = 4, HEAD_THREADS = TILE / HEADS; /* query heads of a block; threads that share one's output */
+constexpr int MAX_OCTETS = 2;                         /* of a thread */
 static_assert(HEAD_THREADS * MAX_OCTETS * OCTET == 256, "the largest head size that is supported");
 constexpr int MAX_SLICES = 64;
 constexpr int MERGE_THREADS = 128;

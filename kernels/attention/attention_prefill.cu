@@ -1,23 +1,25 @@
-/* attention_simt - causal or full attention over the paged cache, many query rows per sequence: prefill, chunked prefill.
- * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages],
- *         query_start [B + 1], kv_len [B], all int32. Sequence b owns rows query_start[b]..query_start[b+1].
- * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the rows that see most
- *         keys first. Blocks past the end of their sequence do nothing.
- * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split first the keys of a tile,
- *         then the columns of the output, so a row never leaves its warp.
- * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with the rows as columns (a step of the dot product
- *         reads neighbours), v as it is, the weights of the tile: 68 KiB at D = 64, 116 KiB at D = 128, 140 KiB at D = 256.
+/* attention_simt - causal or full attention over the paged cache, many query rows per sequence (prefill, chunked).
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table
+ *         [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns rows query_start[b]..[b + 1].
+ * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the rows that
+ *         see most keys first. Blocks past the end of their sequence do nothing.
+ * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split first the keys
+ *         of a tile, then the columns of the output, so a row never leaves its warp.
+ * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with rows and keys as columns (a step of
+ *         the dot product reads neighbours), v as it is, the weights: 68 KiB at D = 64, 116 at 128, 140 at 256.
  * Traffic k and v once per 64 query rows and query head (no reuse across a group of heads), q and out once.
- * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile; weights stay fp32; the
- *         denominator adds 8 neighbouring keys, then the 8 threads' sums, then the tiles, all in key order. Output: one FMA
- *         chain over the keys, one division. A key that a row may not see is never multiplied, whatever it holds; a row
- *         without keys is 0. The bits of a row depend on its own q, keys and position in the sequence only.
+ * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile; weights stay
+ *         fp32; the denominator adds a thread's neighbouring keys, then the 8 threads, then the tiles, all in key
+ *         order. Output: one FMA chain over the keys, one division. A key that a row may not see is never
+ *         multiplied into it, whatever it holds; a row without keys is 0. The bits of a row depend on its own q,
+ *         keys and position in the sequence only: not on the other heads, rows or sequences.
  * Needs   D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"
 
-/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its vectoriser. */
+/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its
+ * vectoriser. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define LANE_LOOP _Pragma("unroll")
@@ -112,8 +114,8 @@ __device__ __forceinline__ void multiply_q_k(float (&score)[GROUP][KEYS], const 
     }
 }
 
-/* out[r] += weight[j][r] v[j] for keys j0 <= j < j1 and rows r0 <= r < r1. A thread's columns are runs of RUN, one out of
- * every 8 RUN. */
+/* out[r] += weight[j][r] v[j] for keys j0 <= j < j1 and rows r0 <= r < r1. A thread's columns are runs of RUN, one
+ * out of every 8 RUN. */
 template <int RUNS, int RUN>
 __device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], const float *__restrict__ weight,
                                              const float *__restrict__ v, int j0, int j1, int r0, int r1) {
@@ -125,7 +127,8 @@ __device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], con
             for (int i = 0; i < RUNS; i++) {
                 LANE_LOOP
                 for (int e = 0; e < RUN; e++)
-                    out[r][i][e] = fmaf(weight[j * ROWS + r], v[(j * RUNS + i) * COLUMNS * RUN + e], out[r][i][e]);
+                    out[r][i][e] =
+                        fmaf(weight[j * ROWS + r], v[(j * RUNS + i) * COLUMNS * RUN + e], out[r][i][e]);
             }
         }
     }
@@ -255,7 +258,7 @@ const char *launch_width(const struct attention_args *a, void *stream) {
     return LAUNCH((attention_simt_kernel<T, KEYS, RUNS, RUN>), grid, dim3(THREADS), bytes, stream, *a, aligned);
 }
 
-/* Keys per thread and tile: fewer where shared memory is short. Part of the contract; depends on the head size alone. */
+/* Keys per thread and tile: fewer where shared memory is short. Part of the contract: head size alone decides. */
 constexpr int KEYS_NARROW = 8, KEYS_WIDE = 4, NARROW_HEAD_DIM = 128;
 
 template <class T> const char *launch_dtype(const struct attention_args *a, void *stream) {
