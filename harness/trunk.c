@@ -90,7 +90,9 @@ void trunk_close(struct trunk *t) {
     answer_free(&t->answer);
     free(t->offsets);
     free(t->exact_down);
+    free(t->exact_down_s1);
     free(t->exact_combined);
+    free(t->exact_combined_s1);
     store_free(&t->fresh);
 }
 
@@ -268,15 +270,18 @@ struct status trunk_stage(struct trunk *t, int stage) {
     t->seconds_reference = now_seconds() - start;
     judge_trunk(t, stage, &result.reference_call, &contract, &result.got);
     t->fresh = result.got;
-    if (stage == S_COMBINE) t->exact_combined = answer_exact_combine(&result.reference_call, &contract, t->exact_down);
+    if (stage == S_COMBINE) {
+        t->exact_combined = answer_exact_combine(&result.reference_call, &contract, t->exact_down);
+        t->exact_combined_s1 = answer_exact_combine(&result.reference_call, &contract, t->exact_down_s1);
+    }
     return status_ok();
 }
 
 void trunk_stage_done(struct trunk *t, int stage) {
     if (stage == S_DOWN) { /* kept past its stage */
-        free(t->exact_down);
         t->exact_down = t->answer.y[0];
-        t->answer.y[0] = NULL;
+        t->exact_down_s1 = t->answer.s1[0];
+        t->answer.y[0] = t->answer.s1[0] = NULL;
     }
     answer_free(&t->answer);
     for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++) {

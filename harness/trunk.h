@@ -18,7 +18,8 @@ struct answer {
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT], *s1[MAX_REF_OUT];
 };
 void answer_compute(struct answer *a, int stage, const struct call *call, const struct contract *contract);
-/* y of a combine call whose `down` is replaced by unrounded values. Free it. */
+/* y of a combine call whose `down` is replaced by unrounded values. Free it. Gates are positive, so of magnitudes it makes
+ * the magnitudes of the whole chain. */
 double *answer_exact_combine(const struct call *call, const struct contract *contract, double *exact_down);
 void answer_free(struct answer *a);
 
@@ -43,8 +44,8 @@ struct trunk {
     struct findings findings;    /* of the kernel edge, over all stages */
     char unsupported[500];       /* no kernel for a stage: the cases are skipped */
     int32_t *offsets;            /* [E + 1] after routing; NULL before */
-    double *exact_down;          /* [n, M] the reference's `down`, unrounded: what the plan edge of combine adds up */
-    double *exact_combined;      /* [T, M] combine of it; NULL outside that stage */
+    double *exact_down, *exact_down_s1; /* [n, M] the reference's `down`, unrounded, and its sum of magnitudes */
+    double *exact_combined, *exact_combined_s1; /* [T, M] combine of them: what the plan edge of combine adds up to */
 };
 
 struct status trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,

@@ -4,13 +4,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* What a kernel's .cu file exports. */
-#define DECLARE_KERNEL(name)                                                                \
-    const char *name##_host(const struct call *call, void *scratch, void *stream);         \
-    const char *name##_cuda(const struct call *call, void *scratch, void *stream);         \
-    const char *name##_unsupported(const struct call *call);                               \
+#define DECLARE_KERNEL(name)                                                                                 \
+    const char *name##_host(const struct call *call, void *scratch, void *stream);                           \
+    const char *name##_cuda(const struct call *call, void *scratch, void *stream);                           \
+    const char *name##_unsupported(const struct call *call);                                                 \
     struct contract name##_contract(const struct call *call)
 
 #if SHARDCHECK_CUDA
@@ -18,8 +19,10 @@
 #else
 #define ON_CUDA(name) NULL
 #endif
-#define BOTH(name) {[DEVICE_HOST] = name##_host, [DEVICE_CUDA] = ON_CUDA(name)}
-#define CUDA_ONLY(name) {[DEVICE_CUDA] = ON_CUDA(name)}
+#define BOTH(name)                                                                                           \
+    { [DEVICE_HOST] = name##_host, [DEVICE_CUDA] = ON_CUDA(name) }
+#define CUDA_ONLY(name)                                                                                      \
+    { [DEVICE_CUDA] = ON_CUDA(name) }
 
 DECLARE_KERNEL(rms_norm);
 DECLARE_KERNEL(qk_norm);
@@ -28,6 +31,7 @@ DECLARE_KERNEL(linear_simt);
 DECLARE_KERNEL(rope);
 DECLARE_KERNEL(kv_write);
 DECLARE_KERNEL(attention_decode);
+size_t attention_decode_scratch_bytes(const struct call *call);
 DECLARE_KERNEL(attention_simt);
 DECLARE_KERNEL(route_simt);
 DECLARE_KERNEL(permute_simt);
@@ -38,14 +42,14 @@ DECLARE_KERNEL(residual);
 const struct kernel kernel_table[] = {
     {.name = "rms_norm",
      .op = OP_NORM,
-     .describes = "RMSNorm of rows, a block per row",
+     .describes = "RMSNorm of rows, a warp per row",
      .launch = BOTH(rms_norm),
      .unsupported = rms_norm_unsupported,
      .contract = rms_norm_contract,
      .shard_invariant = true},
     {.name = "qk_norm",
      .op = OP_QK_NORM,
-     .describes = "RMSNorm of every head of q and k, a warp per head",
+     .describes = "RMSNorm of every head of q and k, a thread per head",
      .launch = BOTH(qk_norm),
      .unsupported = qk_norm_unsupported,
      .contract = qk_norm_contract,
@@ -80,10 +84,11 @@ const struct kernel kernel_table[] = {
      .shard_invariant = true},
     {.name = "attention_decode",
      .op = OP_ATTENTION,
-     .describes = "one new token per sequence over the paged cache",
+     .describes = "one new token per sequence over the paged cache, keys cut into slices",
      .launch = BOTH(attention_decode),
      .unsupported = attention_decode_unsupported,
      .contract = attention_decode_contract,
+     .scratch_bytes = attention_decode_scratch_bytes,
      .shard_invariant = true},
     {.name = "attention_simt",
      .op = OP_ATTENTION,
@@ -138,13 +143,14 @@ const struct kernel *kernel_by_name(const char *name) {
 
 const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,
                                  const char **why) {
-    const char *reason = "no kernel of this op is on the device in this build";
+    static _Thread_local char text[200];
+    snprintf(text, sizeof text, "no %s kernel in this build runs there", op_name(op));
     for (const struct kernel *k = kernel_table; k->name; k++) {
         if (k->op != op || !k->launch[device]) continue;
         const char *problem = call && k->unsupported ? k->unsupported(call) : NULL;
         if (!problem) return k;
-        reason = problem;
+        snprintf(text, sizeof text, "%s %s", k->name, problem);
     }
-    if (why) *why = reason;
+    if (why) *why = text;
     return NULL;
 }

@@ -1,6 +1,7 @@
-/* attention - o = sum over visible keys j of w_j v_j, w = softmax(scale q.k), over a paged cache; and its error.
- * Vaswani et al. 2017, eq. 1; any running maximum cancels, so one formula serves plain and online softmax (Milakov &
- * Gimelshein 2018). A query that sees no key gives 0 (it cannot happen with kv_len >= queries).
+/* attention - o = sum over visible keys j of w_j v_j, w = softmax(scale q.k), over a paged cache; and its
+ * error. Vaswani et al. 2017, eq. 1; any running maximum cancels, so one formula serves plain and online
+ * softmax (Milakov & Gimelshein 2018). A query that sees no key gives 0 (it cannot happen with kv_len >=
+ * queries).
  *
  * An honest kernel uses weights w_j (1 + eta_j), |eta_j| <= h_j. Normalised again, the exact identity
  *   o' - o = sum w_j eta_j (v_j - o) / (1 + sum w_j eta_j)
@@ -52,8 +53,8 @@ static int64_t visible_keys(const struct attention_args *a, int64_t seq, int64_t
 
 /* ---- gathering ---- */
 
-static void read_slot(double *row, const struct view *cache, const struct attention_args *a, int64_t page, int64_t slot,
-                      int64_t kv_head) {
+static void read_slot(double *row, const struct view *cache, const struct attention_args *a, int64_t page,
+                      int64_t slot, int64_t kv_head) {
     if (page < 0 || page >= a->n_pages)
         for (int64_t d = 0; d < a->head_dim; d++) row[d] = (double)NAN;
     else
@@ -90,8 +91,8 @@ struct head_sums {
 };
 
 /* Pass 1: scores s_j = scale q.k_j into w, and how far each can be off into r. */
-static void scores(struct scratch *s, const struct attention_args *a, const struct attention_contract *c, int n_heads,
-                   int64_t stride, int64_t n) {
+static void scores(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
+                   int n_heads, int64_t stride, int64_t n) {
     const int64_t D = a->head_dim;
     for (int64_t tile = 0; tile * LANES < n; tile++) {
         struct dot_sums sums[COLUMNS] = {{.y = {0}}};
@@ -99,7 +100,8 @@ static void scores(struct scratch *s, const struct attention_args *a, const stru
         for (int h = 0; h < n_heads; h++)
             for (int64_t l = 0; l < LANES && tile * LANES + l < n; l++) {
                 const double score = a->scale * sums[h].y[l];
-                const double dot = accumulator_bound(&c->qk, D, sums[h].high[l] - sums[h].low[l], sums[h].s1[l]);
+                const double dot =
+                    accumulator_bound(&c->qk, D, sums[h].high[l] - sums[h].low[l], sums[h].s1[l]);
                 const double error = fabs(a->scale) * dot + 3 * (c->unit + UNIT_F64) * fabs(score);
                 s->w[h * stride + tile * LANES + l] = score;
                 s->r[h * stride + tile * LANES + l] = error + c->score_unit * (fabs(score) + error);
@@ -108,16 +110,16 @@ static void scores(struct scratch *s, const struct attention_args *a, const stru
 }
 
 /* Rope-table errors in q and k move a score by a fraction of scale |q| |k|. */
-static void add_norm_error(struct scratch *s, const struct attention_args *a, double fraction, int h, int64_t stride,
-                           int64_t n) {
+static void add_norm_error(struct scratch *s, const struct attention_args *a, double fraction, int h,
+                           int64_t stride, int64_t n) {
     double square = 0;
     for (int64_t d = 0; d < a->head_dim; d++) square += s->q[h * a->head_dim + d] * s->q[h * a->head_dim + d];
     const double q_norm = sqrt(square);
     for (int64_t j = 0; j < n; j++) s->r[h * stride + j] += fraction * fabs(a->scale) * q_norm * s->k_norm[j];
 }
 
-/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j with h_j = exp(r_j) - 1, where r_j adds the subtraction of the
- * maximum, one exponential for the weight, one per rescaling and those of the split merge. */
+/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j with h_j = exp(r_j) - 1, where r_j adds the subtraction
+ * of the maximum, one exponential for the weight, one per rescaling and those of the split merge. */
 static struct head_sums weigh(double *w, double *r, const struct attention_contract *c, int64_t n) {
     struct head_sums sums = {0};
     double m = -INFINITY, l = 0;
@@ -144,7 +146,8 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
 }
 
 /* Pass 4: sum w h |v - o| and sum |v| of LANES dims. */
-static void centred_sums(lanes *centred, lanes *magnitude, const double *wh, const lanes *v, const lanes *o, int64_t n) {
+static void centred_sums(lanes *centred, lanes *magnitude, const double *wh, const lanes *v, const lanes *o,
+                         int64_t n) {
     lanes sum = {0}, size = {0};
     for (int64_t j = 0; j < n; j++) {
         const lanes away = v[j] - *o, x = v[j];
@@ -155,23 +158,25 @@ static void centred_sums(lanes *centred, lanes *magnitude, const double *wh, con
     *magnitude = size;
 }
 
-static double output_error(const struct attention_contract *c, const struct head_sums *h, int64_t n, double o, double w,
-                           double s1, double centred, double magnitude) {
+static double output_error(const struct attention_contract *c, const struct head_sums *h, int64_t n, double o,
+                           double w, double s1, double centred, double magnitude) {
     const double unit = c->unit;
     const double depth = (double)(c->l_depth ? c->l_depth : n);
     const double moved = s1 * (h->h_max + c->p_unit * (1 + h->h_max)); /* how far the terms w v have moved */
     const double weights = centred / h->least;
     const double p = c->p_unit * (1 + h->h_max) * s1;
-    const double sum = accumulator_bound(&c->pv, n, w + moved, s1 + moved) + (h->blocks + 1) * unit * (w + moved);
+    const double sum =
+        accumulator_bound(&c->pv, n, w + moved, s1 + moved) + (h->blocks + 1) * unit * (w + moved);
     const double denominator = (fabs(o) + weights) * ((depth + 8) * unit + (double)(n + 8) * UNIT_F64);
     const double tiny = c->unit > UNIT_F64 ? 0x1p-126 * magnitude : 0;
     return 1.01 * weights + (p + sum + tiny) / h->least + denominator;
 }
 
 /* Passes 3 and 4: o = sum w v with its condition sums, then E. */
-static void weighted_values(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
-                            const struct head_sums *heads, int n_heads, int64_t stride, int64_t n, int64_t n_gathered,
-                            const struct ref_out *out, int64_t at) {
+static void weighted_values(struct scratch *s, const struct attention_args *a,
+                            const struct attention_contract *c, const struct head_sums *heads, int n_heads,
+                            int64_t stride, int64_t n, int64_t n_gathered, const struct ref_out *out,
+                            int64_t at) {
     const int64_t D = a->head_dim;
     for (int64_t tile = 0; tile * LANES < D; tile++) {
         const lanes *v = s->v + tile * n_gathered;
@@ -182,8 +187,8 @@ static void weighted_values(struct scratch *s, const struct attention_args *a, c
             lanes centred = {0}, magnitude = {0};
             if (out->e) centred_sums(&centred, &magnitude, s->r + h * stride, v, &o->y, n);
             for (int64_t l = 0; l < LANES && tile * LANES + l < D; l++) {
-                const double e = out->e && n ? output_error(c, &heads[h], n, o->y[l], o->high[l] - o->low[l], o->s1[l],
-                                                            centred[l], magnitude[l])
+                const double e = out->e && n ? output_error(c, &heads[h], n, o->y[l], o->high[l] - o->low[l],
+                                                            o->s1[l], centred[l], magnitude[l])
                                              : 0;
                 put(out, at + h * D + tile * LANES + l, o->y[l], e, o->s1[l]);
             }
@@ -192,7 +197,8 @@ static void weighted_values(struct scratch *s, const struct attention_args *a, c
 }
 
 static void attend(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
-                   const struct task *task, int64_t token, int64_t n_gathered, const struct ref_out *out, int64_t row0) {
+                   const struct task *task, int64_t token, int64_t n_gathered, const struct ref_out *out,
+                   int64_t row0) {
     const int64_t D = a->head_dim, stride = round_up(n_gathered, LANES);
     const int64_t n = visible_keys(a, task->seq, token);
     const int64_t head_end = min_i64((task->kv_head + 1) * group_size(a), a->n_heads);
@@ -206,7 +212,8 @@ static void attend(struct scratch *s, const struct attention_args *a, const stru
             if (c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, stride, n);
             sums[h] = weigh(s->w + h * stride, s->r + h * stride, c, n);
         }
-        weighted_values(s, a, c, sums, n_heads, stride, n, n_gathered, out, ((token - row0) * a->n_heads + head) * D);
+        weighted_values(s, a, c, sums, n_heads, stride, n, n_gathered, out,
+                        ((token - row0) * a->n_heads + head) * D);
     }
 }
 
@@ -228,7 +235,8 @@ static int64_t list_tasks(struct task *tasks, const struct attention_args *a, in
 }
 
 static struct scratch scratch_make(int64_t n, int64_t D) {
-    const size_t keys = (size_t)round_up(n, LANES), dims = (size_t)round_up(D, LANES), number = sizeof(double);
+    const size_t keys = (size_t)round_up(n, LANES), dims = (size_t)round_up(D, LANES),
+                 number = sizeof(double);
     return (struct scratch){
         .row = ref_alloc(dims * number),
         .k = ref_alloc(keys * dims * number),

@@ -1,9 +1,11 @@
 /* contract - the two named contracts: our plain fp32 kernels, and Hugging Face modelling code run in float64.
- * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are cast to float32. */
+ * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are cast to float32.
+ */
 /* SPDX-License-Identifier: MIT */
 #include "reference/contract.h"
 
-/* CUDA's expf and rsqrtf, rounded up to a power of two from what was measured over all of fp32 (2^-22.65, 2^-22.94). */
+/* CUDA's expf and rsqrtf, rounded up to a power of two from what was measured over all of fp32 (2^-22.65,
+ * 2^-22.94). */
 #define EXPF_ERROR 0x1p-22
 #define RSQRTF_ERROR 0x1p-22
 /* Double-precision libm and SLEEF stay within one ulp; four are allowed. */
@@ -13,15 +15,16 @@
 #define TORCH_EXPF_ERROR 0x1p-22
 
 /* Cosines and sines of angles computed in float32 at positions < 64, against the exact ones rounded to fp32.
- * angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's rounding moves it by x ln(theta) u,
- * reciprocal and product add 1 u each; frequencies below 1 scale that, and f(x) = theta^-x gives x ln(theta) f <= 1/e.
- * |d angle| <= 63 * 4.37 u < 276 u; cosf and the two fp32 tables add 2 u + 1 u. */
+ * angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's rounding moves it by x
+ * ln(theta) u, reciprocal and product add 1 u each; frequencies below 1 scale that, and f(x) = theta^-x gives
+ * x ln(theta) f <= 1/e. |d angle| <= 63 * 4.37 u < 276 u; cosf and the two fp32 tables add 2 u + 1 u. */
 #define TABLE_ERROR (279 * UNIT_F32)
 /* A pair (c, s), each off by t, moves |q| by sqrt(2) t; q and k both: 2 sqrt(2) t of scale |q||k|. */
 #define SCORE_NORM_ERROR (2.8285 * TABLE_ERROR)
 
-/* float32 gates: each softmax or sigmoid score is off by at most 2^-22 + 5 u + (logit and x - max rounded) 3 u * 8 for
- * experts within 8 of the largest logit, twice through the renormalisation, then k + 5 <= 13 roundings: < 80 u. */
+/* float32 gates: each softmax or sigmoid score is off by at most 2^-22 + 5 u + (logit and x - max rounded) 3
+ * u * 8 for experts within 8 of the largest logit, twice through the renormalisation, then k + 5 <= 13
+ * roundings: < 80 u. */
 #define GATE_ERROR (80 * UNIT_F32)
 
 static const struct accumulator fp32_chain = {.unit = UNIT_F32, .block = 1, .order = ORDER_INTERVAL};
@@ -43,7 +46,9 @@ struct contract contract_exact(enum op op) {
             .qk = fp32_chain, .pv = fp32_chain, .unit = UNIT_F32, .exp_error = EXPF_ERROR};
         break;
     case OP_ROUTE: c.u.route = (struct route_contract){UNIT_F32, EXPF_ERROR}; break;
-    case OP_ACTIVATION: c.u.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR}; break;
+    case OP_ACTIVATION:
+        c.u.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR};
+        break;
     case OP_COMBINE: c.u.combine = (struct combine_contract){.unit = UNIT_F32}; break;
     case OP_SUM:
     case OP_RESIDUAL: c.u.sum = (struct sum_contract){UNIT_F32}; break;
@@ -72,8 +77,12 @@ struct contract contract_hf64(enum op op) {
                                                     .score_norm_error = SCORE_NORM_ERROR};
         break;
     case OP_ROUTE: c.u.route = (struct route_contract){UNIT_F32, TORCH_EXPF_ERROR}; break;
-    case OP_ACTIVATION: c.u.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR}; break;
-    case OP_COMBINE: c.u.combine = (struct combine_contract){.unit = UNIT_F64, .gate_error = GATE_ERROR}; break;
+    case OP_ACTIVATION:
+        c.u.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR};
+        break;
+    case OP_COMBINE:
+        c.u.combine = (struct combine_contract){.unit = UNIT_F64, .gate_error = GATE_ERROR};
+        break;
     case OP_SUM:
     case OP_RESIDUAL: c.u.sum = (struct sum_contract){UNIT_F64}; break;
     default: break;

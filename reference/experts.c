@@ -1,4 +1,5 @@
-/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert products, combine. */
+/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert products,
+ * combine. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -16,7 +17,8 @@ int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot
 
     memset(next, 0, (size_t)(count + 1) * sizeof *next);
     for (int64_t s = 0; s < n_slots; s++) {
-        const int64_t id = view_index(&a->ids, s / a->top_k * a->ids.stride[0] + s % a->top_k) - a->expert_first;
+        const int64_t id =
+            view_index(&a->ids, s / a->top_k * a->ids.stride[0] + s % a->top_k) - a->expert_first;
         expert[s] = id >= 0 && id < count ? id : -1;
         if (expert[s] >= 0) next[expert[s] + 1]++;
     }
@@ -50,8 +52,8 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
 
 /* ---- activation ---- */
 
-/* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all. Below
- * -80 exp(-g) may overflow fp32, and 0 is an honest answer: |silu| < 2^-121 from there on. */
+/* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all.
+ * Below -80 exp(-g) may overflow fp32, and 0 is an honest answer: |silu| < 2^-121 from there on. */
 static double activation_error(const struct activation_contract *c, double gate, double up, double y) {
     const double unit = c->unit + UNIT_F64;
     const double relative = 6 * unit + 2 * unit * fabs(gate) + c->exp_error + c->mid_unit;
@@ -82,7 +84,8 @@ void ref_activation(const struct call *call, const struct contract *contract, in
 
 /* ---- combine ---- */
 
-/* y = sum over the local choices of gate * row: K products and K additions, in any order, with slack for a scale. */
+/* y = sum over the local choices of gate * row: K products and K additions, in any order, with slack for a
+ * scale. */
 void ref_combine(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                  const struct ref_out *out) {
     const struct combine_args *a = &call->u.combine;
@@ -99,7 +102,8 @@ void ref_combine(const struct call *call, const struct contract *contract, int64
             for (int64_t j = 0; j < a->top_k; j++) {
                 const double slot = view_at(&a->slot_row, t * a->slot_row.stride[0] + j);
                 if (slot < 0) continue;
-                const double gate = slot < (double)a->n_rows ? view_at(&a->gates, t * a->gates.stride[0] + j) : (double)NAN;
+                const double gate =
+                    slot < (double)a->n_rows ? view_at(&a->gates, t * a->gates.stride[0] + j) : (double)NAN;
                 view_row(down, &a->down, (isnan(gate) ? 0 : (int64_t)slot) * a->down.stride[0], a->width);
                 for (int64_t i = 0; i < a->width; i++) {
                     y[i] += gate * down[i];

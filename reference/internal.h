@@ -9,9 +9,9 @@
 
 /* ---- views ---- */
 
-double view_at(const struct view *v, int64_t index);                              /* NaN outside the span */
-void view_row(double *dst, const struct view *v, int64_t first, int64_t n);       /* the same, n elements */
-int64_t view_index(const struct view *v, int64_t index);                          /* int32; -1 if negative or outside */
+double view_at(const struct view *v, int64_t index);                        /* NaN outside the span */
+void view_row(double *dst, const struct view *v, int64_t first, int64_t n); /* the same, n elements */
+int64_t view_index(const struct view *v, int64_t index); /* int32; -1 if negative or outside */
 
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -36,13 +36,14 @@ enum { LANES = 4, COLUMNS = 4 };
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
 
 struct dot_sums {
-    lanes y, low, high, s1; /* sum, min and max over its prefixes (the empty one included), sum of magnitudes */
+    lanes y, low, high,
+        s1; /* sum, min and max over its prefixes (the empty one included), sum of magnitudes */
 };
 
 /* sums[c] continues over n terms w[c * w_stride + k] * x[k], k rising, for c < n_columns <= COLUMNS. Without
  * `condition` low, high and s1 are not needed (they cost a tenth to a half more). */
-void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x, int64_t n,
-                  bool condition);
+void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
+                  int64_t n, bool condition);
 
 /* ---- entry points ---- */
 

@@ -15,8 +15,8 @@
 
 typedef int64_t lane_bits __attribute__((vector_size(sizeof(lanes))));
 
-/* *low = min(*low, y) and *high = max(*high, y), keeping the old value where y is NaN. gcc does not find the packed
- * instructions by itself. */
+/* *low = min(*low, y) and *high = max(*high, y), keeping the old value where y is NaN. gcc does not find the
+ * packed instructions by itself. */
 static inline __attribute__((always_inline)) void widen(lanes *low, lanes *high, const lanes *y) {
 #ifdef __AVX__
     *low = _mm256_min_pd(*y, *low);
@@ -29,9 +29,9 @@ static inline __attribute__((always_inline)) void widen(lanes *low, lanes *high,
 #endif
 }
 
-static inline __attribute__((always_inline)) void dot_steps(struct dot_sums *sums, const double *w, int64_t w_stride,
-                                                            const int n_columns, const lanes *x, int64_t n,
-                                                            const bool condition) {
+static inline __attribute__((always_inline)) void dot_steps(struct dot_sums *sums, const double *w,
+                                                            int64_t w_stride, const int n_columns,
+                                                            const lanes *x, int64_t n, const bool condition) {
     struct dot_sums s[COLUMNS];
     for (int c = 0; c < n_columns; c++) s[c] = sums[c];
     for (int64_t k = 0; k < n; k++)
@@ -45,10 +45,12 @@ static inline __attribute__((always_inline)) void dot_steps(struct dot_sums *sum
     for (int c = 0; c < n_columns; c++) sums[c] = s[c];
 }
 
-void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x, int64_t n,
-                  bool condition) {
-    if (n_columns == COLUMNS && condition) dot_steps(sums, w, w_stride, COLUMNS, x, n, true);
-    else if (n_columns == COLUMNS) dot_steps(sums, w, w_stride, COLUMNS, x, n, false);
+void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
+                  int64_t n, bool condition) {
+    if (n_columns == COLUMNS && condition)
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, true);
+    else if (n_columns == COLUMNS)
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, false);
     else
         for (int c = 0; c < n_columns; c++) dot_steps(sums + c, w + c * w_stride, w_stride, 1, x, n, true);
 }
@@ -96,7 +98,9 @@ static void transpose_rows(lanes *x, const struct run *r, const struct linear_ar
 /* Sums of all rows of a run with columns [column, column + n_columns): sums [tiles][COLUMNS]. */
 static void run_dot(struct dot_sums *sums, const struct run *r, const struct linear_args *a, int64_t column,
                     int n_columns, bool condition) {
-    enum { CHUNK = 256 }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
+    enum {
+        CHUNK = 256
+    }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
     double w[COLUMNS][CHUNK];
     for (int64_t i = 0; i < run_tiles(r) * COLUMNS; i++) sums[i] = (struct dot_sums){.y = {0}};
     for (int64_t k = 0; k < a->n_inner; k += CHUNK) {
@@ -115,15 +119,17 @@ struct finish {
     int64_t row0;
 };
 
-/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every product by at most
- * 2 iu + iu^2 of its magnitude, and every partial sum with it. */
-static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w, double s1) {
+/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every product by at
+ * most 2 iu + iu^2 of its magnitude, and every partial sum with it. */
+static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
+                           double s1) {
     const struct linear_args *a = f->args;
     const bool biased = a->bias.data != NULL;
     const double bias = biased ? view_at(&a->bias, column) : 0;
     const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * s1;
     w += fabs(bias), s1 += fabs(bias);
-    const double e = f->out->e ? accumulator_bound(&f->contract->acc, a->n_inner + biased, w + inputs, s1 + inputs) : 0;
+    const double e =
+        f->out->e ? accumulator_bound(&f->contract->acc, a->n_inner + biased, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
 }
 
@@ -136,7 +142,8 @@ void ref_linear(const struct call *call, const struct contract *contract, int64_
     /* 1. which rows belong to which group; rows that no group owns stay NaN */
     struct run *runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
     const int64_t n_runs = find_runs(runs, a, row0, row1);
-    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) put(out, i, (double)NAN, (double)NAN, (double)NAN);
+    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++)
+        put(out, i, (double)NAN, (double)NAN, (double)NAN);
 
     /* 2. their inputs, transposed into lanes */
     int64_t n_tiles = 0, max_tiles = 0;
@@ -165,7 +172,8 @@ void ref_linear(const struct call *call, const struct contract *contract, int64_
                     for (int c = 0; c < n_columns; c++) {
                         const struct dot_sums *s = &sums[r / LANES * COLUMNS + c];
                         const int64_t l = r % LANES;
-                        finish_element(&f, runs[i].first + r, column + c, s->y[l], s->high[l] - s->low[l], s->s1[l]);
+                        finish_element(&f, runs[i].first + r, column + c, s->y[l], s->high[l] - s->low[l],
+                                       s->s1[l]);
                     }
             }
         free(sums);

@@ -13,8 +13,8 @@ struct norm_row {
     const double *w; /* [n] */
 };
 
-/* E / |y|: the mean is off by (depth + 2) u (its sum, the division, + eps), its square root by half of that; then
- * rsqrt, x*r, *w. An input rounded first counts once in x and once in the mean. */
+/* E / |y|: the mean is off by (depth + 2) u (its sum, the division, + eps), its square root by half of that;
+ * then rsqrt, x*r, *w. An input rounded first counts once in x and once in the mean. */
 static double relative_error(const struct norm_row *row) {
     const struct norm_contract *c = row->contract;
     const double mean = (double)((c->depth ? c->depth : row->n) + 2) * c->unit;
@@ -52,8 +52,8 @@ void ref_norm(const struct call *call, const struct contract *contract, int64_t 
     free(w);
 }
 
-static void norm_heads(const struct norm_row *row, const struct view *in, int64_t n_heads, int64_t row0, int64_t row1,
-                       const struct ref_out *out) {
+static void norm_heads(const struct norm_row *row, const struct view *in, int64_t n_heads, int64_t row0,
+                       int64_t row1, const struct ref_out *out) {
     double *x = ref_alloc((size_t)row->n * sizeof *x);
     for (int64_t t = row0; t < row1; t++)
         for (int64_t h = 0; h < n_heads; h++) {

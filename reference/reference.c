@@ -1,5 +1,5 @@
-/* Which function computes an op, and how large are its outputs? Also how inputs are read (NaN outside a span), and
- * the two ops that are one addition: sum and residual. */
+/* Which function computes an op, and how large are its outputs? Also how inputs are read (NaN outside a
+ * span), and the two ops that are one addition: sum and residual. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -34,7 +34,8 @@ void *ref_alloc(size_t bytes) {
     enum { ALIGNMENT = 64 };
     void *p = aligned_alloc(ALIGNMENT, (bytes / ALIGNMENT + 1) * ALIGNMENT);
     if (!p) {
-        fprintf(stderr, "shardcheck: the reference needs %zu more bytes of memory; use fewer tokens\n", bytes);
+        fprintf(stderr, "shardcheck: the reference needs %zu more bytes of memory; use fewer tokens\n",
+                bytes);
         exit(2);
     }
     return p;
@@ -56,7 +57,8 @@ void ref_sum(const struct call *call, const struct contract *contract, int64_t r
             view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
             for (int64_t c = 0; c < a->width; c++) y[c] += part[c], s1[c] += fabs(part[c]);
         }
-        for (int64_t c = 0; c < a->width; c++) put(out, (t - row0) * a->width + c, y[c], factor * s1[c], s1[c]);
+        for (int64_t c = 0; c < a->width; c++)
+            put(out, (t - row0) * a->width + c, y[c], factor * s1[c], s1[c]);
     }
     free(part), free(y), free(s1);
 }
@@ -86,7 +88,9 @@ struct extent {
     int64_t rows, size[MAX_REF_OUT]; /* rows of the call, elements of one row of each output */
 };
 
-static struct extent norm_extent(const struct call *c) { return (struct extent){c->u.norm.n_tokens, {c->u.norm.width}}; }
+static struct extent norm_extent(const struct call *c) {
+    return (struct extent){c->u.norm.n_tokens, {c->u.norm.width}};
+}
 static struct extent linear_extent(const struct call *c) {
     return (struct extent){c->u.linear.n_rows, {c->u.linear.n_cols}};
 }
@@ -105,7 +109,9 @@ static struct extent kv_write_extent(const struct call *c) {
 static struct extent attention_extent(const struct call *c) {
     return (struct extent){c->u.attention.n_tokens, {c->u.attention.n_heads * c->u.attention.head_dim}};
 }
-static struct extent route_extent(const struct call *c) { return (struct extent){c->u.route.n_tokens, {c->u.route.top_k}}; }
+static struct extent route_extent(const struct call *c) {
+    return (struct extent){c->u.route.n_tokens, {c->u.route.top_k}};
+}
 static struct extent permute_extent(const struct call *c) {
     return (struct extent){c->u.permute.n_rows, {c->u.permute.width}};
 }
@@ -115,7 +121,9 @@ static struct extent activation_extent(const struct call *c) {
 static struct extent combine_extent(const struct call *c) {
     return (struct extent){c->u.combine.n_tokens, {c->u.combine.width}};
 }
-static struct extent sum_extent(const struct call *c) { return (struct extent){c->u.sum.n_tokens, {c->u.sum.width}}; }
+static struct extent sum_extent(const struct call *c) {
+    return (struct extent){c->u.sum.n_tokens, {c->u.sum.width}};
+}
 static struct extent residual_extent(const struct call *c) {
     return (struct extent){c->u.residual.n_tokens, {c->u.residual.width}};
 }

@@ -24,11 +24,13 @@ struct rotation {
 };
 
 /* a' = a c - b s; b' is the same with (b, -a). */
-static void put_rotated(const struct rotation *r, const struct ref_out *out, int64_t at, double a, double b, int64_t i) {
+static void put_rotated(const struct rotation *r, const struct ref_out *out, int64_t at, double a, double b,
+                        int64_t i) {
     const double p = a * r->cosine[i], q = b * r->sine[i], unit = r->contract->unit;
     const double size = fabs(p) + fabs(q);
     const double tiny = size > 0 ? 3 * underflow_unit(unit) : 0;
-    put(out, at, p - q, 3 * (unit + UNIT_F64) * size + r->contract->table_error * (fabs(a) + fabs(b)) + tiny, size);
+    put(out, at, p - q, 3 * (unit + UNIT_F64) * size + r->contract->table_error * (fabs(a) + fabs(b)) + tiny,
+        size);
 }
 
 static void rotate_head(const struct rotation *r, const double *x, const struct ref_out *out, int64_t at) {
@@ -42,8 +44,8 @@ static void rotate_head(const struct rotation *r, const double *x, const struct 
     for (int64_t d = r->args->rot_dim; d < r->args->head_dim; d++) put(out, at + d, x[d], 0, fabs(x[d]));
 }
 
-static void rotate_heads(const struct rotation *r, const struct view *in, int64_t n_heads, int64_t token, double *x,
-                         const struct ref_out *out, int64_t at) {
+static void rotate_heads(const struct rotation *r, const struct view *in, int64_t n_heads, int64_t token,
+                         double *x, const struct ref_out *out, int64_t at) {
     for (int64_t h = 0; h < n_heads; h++) {
         view_row(x, in, token * in->stride[0] + h * in->stride[1], r->args->head_dim);
         rotate_head(r, x, out, at + h * r->args->head_dim);

@@ -1,9 +1,10 @@
 /* router - which experts may a token go to, and with which gates?
- * Scores are sigmoid or softmax of the stored logits (read as they are), known to a relative error; choices = score +
- * bias are therefore intervals, and a set of experts is legal iff some values inside the intervals select it. Group
- * limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a group that loses for
- * certain get [-inf, -inf], those of a group that may lose get [-inf, high]. Judging the flat scores that survive never
- * rejects an honest choice; it may call ambiguous what a joint analysis of both levels would rule out. */
+ * Scores are sigmoid or softmax of the stored logits (read as they are), known to a relative error; choices =
+ * score + bias are therefore intervals, and a set of experts is legal iff some values inside the intervals
+ * select it. Group limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a group
+ * that loses for certain get [-inf, -inf], those of a group that may lose get [-inf, high]. Judging the flat
+ * scores that survive never rejects an honest choice; it may call ambiguous what a joint analysis of both
+ * levels would rule out. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -26,8 +27,8 @@ static void sigmoid_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* softmax: the argument x - m is rounded, the exponentials add up in any order, one division. The sum's own error is
- * the weighted mean of its terms'. */
+/* softmax: the argument x - m is rounded, the exponentials add up in any order, one division. The sum's own
+ * error is the weighted mean of its terms'. */
 static void softmax_scores(const struct route_row *row, const double *logit_error, int64_t n_experts,
                            const struct route_contract *c) {
     double m = -INFINITY, sum = 0, sum_error = 0;
@@ -47,8 +48,8 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
 }
 
 /* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it first. */
-static void score_token(const struct route_row *row, const struct route_args *a, const struct route_contract *c,
-                        int64_t t) {
+static void score_token(const struct route_row *row, const struct route_args *a,
+                        const struct route_contract *c, int64_t t) {
     double *logit_error = ref_alloc((size_t)a->n_experts * sizeof *logit_error);
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
     const double unit = dtype_unit(a->logits.dtype) < c->unit ? c->unit : 0;
@@ -62,14 +63,17 @@ static void score_token(const struct route_row *row, const struct route_args *a,
 static double group_value(const double *choice, int64_t n, enum group_score kind) {
     double first = -INFINITY, second = -INFINITY;
     for (int64_t e = 0; e < n; e++) {
-        if (choice[e] > first) second = first, first = choice[e];
-        else if (choice[e] > second) second = choice[e];
+        if (choice[e] > first)
+            second = first, first = choice[e];
+        else if (choice[e] > second)
+            second = choice[e];
     }
     return kind == GROUP_MAX || n < 2 ? first : first + second;
 }
 
-/* Lower the choices of groups that lose. `low` and `high` may be the same array: exact choices, ties to the lower
- * group; otherwise a group that loses for certain is lowered in both, one that may lose in `low` only. */
+/* Lower the choices of groups that lose. `low` and `high` may be the same array: exact choices, ties to the
+ * lower group; otherwise a group that loses for certain is lowered in both, one that may lose in `low` only.
+ */
 static void limit_groups(double *low, double *high, const struct route_args *a, double unit) {
     if (a->n_group <= 1) return;
     const int64_t size = a->n_experts / a->n_group;
@@ -85,7 +89,8 @@ static void limit_groups(double *low, double *high, const struct route_args *a, 
             surely_ahead += o != g && (worst[o] > best[g] || (low == high && o < g && worst[o] == best[g]));
             maybe_ahead += o != g && best[o] >= worst[g];
         }
-        const bool loses = surely_ahead >= a->topk_group, may_lose = maybe_ahead >= a->topk_group && low != high;
+        const bool loses = surely_ahead >= a->topk_group,
+                   may_lose = maybe_ahead >= a->topk_group && low != high;
         for (int64_t e = g * size; e < (g + 1) * size; e++) {
             if (loses || may_lose) low[e] = -INFINITY;
             if (loses) high[e] = -INFINITY;
@@ -99,10 +104,12 @@ static struct route_row route_row_make(int64_t n_experts) {
     return (struct route_row){p, p + n_experts, p + 2 * n_experts};
 }
 
-static double selection_bias(const struct route_args *a, int64_t e) { return a->bias.data ? view_at(&a->bias, e) : 0; }
+static double selection_bias(const struct route_args *a, int64_t e) {
+    return a->bias.data ? view_at(&a->bias, e) : 0;
+}
 
-void ref_route_scores(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1, double *lo,
-                      double *hi) {
+void ref_route_scores(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
+                      double *lo, double *hi) {
     const struct route_args *a = &call->u.route;
     const double unit = contract->u.route.unit + UNIT_F64;
     struct route_row row = route_row_make(a->n_experts);
@@ -152,8 +159,10 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
     double in_lo = INFINITY, in_hi = INFINITY, out_lo = -INFINITY, out_hi = -INFINITY;
     for (int64_t e = 0; e < n_experts && legal; e++) {
         legal = !isnan(lo[e]) && !isnan(hi[e]); /* a NaN score proves nothing: reject */
-        if (selected[e]) in_lo = fmin(in_lo, lo[e]), in_hi = fmin(in_hi, hi[e]);
-        else out_lo = fmax(out_lo, lo[e]), out_hi = fmax(out_hi, hi[e]);
+        if (selected[e])
+            in_lo = fmin(in_lo, lo[e]), in_hi = fmin(in_hi, hi[e]);
+        else
+            out_lo = fmax(out_lo, lo[e]), out_hi = fmax(out_hi, hi[e]);
     }
     free(selected);
     if (!legal || !(in_hi >= out_lo)) return ROUTE_REJECTED;

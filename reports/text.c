@@ -50,15 +50,28 @@ static void print_rank(FILE *file, int rank) {
         fprintf(file, "rank %d", rank);
 }
 
+/* "0.5", "NaN" (the sign of a NaN says nothing) */
+static void print_value(FILE *file, const char *before, double value) {
+    if (isnan(value))
+        fprintf(file, "%sNaN", before);
+    else
+        fprintf(file, "%s%.9g", before, value);
+}
+
+/* A kernel error or a damaged guard has no element: the note alone. */
 static void print_mismatch(FILE *file, const char *label, const struct mismatch *m) {
     char margin[32];
     if (!m->stage[0]) return;
     format_margin(margin, sizeof margin, m->margin);
     fprintf(file, "  %-7s ", label);
     print_rank(file, m->rank);
-    fprintf(file, "%s%s, %s.%s: got %.9g, expected %.9g +- %.3g, margin %s%s%s\n", m->where[0] ? " " : "",
-            m->where, m->stage, m->tensor, m->got, m->expected, m->bound, margin, m->note[0] ? "; " : "",
-            m->note);
+    fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "", m->tensor);
+    if (m->tensor[0]) {
+        print_value(file, "got ", m->got);
+        print_value(file, ", expected ", m->expected);
+        fprintf(file, " +- %.3g, margin %s%s", m->bound, margin, m->note[0] ? "; " : "");
+    }
+    fprintf(file, "%s\n", m->note);
 }
 
 static void print_field(FILE *file, const char *label, const char *value) {
@@ -72,7 +85,8 @@ static void print_failure(FILE *file, const struct case_result *r) {
     print_field(file, "reason", r->reason);
     print_field(file, "where", r->where);
     print_mismatch(file, "first", &r->first);
-    print_mismatch(file, "worst", &r->worst);
+    if (strcmp(r->first.where, r->worst.where) || r->first.rank != r->worst.rank)
+        print_mismatch(file, "worst", &r->worst);
     print_field(file, "likely", r->likely);
     print_field(file, "repro", r->repro);
 }

@@ -1,5 +1,5 @@
-/* Does the acceptance set accept exactly what it should? Attacks on element_judge, the accumulator table, and emulated
- * honest sums (fp32 in four orders, a truncating tensor core) that must never be called wrong. */
+/* Does the acceptance set accept exactly what it should? Attacks on element_judge, the accumulator table, and
+ * emulated honest sums (fp32 in four orders, a truncating tensor core) that must never be called wrong. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/bound.h"
 
@@ -24,7 +24,8 @@ static double next_number(enum dtype d, double v, bool up) {
 
 static void expect(enum dtype d, double got, double y, double e, enum verdict_kind kind) {
     const struct element_verdict v = element_judge(d, got, y, e);
-    cr_assert_eq(v.kind, kind, "%s got %a y %a e %a: kind %d, margin %g", dtype_name(d), got, y, e, v.kind, v.margin);
+    cr_assert_eq(v.kind, kind, "%s got %a y %a e %a: kind %d, margin %g", dtype_name(d), got, y, e, v.kind,
+                 v.margin);
     cr_assert_eq(v.kind == ELEMENT_OK, v.margin <= 1);
     cr_assert(!(v.margin < 0));
 }
@@ -171,7 +172,8 @@ static float sum_strided(const float *a, const float *b, int n) {
     return s;
 }
 
-/* sm_90: 16 products and the old sum aligned to the largest exponent, cut to 25 fraction bits, the result to 24. */
+/* sm_90: 16 products and the old sum aligned to the largest exponent, cut to 25 fraction bits, the result
+ * to 24. */
 static float sum_tensor_core(const float *a, const float *b, int n) {
     float c = 0;
     for (int i = 0; i < n; i += 16) {
@@ -196,7 +198,9 @@ static const struct {
     {"reversed", sum_reversed, {.unit = UNIT_F32, .block = 1}},
     {"blocked", sum_blocked, {.unit = UNIT_F32, .block = 1, .splits = 16}},
     {"pairwise", sum_pairwise, {.unit = UNIT_F32, .block = 1, .product_rounded = true}},
-    {"strided", sum_strided, {.unit = UNIT_F32, .block = 1, .splits = 32, .order = ORDER_ANY, .product_rounded = true}},
+    {"strided",
+     sum_strided,
+     {.unit = UNIT_F32, .block = 1, .splits = 32, .order = ORDER_ANY, .product_rounded = true}},
     {"tensor core", sum_tensor_core, {.block = 16, .fraction = 25, .keep = 24}},
 };
 
@@ -205,7 +209,9 @@ static void fill_terms(float *a, float *b, int n, int ensemble) {
     for (int i = 0; i < n; i++) {
         const double x = uniform(), y = uniform();
         a[i] = (float)dtype_round(DTYPE_BF16, ensemble == 1 ? fabs(x) : ensemble == 3 ? 0.7 : x);
-        b[i] = (float)dtype_round(DTYPE_BF16, ensemble == 1 ? fabs(y) : ensemble == 2 ? ldexp(y, i % 23 - 11) : y);
+        b[i] = (float)dtype_round(DTYPE_BF16, ensemble == 1   ? fabs(y)
+                                              : ensemble == 2 ? ldexp(y, i % 23 - 11)
+                                                              : y);
         if (ensemble == 0 && i % 2) a[i] = a[i - 1], b[i] = -b[i - 1] * 1.0078125f;
     }
 }
@@ -227,8 +233,8 @@ Test(bound, honest_sums_are_never_outside_and_dropped_terms_are) {
             const double e = accumulator_bound(&honest_sums[k].acc, n, high - low, s1);
             const float got = honest_sums[k].sum(a, b, n);
             const struct element_verdict v = element_judge(DTYPE_F32, (double)got, y, e);
-            cr_assert_eq(v.kind, ELEMENT_OK, "%s, n %d, ensemble %d: margin %g", honest_sums[k].name, n, trial % 4,
-                         v.margin);
+            cr_assert_eq(v.kind, ELEMENT_OK, "%s, n %d, ensemble %d: margin %g", honest_sums[k].name, n,
+                         trial % 4, v.margin);
             if (trial % 4 == 2 || n == 1) continue; /* the last of wide-ranging terms may honestly vanish */
             const double dropped = (double)honest_sums[k].sum(a, b, n - 1);
             caught += element_judge(DTYPE_F32, dropped, y, e).kind == ELEMENT_OUTSIDE;

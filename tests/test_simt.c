@@ -1,5 +1,6 @@
-/* Does the SIMT executor carry out barriers, votes, shuffles and atomics as CUDA does, with the same bits in every
- * order of threads, and does every misuse end in one clear line? And do buffers show who wrote where? */
+/* Does the SIMT executor carry out barriers, votes, shuffles and atomics as CUDA does, with the same bits in
+ * every order of threads, and does every misuse end in one clear line? And do buffers show who wrote where?
+ */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -47,7 +48,8 @@ enum { MAX_RESULTS = 6 * 1024 };
 struct collectives_run {
     unsigned blocks_x, blocks_y, threads_x, threads_y;
 };
-static const struct collectives_run shapes[] = {{3, 2, 32, 1}, {3, 2, 128, 1}, {2, 1, 20, 4}, {5, 1, 8, 1}, {2, 1, 64, 16}};
+static const struct collectives_run shapes[] = {
+    {3, 2, 32, 1}, {3, 2, 128, 1}, {2, 1, 20, 4}, {5, 1, 8, 1}, {2, 1, 64, 16}};
 
 static float expected_tree_sum(int first, int lanes) {
     float value[32];
@@ -57,11 +59,14 @@ static float expected_tree_sum(int first, int lanes) {
     return value[0];
 }
 
-static int within(int lane, int width, int source, int own) { return lane / width == source / width ? source : own; }
+static int within(int lane, int width, int source, int own) {
+    return lane / width == source / width ? source : own;
+}
 
 /* A source lane the warp does not have cannot be asked for; shapes are chosen so that none is. */
 static struct lane_results expected(int block, int linear, int threads) {
-    const int first = linear / 32 * 32, lane = linear - first, lanes = threads - first < 32 ? threads - first : 32;
+    const int first = linear / 32 * 32, lane = linear - first,
+              lanes = threads - first < 32 ? threads - first : 32;
     const int base = 1000 * block + first;
     struct lane_results r = {.linear = linear, .block = block};
     r.index = base + lane * 7 % lanes;
@@ -76,27 +81,36 @@ static struct lane_results expected(int block, int linear, int threads) {
     r.and_ = 0;
     for (int i = 0; i < threads; i++) r.count += i % 3 == 1;
     r.warp_sum = expected_tree_sum(first, lanes);
-    for (int w = 0; w < threads; w += 32) r.block_sum += expected_tree_sum(w, threads - w < 32 ? threads - w : 32);
+    for (int w = 0; w < threads; w += 32)
+        r.block_sum += expected_tree_sum(w, threads - w < 32 ? threads - w : 32);
     return r;
 }
 
 static void check_collectives(struct collectives_run shape) {
-    const int blocks = (int)(shape.blocks_x * shape.blocks_y), threads = (int)(shape.threads_x * shape.threads_y);
-    struct device_buffer results = buffer_of("results", sizeof(struct lane_results) * (size_t)(blocks * threads), 256);
+    const int blocks = (int)(shape.blocks_x * shape.blocks_y),
+              threads = (int)(shape.threads_x * shape.threads_y);
+    struct device_buffer results =
+        buffer_of("results", sizeof(struct lane_results) * (size_t)(blocks * threads), 256);
     struct device_buffer counters = buffer_of("counters", 5 * sizeof(int32_t), 256);
     struct device_buffer sum = buffer_of("sum", sizeof(float), 256);
     memset(counters.host, 0, counters.bytes);
     memset(sum.host, 0, sum.bytes);
-    const char *refused = collectives_host(results.data, counters.data, sum.data, shape.blocks_x, shape.blocks_y,
-                                           shape.threads_x, shape.threads_y);
+    must(device_push(device, &counters));
+    must(device_push(device, &sum));
+    const char *refused = collectives_host(results.data, counters.data, sum.data, device_stream(device),
+                                           shape.blocks_x, shape.blocks_y, shape.threads_x, shape.threads_y);
     cr_assert_null(refused, "%s", refused);
     must(device_sync(device));
+    must(device_pull(device, &results));
+    must(device_pull(device, &counters));
+    must(device_pull(device, &sum));
 
     const struct lane_results *got = results.host;
     int32_t want[5] = {0, 0, 0, 2 * blocks * threads, 1};
     for (int id = 0; id < blocks * threads; id++) {
         const struct lane_results r = expected(id / threads, id % threads, threads);
-        cr_assert_eq(memcmp(&got[id], &r, sizeof r), 0, "block %d thread %d of %d", r.block, r.linear, threads);
+        cr_assert_eq(memcmp(&got[id], &r, sizeof r), 0, "block %d thread %d of %d", r.block, r.linear,
+                     threads);
         want[0] += id;
         if (id * 7 % 1000 > want[1]) want[1] = id * 7 % 1000;
         if (-(id * 11 % 1000) < want[2]) want[2] = -(id * 11 % 1000);
@@ -119,15 +133,19 @@ Test(simt, collectives_give_the_same_right_bits_in_every_order) {
     }
 }
 
-/* Every bf16 number, the values half-way to the next, and their neighbours, against the reference's rounding. */
+/* Every bf16 number, the values half-way to the next, and their neighbours, against the reference's rounding.
+ */
 Test(simt, bf16_rounds_as_the_reference) {
     enum { N = 65536 * 4 };
-    struct device_buffer in = buffer_of("in", N * sizeof(float), 0), out = buffer_of("out", N * sizeof(float), 0);
+    struct device_buffer in = buffer_of("in", N * sizeof(float), 0),
+                         out = buffer_of("out", N * sizeof(float), 0);
     static const uint32_t tails[] = {0, 0x7fff, 0x8000, 0x8001};
     uint32_t *bits = in.host;
     for (uint32_t i = 0; i < N; i++) bits[i] = i / 4 << 16 | tails[i % 4];
-    cr_assert_null(convert_host(in.data, out.data, N));
+    must(device_push(device, &in));
+    cr_assert_null(convert_host(in.data, out.data, N, device_stream(device)));
     must(device_sync(device));
+    must(device_pull(device, &out));
     const float *from = in.host, *to = out.host;
     for (int i = 0; i < N; i++) {
         if (isnan(from[i])) {
@@ -147,8 +165,8 @@ static void check_says(const struct misuse *m, const char *line, int schedule) {
     cr_assert_not_null(line, "%s (schedule %d): no error", m->name, schedule);
     cr_assert_null(strchr(line, '\n'), "%s: more than one line: %s", m->name, line);
     for (int i = 0; i < 3 && m->says[i]; i++)
-        cr_assert_not_null(strstr(line, m->says[i]), "%s (schedule %d) does not say '%s': %s", m->name, schedule,
-                           m->says[i], line);
+        cr_assert_not_null(strstr(line, m->says[i]), "%s (schedule %d) does not say '%s': %s", m->name,
+                           schedule, m->says[i], line);
 }
 
 static void check_misuse(const struct misuse *m, int schedule) {

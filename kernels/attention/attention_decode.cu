@@ -1,16 +1,18 @@
-/* attention_decode - attention of one new token per sequence over a long paged cache, the keys cut into slices.
+/* attention_decode - attention of one new token per sequence over a long paged cache, the keys cut into
+ * slices.
  *
  * decode_slice: each slice of keys by itself.
- * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start [B + 1],
- *         kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices.
- * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one kv head.
- * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the output each
+ * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start [B +
+ * 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices. Grid    (N, G
+ * ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one kv head. Block
+ * 64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the output each
  *         (two when D > 128).
  * Tile    64 keys; scores and weights [64][4] in shared memory, k and v straight from the cache.
  * Traffic k and v once per 4 query heads of a group; about 2 S G D elements per sequence: memory bound.
- * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile, denominators and
- *         outputs in key order. The length of a slice depends on max_kv alone - never on heads or sequences, so that
- *         the bits of a head do not depend on the shard. An empty slice writes lse = -inf and no output.
+ * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile,
+ * denominators and outputs in key order. The length of a slice depends on max_kv alone - never on heads or
+ * sequences, so that the bits of a head do not depend on the shard. An empty slice writes lse = -inf and no
+ * output.
  *
  * decode_merge: out = sum of exp(lse_i) partial_out_i over sum of exp(lse_i), relative to the largest lse.
  * Grid    ceil(B H ceil(D / 8) / 128).   Block  4 warps; a thread owns an octet of one head of one sequence.
@@ -20,8 +22,8 @@
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"
 
-/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to its
- * vectoriser. */
+/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to
+ * its vectoriser. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define LANE_LOOP _Pragma("unroll")
@@ -32,9 +34,10 @@
 
 namespace {
 
-constexpr int TILE = 64;                              /* keys, and threads of a slice's block */
-constexpr int HEADS = 4, HEAD_THREADS = TILE / HEADS; /* query heads of a block; threads that share one's output */
-constexpr int MAX_OCTETS = 2;                         /* of a thread */
+constexpr int TILE = 64; /* keys, and threads of a slice's block */
+constexpr int HEADS = 4,
+              HEAD_THREADS = TILE / HEADS; /* query heads of a block; threads that share one's output */
+constexpr int MAX_OCTETS = 2;              /* of a thread */
 static_assert(HEAD_THREADS * MAX_OCTETS * OCTET == 256, "the largest head size that is supported");
 constexpr int MAX_SLICES = 64;
 constexpr int MERGE_THREADS = 128;
@@ -61,7 +64,8 @@ __host__ __device__ inline int query_width(const struct attention_args &a) {
 
 /* q[d][h], zeros for absent heads and for the dims that fill the last octet. */
 template <class T>
-__device__ void load_queries(float *q, int width, const struct attention_args &a, int64_t row, int head0, int n_heads) {
+__device__ void load_queries(float *q, int width, const struct attention_args &a, int64_t row, int head0,
+                             int n_heads) {
     for (int i = threadIdx.x; i < HEADS * width; i += TILE) {
         const int h = i / width, d = i % width;
         const T *from = (const T *)a.q.data + row * a.q.stride[0] + (head0 + h) * a.q.stride[1];
@@ -84,44 +88,117 @@ __device__ __forceinline__ void score_key(float (&score)[HEADS], const float *__
     }
 }
 
+/* What one block works on. */
+struct slice {
+    int seq, kv_head, head0, n_heads; /* up to HEADS query heads from head0 */
+    int64_t row;                      /* of the query, in q and out */
+    int key0, key1;                   /* empty: key0 >= key1 */
+};
+
+__device__ slice find_slice(const struct attention_args &a, int length) {
+    const int group = (int)(a.n_heads / a.n_kv_heads), blocks = (group + HEADS - 1) / HEADS; /* per kv head */
+    const int first = (int)blockIdx.y % blocks * HEADS;
+    slice s;
+    s.seq = (int)blockIdx.z;
+    s.kv_head = (int)blockIdx.y / blocks;
+    s.head0 = s.kv_head * group + first;
+    s.n_heads = min(HEADS, group - first);
+    const int32_t *start = (const int32_t *)a.query_start.data + s.seq;
+    s.row = start[0];
+    s.key0 = (int)blockIdx.x * length;
+    s.key1 = start[0] < start[1] ? min(s.key0 + length, ((const int32_t *)a.kv_len.data)[s.seq]) : 0;
+    return s;
+}
+
+/* Where `key` of the slice's sequence lies in a cache, in elements. */
+__device__ __forceinline__ int64_t key_offset(const struct view &cache, const struct attention_args &a,
+                                              const slice &s, int key) {
+    const int page_size = (int)a.page_size;
+    const int32_t *pages = (const int32_t *)a.page_table.data + s.seq * a.page_table.stride[0];
+    return pages[key / page_size] * cache.stride[0] + key % page_size * cache.stride[1] +
+           s.kv_head * cache.stride[2];
+}
+
+/* largest[h] = max(largest[h], scores[j][h] for j < n). Every thread does all of it: 64 broadcasts cost less
+ * than a tree of shuffles. */
+__device__ __forceinline__ void raise_to_maxima(float (&largest)[HEADS], const float *__restrict__ scores,
+                                                int n) {
+    for (int j = 0; j < n; j++) {
+        LANE_LOOP
+        for (int h = 0; h < HEADS; h++) {
+            const float other = scores[j * HEADS + h];
+            largest[h] = other > largest[h] ? other : largest[h];
+        }
+    }
+}
+
+/* One head's part of the output in one thread: octets first, first + HEAD_THREADS. */
+struct head_output {
+    float out[MAX_OCTETS][OCTET], sum;
+    int head, first; /* head: 0..HEADS */
+};
+
+/* Add n keys under a maximum that shrinks what is there. */
+template <class T>
+__device__ __forceinline__ void add_values(head_output &o, float shrink, const float *weights,
+                                           const T *values, const int64_t *offsets, int n, int head_dim,
+                                           bool aligned) {
+    o.sum *= shrink;
+    UNROLL
+    for (int u = 0; u < MAX_OCTETS; u++)
+        for (int e = 0; e < OCTET; e++) o.out[u][e] *= shrink;
+    for (int j = 0; j < n; j++) {
+        const float p = weights[j * HEADS + o.head];
+        o.sum += p;
+        UNROLL
+        for (int u = 0; u < MAX_OCTETS; u++) {
+            const int d = (o.first + u * HEAD_THREADS) * OCTET;
+            if (d >= head_dim) continue;
+            float value[OCTET];
+            octet_load(value, values + offsets[j] + d, aligned, head_dim - d);
+            for (int e = 0; e < OCTET; e++) o.out[u][e] = fmaf(p, value[e], o.out[u][e]);
+        }
+    }
+}
+
+__device__ void store_partial(const head_output &o, float largest, const struct partials &part, int64_t index,
+                              int head_dim, bool empty) {
+    if (o.first == 0) part.lse[index] = empty ? -INFINITY : largest + logf(o.sum);
+    if (empty) return;
+    UNROLL
+    for (int u = 0; u < MAX_OCTETS; u++)
+        for (int e = 0; e < OCTET; e++) {
+            const int d = (o.first + u * HEAD_THREADS) * OCTET + e;
+            if (d < head_dim) part.out[index * head_dim + d] = o.out[u][e] / o.sum;
+        }
+}
+
 template <class T>
 __global__ void __launch_bounds__(TILE)
-decode_slice_kernel(const struct attention_args a, const struct partials part, const bool aligned) {
+    decode_slice_kernel(const struct attention_args a, const struct partials part, const bool aligned) {
     DYNAMIC_SHARED(shared);
     struct carve carve = {shared};
-    const int head_dim = (int)a.head_dim, page_size = (int)a.page_size, self = (int)threadIdx.x;
     float *const q = carve.take<float>(query_width(a) * HEADS); /* [D in octets][HEADS] */
     float *const scores = carve.take<float>(TILE * HEADS);      /* [TILE][HEADS] */
     float *const weights = carve.take<float>(TILE * HEADS);     /* [TILE][HEADS] */
     int64_t *const offsets = carve.take<int64_t>(TILE);         /* of the tile's values in the cache */
 
-    const int group = (int)(a.n_heads / a.n_kv_heads), blocks = (group + HEADS - 1) / HEADS; /* per kv head */
-    const int seq = (int)blockIdx.z, kv_head = (int)blockIdx.y / blocks, first = (int)blockIdx.y % blocks * HEADS;
-    const int head0 = kv_head * group + first, n_heads = min(HEADS, group - first);
-    const int32_t *start = (const int32_t *)a.query_start.data + seq;
-    const int32_t *pages = (const int32_t *)a.page_table.data + seq * a.page_table.stride[0];
-    const int kv_len = start[0] < start[1] ? ((const int32_t *)a.kv_len.data)[seq] : 0;
-    const int key0 = (int)blockIdx.x * part.slice_length, key1 = min(key0 + part.slice_length, kv_len);
-    if (key0 < key1) load_queries<T>(q, query_width(a), a, start[0], head0, n_heads);
+    const slice s = find_slice(a, part.slice_length);
+    const int head_dim = (int)a.head_dim, self = (int)threadIdx.x;
+    if (s.key0 < s.key1) load_queries<T>(q, query_width(a), a, s.row, s.head0, s.n_heads);
     __syncthreads();
 
-    const int head = self / HEAD_THREADS, octet0 = self % HEAD_THREADS;
-    float out[MAX_OCTETS][OCTET] = {}, sum = 0, top[HEADS];
+    head_output own = {{}, 0, self / HEAD_THREADS, self % HEAD_THREADS};
+    float top[HEADS], own_top = -INFINITY; /* running maxima of the scores, and that of the own head */
     UNROLL
     for (int h = 0; h < HEADS; h++) top[h] = -INFINITY;
 
-    for (int base = key0; base < key1; base += TILE) {
-        const int n = min(TILE, key1 - base);
+    for (int base = s.key0; base < s.key1; base += TILE) {
+        const int n = min(TILE, s.key1 - base), key = base + self;
         float score[HEADS] = {};
-        int64_t value_offset = 0;
-        if (self < n) {
-            const int key = base + self;
-            const int64_t page = pages[key / page_size], slot = key % page_size;
-            const T *k = (const T *)a.k_cache.data + page * a.k_cache.stride[0] + slot * a.k_cache.stride[1] +
-                         kv_head * a.k_cache.stride[2];
-            score_key(score, q, k, head_dim, aligned);
-            value_offset = page * a.v_cache.stride[0] + slot * a.v_cache.stride[1] + kv_head * a.v_cache.stride[2];
-        }
+        if (self < n)
+            score_key(score, q, (const T *)a.k_cache.data + key_offset(a.k_cache, a, s, key), head_dim,
+                      aligned);
         UNROLL
         for (int h = 0; h < HEADS; h++) {
             score[h] *= (float)a.scale;
@@ -129,64 +206,31 @@ decode_slice_kernel(const struct attention_args a, const struct partials part, c
         }
         __syncthreads();
 
-        /* Every thread finds the new maxima of the 4 heads: 64 broadcasts cost less than a tree of shuffles here. */
-        float largest[HEADS], shrink = 1.0f;
-        UNROLL
-        for (int h = 0; h < HEADS; h++) largest[h] = top[h];
-        for (int j = 0; j < n; j++) {
-            LANE_LOOP
-            for (int h = 0; h < HEADS; h++) {
-                const float other = scores[j * HEADS + h];
-                largest[h] = other > largest[h] ? other : largest[h];
-            }
-        }
-        offsets[self] = value_offset; /* not earlier: the others were still reading those of the last tile */
+        /* weights and offsets are free: everybody is past the values of the last tile. */
+        raise_to_maxima(top, scores, n);
+        const float last = own_top;
         UNROLL
         for (int h = 0; h < HEADS; h++) {
-            if (self < n) weights[self * HEADS + h] = expf(score[h] - largest[h]);
-            if (h == head && top[h] != largest[h]) shrink = expf(top[h] - largest[h]);
-            top[h] = largest[h];
+            if (h == own.head) own_top = top[h];
+            if (self < n) weights[self * HEADS + h] = expf(score[h] - top[h]);
         }
+        if (self < n) offsets[self] = key_offset(a.v_cache, a, s, key);
         __syncthreads();
 
-        sum *= shrink;
-        UNROLL
-        for (int u = 0; u < MAX_OCTETS; u++)
-            for (int e = 0; e < OCTET; e++) out[u][e] *= shrink;
-        if (head >= n_heads) continue;
-        for (int j = 0; j < n; j++) {
-            const float p = weights[j * HEADS + head];
-            const T *v = (const T *)a.v_cache.data + offsets[j];
-            sum += p;
-            UNROLL
-            for (int u = 0; u < MAX_OCTETS; u++) {
-                const int d = (octet0 + u * HEAD_THREADS) * OCTET;
-                if (d >= head_dim) continue;
-                float value[OCTET];
-                octet_load(value, v + d, aligned, head_dim - d);
-                for (int e = 0; e < OCTET; e++) out[u][e] = fmaf(p, value[e], out[u][e]);
-            }
-        }
+        const float shrink = last == own_top ? 1.0f : expf(last - own_top);
+        if (own.head < s.n_heads)
+            add_values(own, shrink, weights, (const T *)a.v_cache.data, offsets, n, head_dim, aligned);
     }
 
-    if (head < n_heads) {
-        const int64_t slice = (seq * a.n_heads + head0 + head) * part.n_slices + blockIdx.x;
-        float own = top[0];
-        UNROLL
-        for (int h = 1; h < HEADS; h++) own = h == head ? top[h] : own;
-        if (octet0 == 0) part.lse[slice] = key0 < key1 ? own + logf(sum) : -INFINITY;
-        UNROLL
-        for (int u = 0; u < MAX_OCTETS && key0 < key1; u++)
-            for (int e = 0; e < OCTET; e++) {
-                const int d = (octet0 + u * HEAD_THREADS) * OCTET + e;
-                if (d < head_dim) part.out[slice * head_dim + d] = out[u][e] / sum;
-            }
-    }
+    if (own.head < s.n_heads)
+        store_partial(own, own_top, part,
+                      (s.seq * a.n_heads + s.head0 + own.head) * part.n_slices + blockIdx.x, head_dim,
+                      s.key0 >= s.key1);
 }
 
 template <class T>
 __global__ void __launch_bounds__(MERGE_THREADS)
-decode_merge_kernel(const struct attention_args a, const struct partials part) {
+    decode_merge_kernel(const struct attention_args a, const struct partials part) {
     const int head_dim = (int)a.head_dim, octets = (head_dim + OCTET - 1) / OCTET;
     const int64_t i = (int64_t)blockIdx.x * MERGE_THREADS + threadIdx.x;
     const int64_t seq = i / octets / a.n_heads, head = i / octets % a.n_heads;
@@ -224,9 +268,10 @@ template <class T> const char *launch_dtype(const struct attention_args *a, void
     const bool aligned = view_is_aligned<T>(a->k_cache, 3) && view_is_aligned<T>(a->v_cache, 3);
     const int64_t group = a->n_heads / a->n_kv_heads, blocks = (group + HEADS - 1) / HEADS;
     const dim3 grid((unsigned)n_slices, (unsigned)(a->n_kv_heads * blocks), (unsigned)a->n_seqs);
-    const size_t bytes =
-        carve_bytes<float>(query_width(*a) * HEADS) + 2 * carve_bytes<float>(TILE * HEADS) + carve_bytes<int64_t>(TILE);
-    const char *problem = LAUNCH((decode_slice_kernel<T>), grid, dim3(TILE), bytes, stream, *a, part, aligned);
+    const size_t bytes = carve_bytes<float>(query_width(*a) * HEADS) + 2 * carve_bytes<float>(TILE * HEADS) +
+                         carve_bytes<int64_t>(TILE);
+    const char *problem =
+        LAUNCH((decode_slice_kernel<T>), grid, dim3(TILE), bytes, stream, *a, part, aligned);
     if (problem) return problem;
 
     const int64_t n_octets = a->n_seqs * a->n_heads * ((a->head_dim + OCTET - 1) / OCTET);
@@ -238,7 +283,8 @@ template <class T> const char *launch_dtype(const struct attention_args *a, void
 
 extern "C" const char *KERNEL_SYMBOL(attention_decode)(const struct call *call, void *scratch, void *stream) {
     const struct attention_args *a = &call->u.attention;
-    return a->q.dtype == DTYPE_F32 ? launch_dtype<float>(a, scratch, stream) : launch_dtype<bf16>(a, scratch, stream);
+    return a->q.dtype == DTYPE_F32 ? launch_dtype<float>(a, scratch, stream)
+                                   : launch_dtype<bf16>(a, scratch, stream);
 }
 
 #ifndef __CUDACC__
@@ -249,6 +295,7 @@ extern "C" const char *attention_decode_unsupported(const struct call *call) {
     if (a->head_dim > 256) return "needs a head size of at most 256";
     if (a->n_heads % a->n_kv_heads) return "needs the query heads to be a multiple of the kv heads";
     if (a->n_heads > 65535 || a->n_seqs > 65535) return "needs at most 65535 heads and 65535 sequences";
+    if (a->max_kv < 1) return "needs at least one key";
     if (a->max_kv > INT32_MAX / 2) return "needs fewer than 2^30 keys";
     return storage_unsupported(views, 4);
 }

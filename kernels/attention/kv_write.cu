@@ -1,8 +1,8 @@
 /* kv_write - put the new keys and values into their slots of the paged cache; bit copies.
- * Shapes  k, v [T, G, D] with row and head strides; slots [T] int32; k_cache, v_cache [pages, page_size, G, D].
- * Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th octet of the token's heads.
- * Traffic 2 G D elements in, as many out; consecutive threads touch consecutive octets.
- * Numerics none.   Needs  the four tensors in one dtype. */
+ * Shapes  k, v [T, G, D] with row and head strides; slots [T] int32; k_cache, v_cache [pages, page_size, G,
+ * D]. Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th octet of the token's
+ * heads. Traffic 2 G D elements in, as many out; consecutive threads touch consecutive octets. Numerics none.
+ * Needs  the four tensors in one dtype. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"
@@ -12,8 +12,8 @@ namespace {
 enum { THREADS = 128 };
 
 template <class T>
-__device__ void heads_copy(T *dst, int64_t dst_stride, const T *src, int64_t src_stride, int n_heads, int head_dim,
-                           bool aligned) {
+__device__ void heads_copy(T *dst, int64_t dst_stride, const T *src, int64_t src_stride, int n_heads,
+                           int head_dim, bool aligned) {
     const int octets = (head_dim + OCTET - 1) / OCTET;
     for (int i = threadIdx.x; i < n_heads * octets; i += THREADS) {
         const int head = i / octets, d = i % octets * OCTET;
@@ -27,10 +27,12 @@ template <class T>
 __global__ void __launch_bounds__(THREADS) kv_write_kernel(const struct kv_write_args a, const bool aligned) {
     const int64_t t = blockIdx.x, slot = ((const int32_t *)a.slots.data)[t];
     const int64_t page = slot / a.page_size, place = slot % a.page_size;
-    heads_copy((T *)a.k_cache.data + page * a.k_cache.stride[0] + place * a.k_cache.stride[1], a.k_cache.stride[2],
-               (const T *)a.k.data + t * a.k.stride[0], a.k.stride[1], (int)a.n_kv_heads, (int)a.head_dim, aligned);
-    heads_copy((T *)a.v_cache.data + page * a.v_cache.stride[0] + place * a.v_cache.stride[1], a.v_cache.stride[2],
-               (const T *)a.v.data + t * a.v.stride[0], a.v.stride[1], (int)a.n_kv_heads, (int)a.head_dim, aligned);
+    heads_copy((T *)a.k_cache.data + page * a.k_cache.stride[0] + place * a.k_cache.stride[1],
+               a.k_cache.stride[2], (const T *)a.k.data + t * a.k.stride[0], a.k.stride[1], (int)a.n_kv_heads,
+               (int)a.head_dim, aligned);
+    heads_copy((T *)a.v_cache.data + page * a.v_cache.stride[0] + place * a.v_cache.stride[1],
+               a.v_cache.stride[2], (const T *)a.v.data + t * a.v.stride[0], a.v.stride[1], (int)a.n_kv_heads,
+               (int)a.head_dim, aligned);
 }
 
 template <class T> const char *kv_write_launch(const struct kv_write_args *a, void *stream) {

@@ -188,13 +188,12 @@ static bool float_or_bf16(enum dtype d) { return d == DTYPE_F32 || d == DTYPE_BF
 
 extern "C" const char *linear_simt_unsupported(const struct call *call) {
     const struct linear_args &a = call->u.linear;
-    if (!float_or_bf16(a.x.dtype) || !float_or_bf16(a.w.dtype))
-        return "linear_simt: x and w must be bf16 or fp32";
-    if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "linear_simt: out must be fp32 or as x";
-    if (a.bias.data && a.bias.dtype != a.w.dtype) return "linear_simt: bias must have the dtype of w";
-    if (a.n_groups > 1 && !a.offsets.data) return "linear_simt: several groups need offsets";
+    if (!float_or_bf16(a.x.dtype) || !float_or_bf16(a.w.dtype)) return "needs x and w in bf16 or fp32";
+    if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "needs out in fp32 or in the dtype of x";
+    if (a.bias.data && a.bias.dtype != a.w.dtype) return "needs the bias in the dtype of w";
+    if (a.n_groups > 1 && !a.offsets.data) return "needs offsets for several groups";
     if (a.n_rows > INT32_MAX / 2 || a.n_groups > INT32_MAX / 2)
-        return "linear_simt: more than 2^30 rows or groups";
+        return "needs fewer than 2^30 rows and groups";
     return nullptr;
 }
 #endif

@@ -98,19 +98,17 @@ static bool fits_int(int64_t n) { return n <= INT32_MAX; }
 
 extern "C" const char *linear_cublas_unsupported(const struct call *call) {
     const struct linear_args &a = call->u.linear;
-    if (a.n_groups != 1 || a.offsets.data) return "linear_cublas: dense only (one group, no offsets)";
-    if (a.x.dtype != a.w.dtype) return "linear_cublas: x and w must have the same dtype";
-    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16)
-        return "linear_cublas: x and w must be bf16 or fp32";
-    if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32)
-        return "linear_cublas: out must be fp32 or as x";
+    if (a.n_groups != 1 || a.offsets.data) return "needs a dense product (one group, no offsets)";
+    if (a.x.dtype != a.w.dtype) return "needs x and w in one dtype";
+    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "needs x and w in bf16 or fp32";
+    if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "needs out in fp32 or in the dtype of x";
     if (a.bias.data && a.bias.dtype != a.out.dtype && a.bias.dtype != DTYPE_BF16)
-        return "linear_cublas: bias must be exact in the dtype of out";
+        return "needs a bias that is exact in the dtype of out";
     if (!fits_int(a.n_rows) || !fits_int(a.n_cols) || !fits_int(a.n_inner) || !fits_int(a.x.stride[0]) ||
         !fits_int(a.w.stride[1]) || !fits_int(a.out.stride[0]))
-        return "linear_cublas: a size or stride is past 2^31";
+        return "needs sizes and strides below 2^31";
     if (a.x.stride[0] < a.n_inner || a.w.stride[1] < a.n_inner || a.out.stride[0] < a.n_cols)
-        return "linear_cublas: rows overlap (a stride is below the row length)";
+        return "needs rows that do not overlap";
     return nullptr;
 }
 #endif

@@ -14,7 +14,8 @@ enum { THREADS = 128 };
 template <class T>
 __global__ void __launch_bounds__(THREADS) residual_kernel(const struct residual_args a, const bool aligned) {
     const int64_t row = blockIdx.x;
-    const T *x = (const T *)a.x.data + row * a.x.stride[0], *add = (const T *)a.add.data + row * a.add.stride[0];
+    const T *x = (const T *)a.x.data + row * a.x.stride[0],
+            *add = (const T *)a.add.data + row * a.add.stride[0];
     T *out = (T *)a.out.data + row * a.out.stride[0];
     for (int64_t i = threadIdx.x * OCTET; i < a.width; i += THREADS * OCTET) {
         const int n = (int)min((int64_t)OCTET, a.width - i);

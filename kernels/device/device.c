@@ -24,14 +24,17 @@ struct status device_open(enum device_kind kind, struct device **out) {
     *out = NULL;
     if (!kinds[kind].ops)
         return status_error("--device %s: this shardcheck was built without nvcc; "
-                            "install the CUDA toolkit 12.4 or newer and rebuild", kinds[kind].name);
+                            "install the CUDA toolkit 12.4 or newer and rebuild",
+                            kinds[kind].name);
     struct device *device = calloc(1, sizeof *device);
     if (!device) return status_error("--device %s: out of memory", kinds[kind].name);
     device->kind = kind;
     device->ops = kinds[kind].ops;
     const struct status opened = device->ops->open(device);
-    if (opened.code) free(device);
-    else *out = device;
+    if (opened.code)
+        free(device);
+    else
+        *out = device;
     return opened;
 }
 
@@ -70,9 +73,12 @@ struct status device_pull(struct device *device, struct device_buffer *buffer) {
     return device->ops->pull(device, buffer);
 }
 
-struct status device_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged) {
+struct status device_guard_damage(struct device *device, const struct device_buffer *buffer,
+                                  size_t *damaged) {
     *damaged = 0;
     return buffer->owner ? device->ops->guard_damage(device, buffer, damaged) : status_ok();
 }
 
-struct status device_sync(struct device *device) { return device->ops->sync(device); }
+struct status device_sync(struct device *device) {
+    return device->ops->sync(device);
+}

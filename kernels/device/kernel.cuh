@@ -1,6 +1,7 @@
 /* kernel - the one header a kernel file includes, and the only way it may launch, share memory or touch bf16.
- * Under nvcc everything here is a thin name for CUDA; under g++ (-x c++) the same source runs on the SIMT executor
- * (kernels/device/host), one fiber per CUDA thread. What each name promises is said here once for both. */
+ * Under nvcc everything here is a thin name for CUDA; under g++ (-x c++) the same source runs on the SIMT
+ * executor (kernels/device/host), one fiber per CUDA thread. What each name promises is said here once for
+ * both. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_KERNEL_CUH
 #define KERNELS_DEVICE_KERNEL_CUH
@@ -22,8 +23,9 @@
  *   DYNAMIC_SHARED(name)     `name` points at the block's dynamic shared memory, 1024-byte aligned
  *   SHARED_RED_ZONE          bytes nobody owns after every carved array (0 but under AddressSanitizer)
  *   shared_red_zone(p, n)    nobody may touch these n bytes
- *   shared_stale(p, n)       these bytes are about to be refilled: NaN on the host, nothing on the GPU
- *   bf16                     the 2-byte storage type; bf16_to_float, bf16_from_float (nearest even) */
+ *   shared_stale(p, n)       these bytes are about to be refilled: NaN on the host, nothing on the GPU. For
+ * the bytes the calling thread refills itself, or by one thread between two barriers bf16 the 2-byte storage
+ * type; bf16_to_float, bf16_from_float (nearest even) */
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return bf16_to_float(x); }
@@ -42,7 +44,8 @@ template <class T> __host__ __device__ constexpr size_t carve_bytes(size_t n) {
     return (n * sizeof(T) + 15) / 16 * 16 + SHARED_RED_ZONE;
 }
 
-/* Cuts dynamic shared memory into typed, 16-byte aligned arrays: DYNAMIC_SHARED(shared); struct carve c{shared}; */
+/* Cuts dynamic shared memory into typed, 16-byte aligned arrays: DYNAMIC_SHARED(shared); struct carve
+ * c{shared}; */
 struct carve {
     unsigned char *next;
 

@@ -1,5 +1,6 @@
-/* octet - eight consecutive elements at a time, the unit in which the row kernels move data: one 16-byte access for
- * bf16 and two for fp32 where the view is aligned, single elements where it is not, zeros past the end of a row. */
+/* octet - eight consecutive elements at a time, the unit in which the row kernels move data: one 16-byte
+ * access for bf16 and two for fp32 where the view is aligned, single elements where it is not, zeros past the
+ * end of a row. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_OCTET_CUH
 #define KERNELS_DEVICE_OCTET_CUH
@@ -9,12 +10,11 @@
 
 constexpr int OCTET = 8;
 
-template <class T> struct alignas(16) octet {
-    T v[OCTET];
-};
+template <class T> struct alignas(16) octet { T v[OCTET]; };
 
 /* o = src[0..n) and zeros; n >= 8 means a whole octet. aligned: src is a multiple of 16 bytes. */
-template <class T> __device__ __forceinline__ void octet_load_raw(octet<T> &o, const T *src, bool aligned, int n) {
+template <class T>
+__device__ __forceinline__ void octet_load_raw(octet<T> &o, const T *src, bool aligned, int n) {
     if (aligned && n >= OCTET) {
         o = *reinterpret_cast<const octet<T> *>(src);
         return;
@@ -22,7 +22,8 @@ template <class T> __device__ __forceinline__ void octet_load_raw(octet<T> &o, c
     for (int e = 0; e < OCTET; e++) o.v[e] = e < n ? src[e] : from_float<T>(0.0f);
 }
 
-template <class T> __device__ __forceinline__ void octet_store_raw(T *dst, const octet<T> &o, bool aligned, int n) {
+template <class T>
+__device__ __forceinline__ void octet_store_raw(T *dst, const octet<T> &o, bool aligned, int n) {
     if (aligned && n >= OCTET) {
         *reinterpret_cast<octet<T> *>(dst) = o;
         return;

@@ -47,9 +47,8 @@ extern "C" struct contract silu_mul_contract(const struct call *call) {
 
 extern "C" const char *silu_mul_unsupported(const struct call *call) {
     const struct activation_args &a = call->u.activation;
-    if (a.gate_up.dtype != DTYPE_F32 && a.gate_up.dtype != DTYPE_BF16)
-        return "silu_mul: gate_up must be bf16 or fp32";
-    if (a.out.dtype != a.gate_up.dtype) return "silu_mul: out must have the dtype of gate_up";
+    if (a.gate_up.dtype != DTYPE_F32 && a.gate_up.dtype != DTYPE_BF16) return "needs gate_up in bf16 or fp32";
+    if (a.out.dtype != a.gate_up.dtype) return "needs out in the dtype of gate_up";
     return nullptr;
 }
 #endif

@@ -46,10 +46,9 @@ extern "C" struct contract combine_simt_contract(const struct call *call) {
 
 extern "C" const char *combine_simt_unsupported(const struct call *call) {
     const struct combine_args &a = call->u.combine;
-    if (a.down.dtype != DTYPE_F32 && a.down.dtype != DTYPE_BF16)
-        return "combine_simt: down must be bf16 or fp32";
-    if (a.out.dtype != a.down.dtype) return "combine_simt: out must have the dtype of down";
-    if (a.gates.dtype != DTYPE_F32) return "combine_simt: gates must be fp32";
+    if (a.down.dtype != DTYPE_F32 && a.down.dtype != DTYPE_BF16) return "needs down in bf16 or fp32";
+    if (a.out.dtype != a.down.dtype) return "needs out in the dtype of down";
+    if (a.gates.dtype != DTYPE_F32) return "needs gates in fp32";
     return nullptr;
 }
 #endif

@@ -97,9 +97,9 @@ extern "C" struct contract permute_simt_contract(const struct call *call) {
 
 extern "C" const char *permute_simt_unsupported(const struct call *call) {
     const struct permute_args &a = call->u.permute;
-    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "permute_simt: x must be bf16 or fp32";
-    if (a.rows.dtype != a.x.dtype) return "permute_simt: rows must have the dtype of x";
-    if (a.n_tokens * a.top_k > INT32_MAX / 2) return "permute_simt: 2^30 slots or more";
+    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "needs x in bf16 or fp32";
+    if (a.rows.dtype != a.x.dtype) return "needs rows in the dtype of x";
+    if (a.n_tokens * a.top_k > INT32_MAX / 2) return "needs fewer than 2^30 slots";
     return nullptr;
 }
 #endif

@@ -151,14 +151,13 @@ extern "C" const char *route_simt_unsupported(const struct call *call) {
     const struct route_args &a = call->u.route;
     if (a.logits.dtype != DTYPE_F32 || a.gates.dtype != DTYPE_F32 ||
         (a.bias.data && a.bias.dtype != DTYPE_F32))
-        return "route_simt: logits, bias and gates must be fp32";
-    if (a.n_experts > MAX_EXPERTS) return "route_simt: at most 512 experts";
-    if (a.top_k > MAX_TOP_K || a.top_k > a.n_experts)
-        return "route_simt: top_k must be at most 16 and n_experts";
-    if (a.n_group < 1 || a.n_experts % a.n_group) return "route_simt: n_group must divide n_experts";
+        return "needs logits, bias and gates in fp32";
+    if (a.n_experts > MAX_EXPERTS) return "needs at most 512 experts";
+    if (a.top_k > MAX_TOP_K || a.top_k > a.n_experts) return "needs top_k of at most 16 and n_experts";
+    if (a.n_group < 1 || a.n_experts % a.n_group) return "needs n_group to divide n_experts";
     if (a.n_group > 1 &&
         (a.topk_group < 1 || a.topk_group > a.n_group || a.topk_group * (a.n_experts / a.n_group) < a.top_k))
-        return "route_simt: the topk_group groups must hold top_k experts";
+        return "needs topk_group groups to hold top_k experts";
     return nullptr;
 }
 #endif

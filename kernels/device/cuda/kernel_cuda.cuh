@@ -1,5 +1,6 @@
 /* kernel_cuda - what kernels/device/kernel.cuh means under nvcc: names for CUDA, no machinery.
- * A launch raises the kernel's dynamic shared memory limit where it needs more than the 48 KiB every kernel has. */
+ * A launch raises the kernel's dynamic shared memory limit where it needs more than the 48 KiB every kernel
+ * has. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_CUDA_KERNEL_CUDA_CUH
 #define KERNELS_DEVICE_CUDA_KERNEL_CUDA_CUH
@@ -10,7 +11,7 @@
 #define KERNEL_SYMBOL(name) name##_cuda
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #define SHARED_RED_ZONE 0
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
     device_cuda_launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 
 /* One line about a refused launch, thread-local; in device_cuda.cu. */

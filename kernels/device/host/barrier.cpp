@@ -1,5 +1,6 @@
-/* barrier - __syncthreads and its votes. Every thread of the block must come to the same call, exited ones included:
- * stricter than hardware on purpose, because the lax forms deadlock or desynchronise on some GPU. */
+/* barrier - __syncthreads and its votes. Every thread of the block must come to the same call, exited ones
+ * included: stricter than hardware on purpose, because the lax forms deadlock or desynchronise on some GPU.
+ */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -7,8 +8,9 @@
 
 namespace simt {
 
-static const char *const barrier_names[] = { /* by barrier_vote */
-    "__syncthreads", "__syncthreads_or", "__syncthreads_and", "__syncthreads_count"};
+static const char *const barrier_names[] = {/* by barrier_vote */
+                                            "__syncthreads", "__syncthreads_or", "__syncthreads_and",
+                                            "__syncthreads_count"};
 
 static inline bool same_place(place a, place b) {
     return a.line == b.line && (a.file == b.file || !strcmp(a.file, b.file));
@@ -35,13 +37,19 @@ int barrier_wait(barrier_vote vote, int predicate, place at) {
     block *b = running;
     fiber *f = self_fiber();
     barrier *s = &b->whole;
-    if (s->arrived == 0) barrier_open(s, f, vote, at);
+    if (s->arrived == 0)
+        barrier_open(s, f, vote, at);
     else if (s->vote != vote || !same_place(s->at, at))
-        fail(at, "%s reached here while thread %d waits in %s (%s:%d); all threads of a block must come to the same one",
+        fail(at,
+             "%s reached here while thread %d waits in %s (%s:%d); all threads of a block must come to the "
+             "same one",
              barrier_names[vote], s->first, barrier_names[s->vote], s->at.file, s->at.line);
-    if (vote == VOTE_OR) s->accumulated |= predicate != 0;
-    else if (vote == VOTE_AND) s->accumulated &= predicate != 0;
-    else if (vote == VOTE_COUNT) s->accumulated += predicate != 0;
+    if (vote == VOTE_OR)
+        s->accumulated |= predicate != 0;
+    else if (vote == VOTE_AND)
+        s->accumulated &= predicate != 0;
+    else if (vote == VOTE_COUNT)
+        s->accumulated += predicate != 0;
 
     if (++s->arrived == b->threads) {
         barrier_release(b, s);

@@ -21,11 +21,13 @@ static const uint64_t SPIN_LIMIT = 1000000;
 /* ---- switching ---- */
 
 /* NULL stands for the scheduler. `leaving`: the fiber will not run again. */
-static inline __attribute__((always_inline)) void switch_fiber(block *b, fiber *from, fiber *to, bool leaving) {
+static inline __attribute__((always_inline)) void switch_fiber(block *b, fiber *from, fiber *to,
+                                                               bool leaving) {
 #ifdef SIMT_ASAN
     fiber_cold *cold = b->cold;
     void **frames = from ? &cold[from->linear].asan_frames : &b->scheduler_frames;
-    if (leaving) __asan_handle_no_return(); /* frames that never return would leave their poison on the stack */
+    if (leaving)
+        __asan_handle_no_return(); /* frames that never return would leave their poison on the stack */
     __sanitizer_start_switch_fiber(leaving ? nullptr : frames,
                                    to ? cold[to->linear].stack.low : b->scheduler_low,
                                    to ? cold[to->linear].stack.bytes : b->scheduler_bytes);
@@ -96,8 +98,10 @@ static __attribute__((noinline)) bool refill_ready(block *b) {
         b->yielded[w] = 0;
     }
     if (any && b->spins <= SPIN_LIMIT) return true;
-    if (any) error_keep_stuck(b, "threads spin for ever");
-    else if (b->alive) error_keep_stuck(b, "no thread can go on");
+    if (any)
+        error_keep_stuck(b, "threads spin for ever");
+    else if (b->alive)
+        error_keep_stuck(b, "no thread can go on");
     return false;
 }
 

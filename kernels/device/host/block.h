@@ -1,6 +1,6 @@
 /* block - the state of the block that one OS thread is running, and its scheduler's entry points.
- * What a switch touches is kept small and together: 64 bytes a fiber, and the set of fibers that can run as one
- * 32-bit mask a warp. What is rarely touched lives in fiber_cold. */
+ * What a switch touches is kept small and together: 64 bytes a fiber, and the set of fibers that can run as
+ * one 32-bit mask a warp. What is rarely touched lives in fiber_cold. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_BLOCK_H
 #define KERNELS_DEVICE_HOST_BLOCK_H
@@ -74,7 +74,8 @@ struct block {
     uint32_t ready_warps, ready[MAX_WARPS], yielded[MAX_WARPS];
     uint64_t spins; /* yields since a thread last got on */
     uint64_t random;
-    bool (*on_idle)(block *); /* no thread can run: do some asynchronous work; false: there is none. NULL: never any */
+    bool (*on_idle)(
+        block *); /* no thread can run: do some asynchronous work; false: there is none. NULL: never any */
     barrier whole;
     warp warps[MAX_WARPS];
 
@@ -113,7 +114,8 @@ struct error_line {
 };
 void error_append(error_line *line, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void error_append_kernel(error_line *line, const char *kernel); /* "kernel k" */
-void error_append_where(error_line *line, const block *b, const thread *t); /* "kernel k, block .., thread .." */
+void error_append_where(error_line *line, const block *b,
+                        const thread *t); /* "kernel k, block .., thread .." */
 void error_keep(block *b, const error_line *line);
 void error_keep_stuck(block *b, const char *why); /* nobody can go on: who waits where */
 

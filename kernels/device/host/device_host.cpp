@@ -1,5 +1,6 @@
-/* device_host - the device interface over the SIMT executor. Launches have finished when they return, data is where
- * the CPU reads it, so push, pull and the stream are nothing here; sync hands out the error that was kept. */
+/* device_host - the device interface over the SIMT executor. Launches have finished when they return, data is
+ * where the CPU reads it, so push, pull and the stream are nothing here; sync hands out the error that was
+ * kept. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 
@@ -30,8 +31,8 @@ static struct status host_alloc(struct device *, const char *name, size_t bytes,
                                 struct device_buffer *out) {
     host_buffer *mapped = simt::buffer_new(name, bytes, guard);
     if (!mapped)
-        return status_error("buffer %s: no memory for %zu bytes and two guards of %zu; use a smaller case", name, bytes,
-                            guard);
+        return status_error("buffer %s: no memory for %zu bytes and two guards of %zu; use a smaller case",
+                            name, bytes, guard);
     if (poison) simt::buffer_poison(mapped);
     show(mapped, out);
     return status_ok();
@@ -41,8 +42,8 @@ static void host_release(struct device *, struct device_buffer *buffer) {
     simt::buffer_free(static_cast<host_buffer *>(buffer->owner));
 }
 
-static struct status host_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
-                                struct device_buffer *buffer) {
+static struct status host_reuse(struct device *device, const char *name, size_t bytes, size_t guard,
+                                bool poison, struct device_buffer *buffer) {
     host_buffer *mapped = static_cast<host_buffer *>(buffer->owner);
     if (!simt::buffer_resize(mapped, name, bytes, guard)) {
         simt::buffer_free(mapped);
@@ -66,5 +67,6 @@ static struct status host_sync(struct device *) {
     return error ? status_error("%s", error) : status_ok();
 }
 
-extern "C" const struct device_ops device_host_ops = {
-    host_open, host_close, host_alloc, host_release, host_reuse, host_copy, host_copy, host_guard_damage, host_sync};
+extern "C" const struct device_ops device_host_ops = {host_open,    host_close,        host_alloc,
+                                                      host_release, host_reuse,        host_copy,
+                                                      host_copy,    host_guard_damage, host_sync};

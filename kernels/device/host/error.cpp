@@ -113,7 +113,8 @@ void error_keep_stuck(block *b, const char *why) {
             error_append(&states, " exited");
             continue;
         }
-        error_append(&states, " %s in %s (%s:%d)", count == 1 ? "waits" : "wait", f->waits_in, f->at.file, f->at.line);
+        error_append(&states, " %s in %s (%s:%d)", count == 1 ? "waits" : "wait", f->waits_in, f->at.file,
+                     f->at.line);
         if (!at.line) at = f->at;
     }
     error_append(&line, "%s:%d: %s: %.300s (", at.file, at.line, why, states.text);

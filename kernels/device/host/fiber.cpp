@@ -1,4 +1,5 @@
-/* fiber - context switches for x86-64 and aarch64, ucontext anywhere else (or with -DSIMT_UCONTEXT), and stacks. */
+/* fiber - context switches for x86-64 and aarch64, ucontext anywhere else (or with -DSIMT_UCONTEXT), and
+ * stacks. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/host/fiber.h"
 

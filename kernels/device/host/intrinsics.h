@@ -1,5 +1,5 @@
-/* intrinsics - CUDA's device functions for kernels compiled by g++: barriers, warp collectives, atomics, maths.
- * Only the mask-carrying collectives exist: what relies on an implicit warp does not compile. */
+/* intrinsics - CUDA's device functions for kernels compiled by g++: barriers, warp collectives, atomics,
+ * maths. Only the mask-carrying collectives exist: what relies on an implicit warp does not compile. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_INTRINSICS_H
 #define KERNELS_DEVICE_HOST_INTRINSICS_H
@@ -48,7 +48,8 @@ template <class T> void shuffle_run(void **arguments, uint32_t mask) {
 }
 
 template <class T>
-inline T shuffle(uint32_t mask, T value, shuffle_kind kind, int selector, int width, const char *name, place at) {
+inline T shuffle(uint32_t mask, T value, shuffle_kind kind, int selector, int width, const char *name,
+                 place at) {
     if (__builtin_expect(width != 32, 0)) shuffle_check_width(at, width);
     shuffle_argument<T> argument{value, value, kind, selector, width, at};
     warp_collective(mask, name, shuffle_run<T>, &argument, at);
@@ -56,8 +57,7 @@ inline T shuffle(uint32_t mask, T value, shuffle_kind kind, int selector, int wi
 }
 } // namespace simt
 
-template <class T>
-inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALLER) {
+template <class T> inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALLER) {
     return simt::shuffle(mask, value, simt::SHUFFLE_INDEX, source, width, "__shfl_sync", SIMT_PLACE);
 }
 template <class T>
@@ -68,8 +68,7 @@ template <class T>
 inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIMT_CALLER) {
     return simt::shuffle(mask, value, simt::SHUFFLE_DOWN, (int)delta, width, "__shfl_down_sync", SIMT_PLACE);
 }
-template <class T>
-inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, SIMT_CALLER) {
+template <class T> inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, SIMT_CALLER) {
     return simt::shuffle(mask, value, simt::SHUFFLE_XOR, bits, width, "__shfl_xor_sync", SIMT_PLACE);
 }
 
@@ -88,7 +87,9 @@ static inline int __any_sync(unsigned mask, int predicate, SIMT_CALLER) {
 static inline int __all_sync(unsigned mask, int predicate, SIMT_CALLER) {
     return simt::ballot(mask, predicate != 0, "__all_sync", SIMT_PLACE) == mask;
 }
-static inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) { simt::warp_barrier(mask, SIMT_PLACE); }
+static inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) {
+    simt::warp_barrier(mask, SIMT_PLACE);
+}
 
 static inline void __nanosleep(unsigned, SIMT_CALLER) { simt::yield(SIMT_PLACE); }
 static inline void __threadfence_block() {}
@@ -107,11 +108,11 @@ template <class T, class F> inline T atomic_update(T *p, F next) {
 } // namespace simt
 
 #define SIMT_INTEGER_ATOMICS(T)                                                                              \
-    static inline T atomicAdd(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }             \
-    static inline T atomicSub(T *p, T v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }             \
-    static inline T atomicOr(T *p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }               \
-    static inline T atomicAnd(T *p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }             \
-    static inline T atomicExch(T *p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }           \
+    static inline T atomicAdd(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }              \
+    static inline T atomicSub(T *p, T v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }              \
+    static inline T atomicOr(T *p, T v) { return __atomic_fetch_or(p, v, __ATOMIC_RELAXED); }                \
+    static inline T atomicAnd(T *p, T v) { return __atomic_fetch_and(p, v, __ATOMIC_RELAXED); }              \
+    static inline T atomicExch(T *p, T v) { return __atomic_exchange_n(p, v, __ATOMIC_RELAXED); }            \
     static inline T atomicMax(T *p, T v) {                                                                   \
         return simt::atomic_update(p, [v](T old) { return old > v ? old : v; });                             \
     }                                                                                                        \
@@ -138,10 +139,26 @@ static inline float atomicExch(float *p, float v) {
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
-static inline int __float_as_int(float x) { int i; memcpy(&i, &x, 4); return i; }
-static inline float __uint_as_float(unsigned u) { float x; memcpy(&x, &u, 4); return x; }
-static inline float __int_as_float(int i) { float x; memcpy(&x, &i, 4); return x; }
+static inline unsigned __float_as_uint(float x) {
+    unsigned u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+static inline int __float_as_int(float x) {
+    int i;
+    memcpy(&i, &x, 4);
+    return i;
+}
+static inline float __uint_as_float(unsigned u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+static inline float __int_as_float(int i) {
+    float x;
+    memcpy(&x, &i, 4);
+    return x;
+}
 template <class T> inline T __ldg(const T *p) { return *p; }
 template <class T> constexpr T min(T a, T b) { return b < a ? b : a; }
 template <class T> constexpr T max(T a, T b) { return a < b ? b : a; }

@@ -1,5 +1,5 @@
-/* kernel_host - what kernels/device/kernel.cuh means under g++: CUDA's keywords, types, intrinsics and launches,
- * carried out by the SIMT executor. Never seen by nvcc. */
+/* kernel_host - what kernels/device/kernel.cuh means under g++: CUDA's keywords, types, intrinsics and
+ * launches, carried out by the SIMT executor. Never seen by nvcc. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_KERNEL_HOST_H
 #define KERNELS_DEVICE_HOST_KERNEL_HOST_H
@@ -30,9 +30,9 @@ static constexpr int warpSize = 32;
 #define KERNEL_SYMBOL(name) name##_host
 #define DYNAMIC_SHARED(name) unsigned char *const name = simt::dynamic_shared()
 #define SHARED_RED_ZONE SIMT_RED_ZONE
-#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-    (static_cast<void>(stream), \
-     simt::launch({#kernel, {__FILE__, __LINE__}, grid, block, static_cast<size_t>(shared_bytes)}, kernel, \
+#define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                               \
+    (static_cast<void>(stream),                                                                              \
+     simt::launch({#kernel, {__FILE__, __LINE__}, grid, block, static_cast<size_t>(shared_bytes)}, kernel,   \
                   ##__VA_ARGS__))
 
 namespace simt {
@@ -46,6 +46,10 @@ const char *launch(const launch_config &config, void (*kernel)(Parameters...), A
 } // namespace simt
 
 inline void shared_stale(void *p, size_t bytes) { simt::shared_stale(p, bytes); }
+#ifdef SIMT_ASAN
 inline void shared_red_zone(void *p, size_t bytes) { simt::shared_red_zone(p, bytes); }
+#else
+inline void shared_red_zone(void *, size_t) {}
+#endif
 
 #endif

@@ -1,5 +1,6 @@
 /* launch - checks a launch configuration and spreads the blocks of the grid over OS threads.
- * The calling thread works too; the helpers sleep between launches. A launch returns when its grid is over. */
+ * The calling thread works too; the helpers sleep between launches. A launch returns when its grid is over.
+ */
 /* SPDX-License-Identifier: MIT */
 #include <condition_variable>
 #include <mutex>
@@ -51,17 +52,18 @@ static const char *check_config(const launch_config &c) {
 
 static std::mutex launch_lock; /* one grid at a time */
 
+/* A grid has `places` for helpers that wake in time; those that come too late are not waited for. */
 struct helpers {
     std::mutex lock;
     std::condition_variable start, done;
     grid *job = nullptr;
-    uint64_t generation = 0;
-    int started = 0, wanted = 0, busy = 0;
+    int started = 0, places = 0, busy = 0;
 };
 /* Never destroyed: the helpers sleep in it until the process ends. */
 static helpers *pool;
 
-/* The k-th block to start. Random orders visit the blocks in steps that have no divisor in common with their number. */
+/* The k-th block to start. Random orders visit the blocks in steps that have no divisor in common with their
+ * number. */
 static size_t block_at(const grid *g, size_t k) {
     if (g->options.order == SIMT_ASCENDING) return k;
     if (g->options.order == SIMT_DESCENDING) return g->blocks - 1 - k;
@@ -84,13 +86,12 @@ static void work(grid *g) {
     for (size_t k; !g->failed && (k = g->next++) < g->blocks;) block_run(own, g, block_at(g, k));
 }
 
-static void helper_main(int number) {
-    uint64_t seen = 0;
+static void helper_main() {
     std::unique_lock<std::mutex> hold(pool->lock);
     for (;;) {
-        pool->start.wait(hold, [&] { return pool->generation != seen; });
-        seen = pool->generation;
-        if (number >= pool->wanted) continue;
+        pool->start.wait(hold, [] { return pool->places > 0; });
+        pool->places--;
+        pool->busy++;
         grid *job = pool->job;
         hold.unlock();
         work(job);
@@ -99,17 +100,17 @@ static void helper_main(int number) {
     }
 }
 
-static void work_together(grid *g, int helpers_wanted) {
+static void work_together(grid *g, int wanted) {
     if (!pool) pool = new helpers;
     std::unique_lock<std::mutex> hold(pool->lock);
     pool->job = g;
-    pool->wanted = pool->busy = helpers_wanted;
-    for (; pool->started < helpers_wanted; pool->started++) std::thread(helper_main, pool->started).detach();
-    pool->generation++;
+    pool->places = wanted;
+    for (; pool->started < wanted; pool->started++) std::thread(helper_main).detach();
     pool->start.notify_all();
     hold.unlock();
     work(g);
     hold.lock();
+    pool->places = 0;
     pool->done.wait(hold, [] { return pool->busy == 0; });
 }
 
@@ -130,8 +131,10 @@ const char *run_grid(const launch_config &config, void (*thread_body)(void *), v
     size_t workers = (size_t)simt_threads();
     if (workers > MAX_FIBERS / threads) workers = MAX_FIBERS / threads;
     if (workers > g.blocks) workers = g.blocks;
-    if (workers > 1) work_together(&g, (int)workers - 1);
-    else work(&g);
+    if (workers > 1)
+        work_together(&g, (int)workers - 1);
+    else
+        work(&g);
     return nullptr;
 }
 
@@ -139,7 +142,9 @@ const char *run_grid(const launch_config &config, void (*thread_body)(void *), v
 
 /* ---- options.h ---- */
 
-struct simt_options simt_get_options(void) { return simt::options; }
+struct simt_options simt_get_options(void) {
+    return simt::options;
+}
 
 void simt_set_options(struct simt_options options) { simt::options = options; }
 

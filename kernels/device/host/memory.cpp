@@ -1,4 +1,5 @@
-/* memory - buffers (memory.h) and the dynamic shared memory of a block, which ends at a guard in the same way. */
+/* memory - buffers (memory.h) and the dynamic shared memory of a block, which ends at a guard in the same
+ * way. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/host/memory.h"
 
@@ -40,7 +41,8 @@ bool buffer_resize(host_buffer *buffer, const char *name, size_t bytes, size_t g
     unsigned char *const data = place_data(buffer, bytes, guard);
     if (!data) return false;
     unsigned char *const open = align_down(data - guard, page_bytes());
-    if (open < buffer->open && mprotect(open, (size_t)(buffer->open - open), PROT_READ | PROT_WRITE)) return false;
+    if (open < buffer->open && mprotect(open, (size_t)(buffer->open - open), PROT_READ | PROT_WRITE))
+        return false;
     if (open > buffer->open) mprotect(buffer->open, (size_t)(open - buffer->open), PROT_NONE);
     buffer->open = open;
     buffer->data = data;
@@ -57,7 +59,8 @@ host_buffer *buffer_new(const char *name, size_t bytes, size_t guard) {
     host_buffer *buffer = static_cast<host_buffer *>(calloc(1, sizeof *buffer));
     if (!buffer) return nullptr;
     buffer->map_bytes = reserved + 2 * FAULT_ZONE;
-    void *map = mmap(nullptr, buffer->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *map =
+        mmap(nullptr, buffer->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) {
         free(buffer);
         return nullptr;
@@ -87,7 +90,9 @@ void buffer_free(host_buffer *buffer) {
     free(buffer);
 }
 
-void buffer_poison(host_buffer *buffer) { memset(buffer->open, POISON, (size_t)(buffer->end - buffer->open)); }
+void buffer_poison(host_buffer *buffer) {
+    memset(buffer->open, POISON, (size_t)(buffer->end - buffer->open));
+}
 
 static size_t count_changed(const unsigned char *p, size_t bytes) {
     size_t changed = 0, i = 0;
@@ -159,13 +164,8 @@ unsigned char *dynamic_shared() { return running->shared; }
 
 void shared_stale(void *p, size_t bytes) { memset(p, POISON, bytes); }
 
-void shared_red_zone(void *p, size_t bytes) {
 #ifdef SIMT_ASAN
-    __asan_poison_memory_region(p, bytes);
-#else
-    (void)p;
-    (void)bytes;
+void shared_red_zone(void *p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
 #endif
-}
 
 } // namespace simt

@@ -1,5 +1,6 @@
 /* options - how the SIMT executor runs the next launches. C, so that the harness and the tests can set it.
- * Correct kernels give the same bits under every order, seed and thread count; a kernel that does not has a race. */
+ * Correct kernels give the same bits under every order, seed and thread count; a kernel that does not has a
+ * race. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_OPTIONS_H
 #define KERNELS_DEVICE_HOST_OPTIONS_H

@@ -1,7 +1,7 @@
 /* simt - the SIMT executor as a kernel sees it: who am I, wait for the others, launch.
- * One fiber per CUDA thread; all threads of a block live on one OS thread and switch only where they wait, so a
- * thread runs alone between two synchronisation points. Blocks are spread over OS threads.
- * Misuse ends the grid with one line of text, kept until simt_take_error (kernels/device/host/options.h). */
+ * One fiber per CUDA thread; all threads of a block live on one OS thread and switch only where they wait, so
+ * a thread runs alone between two synchronisation points. Blocks are spread over OS threads. Misuse ends the
+ * grid with one line of text, kept until simt_take_error (kernels/device/host/options.h). */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_SIMT_H
 #define KERNELS_DEVICE_HOST_SIMT_H
@@ -25,9 +25,11 @@
 #define SIMT_RED_ZONE 0
 #endif
 
-/* The caller's file and line as trailing default parameters: intrinsics look like CUDA's and still know where. */
+/* The caller's file and line as trailing default parameters: intrinsics look like CUDA's and still know
+ * where. */
 #define SIMT_CALLER const char *caller_file = __builtin_FILE(), int caller_line = __builtin_LINE()
-#define SIMT_PLACE simt::place{caller_file, caller_line}
+#define SIMT_PLACE                                                                                           \
+    simt::place { caller_file, caller_line }
 
 namespace simt {
 
@@ -52,13 +54,15 @@ extern __thread thread *self; /* the thread that runs; NULL outside kernels */
 
 unsigned char *dynamic_shared();
 void shared_stale(void *p, size_t bytes);
+#ifdef SIMT_ASAN
 void shared_red_zone(void *p, size_t bytes);
+#endif
 
 enum barrier_vote { VOTE_NONE, VOTE_OR, VOTE_AND, VOTE_COUNT };
 int barrier_wait(barrier_vote vote, int predicate, place at); /* of the whole block */
 
-/* A warp operation: every lane of `mask` brings its own `argument`; the last to arrive runs `run` for all of them.
- * arguments[lane] is set for the lanes in mask only. */
+/* A warp operation: every lane of `mask` brings its own `argument`; the last to arrive runs `run` for all of
+ * them. arguments[lane] is set for the lanes in mask only. */
 typedef void (*warp_run)(void **arguments, uint32_t mask);
 void warp_collective(uint32_t mask, const char *operation, warp_run run, void *argument, place at);
 
@@ -66,7 +70,8 @@ void yield(place at); /* let the others run; reported when nobody else has anyth
 
 /* End the grid; `lane` is the lane of the running warp to blame. */
 [[noreturn]] void fail(place at, const char *format, ...) __attribute__((format(printf, 2, 3)));
-[[noreturn]] void fail_lane(int lane, place at, const char *format, ...) __attribute__((format(printf, 3, 4)));
+[[noreturn]] void fail_lane(int lane, place at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 struct launch_config {
     const char *kernel;

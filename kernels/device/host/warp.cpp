@@ -1,5 +1,6 @@
-/* warp - collectives of the lanes named in a mask: shuffles, votes, __syncwarp, and what later builds on them.
- * The last lane to arrive carries the operation out for all. Groups with different masks may be open at once. */
+/* warp - collectives of the lanes named in a mask: shuffles, votes, __syncwarp, and what later builds on
+ * them. The last lane to arrive carries the operation out for all. Groups with different masks may be open at
+ * once. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -13,16 +14,18 @@ static __attribute__((noinline)) warp_group *group_join(block *b, const fiber *f
                                                         const char *operation, place at) {
     warp *w = &b->warps[f->warp];
     const uint32_t bit = 1u << f->lane;
-    if (!(mask & bit)) fail(at, "%s: mask 0x%08x does not name the calling lane %d", operation, mask, f->lane);
+    if (!(mask & bit))
+        fail(at, "%s: mask 0x%08x does not name the calling lane %d", operation, mask, f->lane);
     const int lanes = b->threads - f->warp * 32;
     if (lanes < 32 && mask >> lanes)
-        fail(at, "%s: mask 0x%08x names lanes that a block of %d threads does not have", operation, mask, b->threads);
+        fail(at, "%s: mask 0x%08x names lanes that a block of %d threads does not have", operation, mask,
+             b->threads);
     for (int i = 0; i < w->groups; i++) {
         warp_group *g = &w->group[i];
         if (g->mask == mask) return g;
         if (g->mask & bit && g->arrived & mask)
-            fail(at, "%s with mask 0x%08x, while lane %d waits in %s with mask 0x%08x (%s:%d)", operation, mask,
-                 __builtin_ctz(g->arrived & mask), g->operation, g->mask, g->at.file, g->at.line);
+            fail(at, "%s with mask 0x%08x, while lane %d waits in %s with mask 0x%08x (%s:%d)", operation,
+                 mask, __builtin_ctz(g->arrived & mask), g->operation, g->mask, g->at.file, g->at.line);
     }
     for (uint32_t others = mask & ~bit; others; others &= others - 1) {
         const int lane = __builtin_ctz(others);
@@ -99,7 +102,8 @@ void shuffle_check_width(place at, int width) {
 }
 
 void shuffle_fail(place at, int lane, int source, uint32_t mask) {
-    fail_lane(lane, at, "shuffle: lane %d reads lane %d, which mask 0x%08x does not name", lane, source, mask);
+    fail_lane(lane, at, "shuffle: lane %d reads lane %d, which mask 0x%08x does not name", lane, source,
+              mask);
 }
 
 } // namespace simt

@@ -1,0 +1,206 @@
+/* Routing and experts: scores, sets and gates worked out by hand, and the order of the permuted rows. */
+/* SPDX-License-Identifier: MIT */
+#include "reference/reference.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+
+#define F64(a, s0, s1) ((struct view){a, DTYPE_F64, {s0, s1}, 0, sizeof(a) / sizeof(double)})
+#define I32(a, s0) ((struct view){a, DTYPE_I32, {s0}, 0, sizeof(a) / sizeof(int32_t)})
+#define CLOSE(a, b) cr_assert_float_eq(a, b, 1e-12, "%.17g is not %.17g", a, b)
+enum { E = 8, TOP = 2 };
+
+static double logits[E], bias[E], y[64], e[64];
+static int32_t ids[TOP];
+
+static struct call route_case(enum score_function score) {
+    struct call c = {.op = OP_ROUTE};
+    c.u.route = (struct route_args){.logits = F64(logits, E, 0),
+                                    .bias = F64(bias, 1, 0),
+                                    .ids = I32(ids, TOP),
+                                    .n_tokens = 1,
+                                    .n_experts = E,
+                                    .top_k = TOP,
+                                    .n_group = 1,
+                                    .topk_group = 1,
+                                    .score = score,
+                                    .routed_scale = 1};
+    c.u.route.logits.dtype = DTYPE_F64;
+    return c;
+}
+
+static void run(const struct call *call) {
+    const struct contract c = contract_exact(call->op);
+    struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
+    ref_compute(call, &c, 0, ref_n_rows(call), out);
+}
+
+static enum route_verdict judge(const struct call *call) {
+    const struct contract c = contract_exact(OP_ROUTE);
+    double lo[E], hi[E];
+    ref_route_scores(call, &c, 0, 1, lo, hi);
+    return ref_route_judge(lo, hi, E, ids, TOP);
+}
+
+static void pick(int32_t a, int32_t b) { ids[0] = a, ids[1] = b; }
+
+Test(router, bias_selects_but_does_not_weigh) {
+    struct call c = route_case(SCORE_SIGMOID);
+    logits[1] = 2, logits[4] = 1, bias[6] = 1;
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 6 && ids[1] == 1);
+    cr_assert_eq(judge(&c), ROUTE_CERTAIN);
+    run(&c);
+    CLOSE(y[0], 0.5);
+    CLOSE(y[1], 1 / (1 + exp(-2)));
+    c.u.route.renormalise = true, c.u.route.routed_scale = 2.5, c.u.route.renorm_eps = 0.25;
+    run(&c);
+    CLOSE(y[0], 2.5 * 0.5 / (0.5 + 1 / (1 + exp(-2)) + 0.25));
+    cr_assert(e[0] > 0 && e[0] < 3e-6);
+}
+
+Test(router, softmax_gates) {
+    struct call c = route_case(SCORE_SOFTMAX);
+    c.u.route.bias = (struct view){0};
+    logits[3] = log(9), logits[5] = log(3);
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 3 && ids[1] == 5);
+    run(&c);
+    CLOSE(y[0], 9.0 / 18);
+    c.u.route.renormalise = true;
+    run(&c);
+    CLOSE(y[1], 0.25);
+}
+
+Test(router, ties_go_to_the_lower_index_and_any_tied_set_is_legal) {
+    const struct call c = route_case(SCORE_SIGMOID);
+    logits[2] = 3;
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 2 && ids[1] == 0);
+    cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
+    pick(7, 2);
+    cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
+    pick(0, 1);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+}
+
+Test(router, wrong_repeated_and_unknown_ids_are_rejected) {
+    const struct call c = route_case(SCORE_SIGMOID);
+    for (int i = 0; i < E; i++) logits[i] = -i * 1e-3;
+    pick(1, 0);
+    cr_assert_eq(judge(&c), ROUTE_CERTAIN);
+    pick(0, 2);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+    pick(0, 0);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+    pick(0, E);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+    run(&c);
+    cr_assert(isnan(y[1]) && isnan(e[1]) && !isnan(y[0]));
+    pick(0, INT32_MIN);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+    logits[5] = NAN, pick(0, 1);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+}
+
+Test(router, group_limits_reject_the_best_expert_of_a_losing_group) {
+    struct call c = route_case(SCORE_SIGMOID);
+    c.u.route.n_group = 4, c.u.route.topk_group = 1;
+    logits[1] = 4, logits[0] = -9; /* group 0: one strong expert; group 2: two fair ones */
+    logits[4] = 1, logits[5] = 1.5;
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 5 && ids[1] == 4);
+    cr_assert_eq(judge(&c), ROUTE_CERTAIN);
+    pick(1, 5);
+    cr_assert_eq(judge(&c), ROUTE_REJECTED);
+    c.u.route.group_score = GROUP_MAX;
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 1 && ids[1] == 0);
+    logits[1] = 1.5; /* groups 0 and 2 tie: both sets are legal, the lower group is the exact answer */
+    ref_route_ids(&c, 0, 1, ids);
+    cr_assert(ids[0] == 1 && ids[1] == 0);
+    cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
+    pick(5, 4);
+    cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
+}
+
+/* fp32 routing, computed in another order, is never rejected and its gates are inside. */
+Test(router, honest_float_routing_is_accepted) {
+    srand48(5);
+    for (int trial = 0; trial < 2000; trial++) {
+        struct call c = route_case(trial % 2 ? SCORE_SIGMOID : SCORE_SOFTMAX);
+        c.u.route.renormalise = true;
+        float s[E], choice[E], sum = 0, chosen = 0;
+        for (int i = 0; i < E; i++) {
+            logits[i] = (double)(float)(drand48() * 8 - 4), bias[i] = (double)(float)(drand48() * 0.1);
+            s[i] = expf((float)logits[i] - (trial % 2 ? 0.0f : 4.0f));
+        }
+        for (int i = E - 1; i >= 0; i--) sum += s[i];
+        for (int i = 0; i < E; i++) s[i] = trial % 2 ? 1 / (1 + expf(-(float)logits[i])) : s[i] / sum;
+        for (int i = 0; i < E; i++) choice[i] = s[i] + (float)bias[i];
+        for (int j = 0; j < TOP; j++) {
+            ids[j] = j ? !ids[0] : 0;
+            for (int i = 0; i < E; i++)
+                if (choice[i] > choice[ids[j]] && !(j && i == ids[0])) ids[j] = i;
+        }
+        chosen = s[ids[0]] + s[ids[1]];
+        cr_assert_neq(judge(&c), ROUTE_REJECTED);
+        run(&c);
+        for (int j = 0; j < TOP; j++)
+            cr_assert_eq(element_judge(DTYPE_F32, (double)(s[ids[j]] / chosen), y[j], e[j]).kind, ELEMENT_OK);
+    }
+}
+
+/* ---- experts ---- */
+
+Test(experts, permute_sorts_slots_stably_and_skips_foreign_experts) {
+    double x[] = {10, 11, 20, 21, 30, 31};
+    int32_t routed[] = {2, 1, 3, 2, 1, -7}, offsets[3], row_slot[6], slot_row[6];
+    struct call c = {.op = OP_PERMUTE};
+    c.u.permute = (struct permute_args){.x = F64(x, 2, 0),
+                                        .ids = I32(routed, 2),
+                                        .n_tokens = 3,
+                                        .top_k = 2,
+                                        .width = 2,
+                                        .expert_first = 1,
+                                        .expert_count = 2,
+                                        .n_rows = 4};
+    cr_assert_eq(ref_permute(&c, offsets, row_slot, slot_row), 4);
+    cr_assert(offsets[0] == 0 && offsets[1] == 2 && offsets[2] == 4);
+    const int32_t slots[] = {1, 4, 0, 3}, rows[] = {2, 0, -1, 3, 1, -1};
+    for (int i = 0; i < 4; i++) cr_assert_eq(row_slot[i], slots[i]);
+    for (int i = 0; i < 6; i++) cr_assert_eq(slot_row[i], rows[i]);
+    run(&c);
+    cr_assert(y[0] == 10 && y[2] == 30 && y[4] == 10 && y[7] == 21 && e[7] == 0);
+}
+
+Test(experts, activation_is_silu_of_gate_times_up) {
+    double gate_up[] = {0, 1, -100, 3, 2, 5};
+    struct call c = {.op = OP_ACTIVATION};
+    c.u.activation = (struct activation_args){.gate_up = F64(gate_up, 6, 3), .n_rows = 1, .width = 3};
+    run(&c);
+    cr_assert_eq(y[0], 0);
+    CLOSE(y[1], 2 / (1 + exp(-1)));
+    cr_assert_eq(element_judge(DTYPE_F32, -0.0, y[2], e[2]).kind, ELEMENT_OK); /* exp(100) overflows fp32 */
+    cr_assert_eq(element_judge(DTYPE_F32, y[1] * (1 + 1e-5), y[1], e[1]).kind, ELEMENT_OUTSIDE);
+}
+
+Test(experts, combine_weighs_the_local_rows) {
+    double down[] = {1, 2, 10, 20}, gates[] = {0.5, 0.25, 3, 4};
+    int32_t slot_row[] = {1, 0, -1, -1};
+    struct call c = {.op = OP_COMBINE};
+    c.u.combine = (struct combine_args){.down = F64(down, 2, 0),
+                                        .slot_row = I32(slot_row, 2),
+                                        .gates = F64(gates, 2, 0),
+                                        .n_tokens = 2,
+                                        .top_k = 2,
+                                        .width = 2,
+                                        .n_rows = 2};
+    run(&c);
+    cr_assert(y[0] == 5.25 && y[1] == 10.5 && y[2] == 0 && e[2] == 0);
+    CLOSE(e[0] / (5 * 5.25 * 0x1p-24), 1 + 0x1p-29);
+    slot_row[0] = 2; /* beyond the rows */
+    run(&c);
+    cr_assert(isnan(y[0]) && y[2] == 0);
+}
