@@ -9,12 +9,13 @@
 
 void ref_rope_table(float *table, int64_t n_positions, int64_t rot_dim, double theta) {
     const int64_t half = rot_dim / 2;
-    for (int64_t p = 0; p < n_positions; p++)
-        for (int64_t i = 0; i < half; i++) {
-            const double angle = (double)p * pow(theta, -2.0 * (double)i / (double)rot_dim);
-            table[p * rot_dim + i] = (float)cos(angle);
-            table[p * rot_dim + half + i] = (float)sin(angle);
+    for (int64_t i = 0; i < half; i++) {
+        const double frequency = pow(theta, -2.0 * (double)i / (double)rot_dim);
+        for (int64_t p = 0; p < n_positions; p++) {
+            table[p * rot_dim + i] = (float)cos((double)p * frequency);
+            table[p * rot_dim + half + i] = (float)sin((double)p * frequency);
         }
+    }
 }
 
 struct rotation {

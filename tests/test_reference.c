@@ -374,6 +374,10 @@ Test(reference, attention_sees_no_later_key_and_no_page_outside_the_cache) {
     const struct answer after = compute(&call, 0);
     cr_assert_eq(memcmp(before.y, after.y, (TOKENS - 1) * H * D * 8), 0);
     cr_assert(isnan(after.y[(TOKENS - 1) * H * D]) && !isnan(after.y[(TOKENS - 1) * H * D + 1]));
+    kv_len[0] = 2; /* three queries: the first one sees no key */
+    const struct answer short_of_keys = compute(&call, 0);
+    cr_assert(short_of_keys.y[0] == 0 && short_of_keys.e[0] == 0 && short_of_keys.y[H * D] != 0);
+    kv_len[0] = 14;
     call.u.attention.causal = false;
     cr_assert(isnan(compute(&call, 0).y[(TOKENS - 2) * H * D]) && !isnan(compute(&call, 0).y[0]));
     call.u.attention.n_pages = 11; /* sequence 0 uses page 11 */

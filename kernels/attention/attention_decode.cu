@@ -1,18 +1,18 @@
-/* attention_decode - attention of one new token per sequence over a long paged cache, the keys cut into
- * slices.
+/* attention_decode - one new token per sequence over a long paged cache, the keys cut into slices.
  *
  * decode_slice: each slice of keys by itself.
- * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start [B +
- * 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices. Grid    (N, G
- * ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one kv head. Block
- * 64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the output each
- *         (two when D > 128).
+ * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start
+ *         [B + 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices.
+ * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one
+ *         kv head.
+ * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the
+ *         output each (two when D > 128).
  * Tile    64 keys; scores and weights [64][4] in shared memory, k and v straight from the cache.
- * Traffic k and v once per 4 query heads of a group; about 2 S G D elements per sequence: memory bound.
+ * Traffic k and v once per 4 query heads of a group; about 2 S G D elements a sequence: memory bound.
  * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile,
- * denominators and outputs in key order. The length of a slice depends on max_kv alone - never on heads or
- * sequences, so that the bits of a head do not depend on the shard. An empty slice writes lse = -inf and no
- * output.
+ *         denominators and outputs in key order. The length of a slice depends on max_kv alone - never on
+ *         heads or sequences, so that the bits of a head do not depend on the shard. An empty slice writes
+ *         lse = -inf and no output.
  *
  * decode_merge: out = sum of exp(lse_i) partial_out_i over sum of exp(lse_i), relative to the largest lse.
  * Grid    ceil(B H ceil(D / 8) / 128).   Block  4 warps; a thread owns an octet of one head of one sequence.
@@ -34,10 +34,10 @@
 
 namespace {
 
-constexpr int TILE = 64; /* keys, and threads of a slice's block */
-constexpr int HEADS = 4,
-              HEAD_THREADS = TILE / HEADS; /* query heads of a block; threads that share one's output */
-constexpr int MAX_OCTETS = 2;              /* of a thread */
+constexpr int TILE = 64;                   /* keys, and threads of a slice's block */
+constexpr int HEADS = 4;                   /* query heads of a block */
+constexpr int HEAD_THREADS = TILE / HEADS; /* that share the output of one head */
+constexpr int MAX_OCTETS = 2;              /* of one thread */
 static_assert(HEAD_THREADS * MAX_OCTETS * OCTET == 256, "the largest head size that is supported");
 constexpr int MAX_SLICES = 64;
 constexpr int MERGE_THREADS = 128;

@@ -1,18 +1,21 @@
-/* attention_simt - causal or full attention over the paged cache, many query rows per sequence (prefill,
- * chunked). Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D];
- * page_table [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns rows query_start[b]..[b
- * + 1]. Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the
- * rows that see most keys first. Blocks past the end of their sequence do nothing. Block   4 warps; a thread
- * owns 4 rows (a group). 8 neighbouring threads share a group and split first the keys of a tile, then the
- * columns of the output, so a row never leaves its warp. Tile    64 keys (32 when D > 128), in shared memory
- * as floats: q and k with rows and keys as columns (a step of the dot product reads neighbours), v as it is,
- * the weights: 68 KiB at D = 64, 116 at 128, 140 at 256. Traffic k and v once per 64 query rows and query
- * head (no reuse across a group of heads), q and out once. Numerics fp32. Scores: one FMA chain over d, then
- * times scale. Online softmax, one step a tile; weights stay fp32; the denominator adds a thread's
- * neighbouring keys, then the 8 threads, then the tiles, all in key order. Output: one FMA chain over the
- * keys, one division. A key that a row may not see is never multiplied into it, whatever it holds; a row
- * without keys is 0. The bits of a row depend on its own q, keys and position in the sequence only: not on
- * the other heads, rows or sequences. Needs   D <= 256, H % G == 0, one dtype. */
+/* attention_simt - causal or full attention over the paged cache, many query rows per sequence.
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table
+ *         [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the query rows
+ *         query_start[b] .. query_start[b + 1] - 1.
+ * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the rows
+ *         that see most keys first. Blocks past the end of their sequence do nothing.
+ * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split first the
+ *         keys of a tile, then the columns of the output, so a row never leaves its warp.
+ * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with rows and keys as columns (a
+ *         step of the dot product reads neighbours), v as it is, the weights: 68 KiB at D = 64, 116 at 128,
+ *         140 at 256.
+ * Traffic k and v once per 64 query rows and query head (no reuse across a group of heads), q and out once.
+ * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile; weights
+ *         stay fp32; the denominator adds a thread's neighbouring keys, then the 8 threads, then the tiles,
+ *         all in key order. Output: one FMA chain over the keys, one division. A key that a row may not see
+ *         is never multiplied into it, whatever it holds; a row without keys is 0. The bits of a row depend
+ *         on its own q, keys and position in the sequence only: not on other heads, rows or sequences.
+ * Needs   D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"

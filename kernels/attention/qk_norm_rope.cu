@@ -4,8 +4,8 @@
  * Shapes  q, q_out [T, H, D], k, k_out [T, G, D], row and head strides; w_q, w_k [D].
  * Grid    ceil(T (H + G) / 128).   Block  4 warps; a thread owns one head of one token.
  * Traffic each head twice (the second time from cache); neighbouring threads read neighbouring heads.
- * Numerics fp32; 8 accumulators over the octets of the head, added in order. Correctly rounded root and
- * division.
+ * Numerics fp32; 8 accumulators over the octets of the head, added in order. The root and the division are
+ *         the correctly rounded ones: the same bits on every device.
  *
  * rope: rotate the pairs of the first rot_dim dims of every head, copy the rest.
  * Shapes  as above; table [P, rot_dim] fp32 (cosines, then sines), positions [T] int32.
@@ -13,8 +13,7 @@
  * Traffic each element once; the row of the table stays in cache.
  * Numerics fp32, one product and one fused multiply-add per output.
  *
- * Both may work in place: an element is written by the thread that read it.   Need  one dtype, fp32 or bf16.
- */
+ * Both may work in place: an element is written by the thread that read it.   Need  one dtype. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"

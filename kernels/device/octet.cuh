@@ -1,6 +1,6 @@
-/* octet - eight consecutive elements at a time, the unit in which the row kernels move data: one 16-byte
- * access for bf16 and two for fp32 where the view is aligned, single elements where it is not, zeros past the
- * end of a row. */
+/* octet - eight consecutive elements, the unit in which the row kernels move data: one 16-byte access for
+ * bf16 and two for fp32 where the view is aligned, single elements where it is not, zeros past the end of
+ * the row. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_OCTET_CUH
 #define KERNELS_DEVICE_OCTET_CUH

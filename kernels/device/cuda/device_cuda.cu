@@ -47,10 +47,13 @@ extern "C" const char *device_cuda_launch_error(const char *kernel, cudaError_t 
     static thread_local char text[400];
     const size_t length = strlen(kernel);
     const bool wrapped = kernel[0] == '(' && kernel[length - 1] == ')';
-    snprintf(text, sizeof text,
-             "kernel %.*s: %s (grid %ux%ux%u, block %ux%ux%u, %zu bytes of dynamic shared memory)",
-             (int)(length - (wrapped ? 2 : 0)), kernel + wrapped, cudaGetErrorString(error), grid.x, grid.y,
-             grid.z, block.x, block.y, block.z, shared_bytes);
+    int most_shared = 0;
+    cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+    snprintf(
+        text, sizeof text,
+        "kernel %.*s: %s (grid %ux%ux%u, block %ux%ux%u, %zu bytes of dynamic shared memory of at most %d)",
+        (int)(length - (wrapped ? 2 : 0)), kernel + wrapped, cudaGetErrorString(error), grid.x, grid.y,
+        grid.z, block.x, block.y, block.z, shared_bytes, most_shared);
     return text;
 }
 

@@ -51,6 +51,7 @@ void *fiber_adopt() { return new ucontext_t(); }
 
 /* from: rdi, to: rsi. Callee-saved: rbp rbx r12-r15; the control words are never changed by kernels. */
 __asm__(".text\n"
+        ".p2align 6\n"
         ".globl simt_fiber_switch\n"
         ".type simt_fiber_switch,@function\n"
         "simt_fiber_switch:\n"
@@ -86,6 +87,7 @@ void *fiber_adopt() { return nullptr; }
 
 /* from: x0, to: x1. Callee-saved: x19-x30 and the low halves of v8-v15. */
 __asm__(".text\n"
+        ".p2align 6\n"
         ".globl simt_fiber_switch\n"
         ".type simt_fiber_switch,%function\n"
         "simt_fiber_switch:\n"
