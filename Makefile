@@ -24,6 +24,7 @@ C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fix
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu)
 TESTS = $(wildcard tests/test_*.c)
+TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
 ifeq ($(NVCC_OK),1)
 OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(patsubst %.cu,$(BUILD)/%.cuda.o,$(wildcard kernels/device/cuda/*.cu))
@@ -45,7 +46,7 @@ verify: setup-done ## set up, build and run the default check (Param2-17B, every
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
 
 test: setup-done ## set up, build and run every test
-	@$(MAKE) --no-print-directory $(BUILD)/tests && SHARDCHECK=$(abspath $(BUILD))/shardcheck $(BUILD)/tests $(TESTFLAGS)
+	@$(MAKE) --no-print-directory $(BUILD)/tests $(BUILD)/shardcheck && SHARDCHECK=$(abspath $(BUILD))/shardcheck $(BUILD)/tests $(TESTFLAGS)
 
 sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/tests
@@ -66,7 +67,7 @@ clean: ## remove the build folders
 
 $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
-$(BUILD)/tests: $(TESTS:%.c=$(BUILD)/%.o) $(OBJECTS) $(BUILD)/shardcheck
+$(BUILD)/tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
 $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
@@ -87,4 +88,5 @@ $(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
 $(BUILD)/presets.o: $(BUILD)/presets.c
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 
+.DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -167,6 +167,23 @@ static void bind_activation(struct call *call, const struct binding *b) {
                                                   .width = routed ? b->local->expert_width : b->local->shared_width};
 }
 
+static void bind_gated_linear(struct call *call, const struct binding *b) {
+    const bool routed = b->stage == &stage_table[S_GATE_UP_ACT];
+    const int64_t inner = b->local->hidden, width = routed ? b->local->expert_width : b->local->shared_width;
+    struct gated_linear_args *const a = &call->u.gated_linear;
+    *a = (struct gated_linear_args){.x = in(b, b->stage->in[0]),
+                                    .w = in(b, b->stage->in[1]),
+                                    .out = out(b, b->stage->out[0]),
+                                    .n_rows = routed ? held(b, AXIS_N) : b->batch->n_tokens,
+                                    .width = width,
+                                    .n_inner = inner,
+                                    .n_groups = routed ? held(b, AXIS_E) : 1};
+    if (routed) a->offsets = in(b, T_OFFSETS);
+    a->w.stride[0] = 2 * width * inner;
+    a->w.stride[1] = width * inner;
+    a->w.stride[2] = inner;
+}
+
 static void bind_combine(struct call *call, const struct binding *b) {
     call->u.combine = (struct combine_args){.down = in(b, T_DOWN),
                                             .slot_row = in(b, T_SLOT_ROW),
@@ -190,7 +207,7 @@ static void (*const binders[OP_COUNT])(struct call *, const struct binding *) = 
     [OP_NORM] = bind_norm,         [OP_LINEAR] = bind_linear,         [OP_QK_NORM] = bind_qk_norm,
     [OP_ROPE] = bind_rope,         [OP_KV_WRITE] = bind_kv_write,     [OP_ATTENTION] = bind_attention,
     [OP_ROUTE] = bind_route,       [OP_PERMUTE] = bind_permute,       [OP_ACTIVATION] = bind_activation,
-    [OP_COMBINE] = bind_combine,   [OP_RESIDUAL] = bind_residual,
+    [OP_GATED_LINEAR] = bind_gated_linear, [OP_COMBINE] = bind_combine,   [OP_RESIDUAL] = bind_residual,
 };
 
 void call_bind(struct call *call, const struct stage_row *stage, const struct layer_spec *local,

@@ -213,7 +213,7 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
     struct status s = status_ok();
     prepare(&o);
     for (int stage = 0; stage < S_COUNT && !s.code; stage++)
-        if (trunk_has_stage(trunk, stage)) s = run_stage(&o, stage);
+        if (stage_applies(stage, trunk->c.part, &trunk->spec)) s = run_stage(&o, stage);
     store_free(&o.store);
     return s;
 }

@@ -78,6 +78,7 @@ static double row_work(const struct call *call) {
     double work = 0;
     for (int i = 0; i < ref_n_outputs(call->op); i++) work += (double)ref_row_size(call, i);
     if (call->op == OP_LINEAR) work *= (double)call->u.linear.n_inner;
+    if (call->op == OP_GATED_LINEAR) work *= 2 * (double)call->u.gated_linear.n_inner;
     if (call->op == OP_ATTENTION) work *= (double)call->u.attention.max_kv;
     return work;
 }
@@ -320,8 +321,11 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     const enum edge_state before = r->edge[EDGE_SHARD].state;
     TRY(seat_run(&r->seat, &at, &w->result));
     r->seconds_kernel += w->result.seconds;
-    if (!w->result.kernel)
-        return status_error("rank %d of %lld: %s", w->rank, (long long)r->plan.tp, w->result.problem);
+    if (!w->result.kernel) {
+        snprintf(r->unsupported, sizeof r->unsupported, "rank %d of %lld: %.440s", w->rank, (long long)r->plan.tp,
+                 w->result.problem);
+        return status_ok();
+    }
     if (stage_table[w->stage].op == OP_ROUTE) plan_edge(w);
     shard_edge(w);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->stage) {
@@ -380,7 +384,7 @@ struct status ranks_stage(struct ranks *r, const struct trunk *t, int stage) {
         struct rank_work w = {.ranks = r, .trunk = t, .stage = stage, .rank = rank};
         const struct status s = rank_stage(&w, &partial);
         rank_work_free(&w);
-        if (s.code) return s;
+        if (s.code || r->unsupported[0]) return s;
     }
     partial_edge(r, t, stage, &partial);
     return status_ok();

@@ -17,6 +17,7 @@ struct ranks {
     double seconds_kernel, seconds_reference;
     struct findings findings;
     char likely[400];
+    char unsupported[500];               /* no kernel takes a rank's call: the case is skipped */
 };
 
 void ranks_open(struct ranks *ranks, const struct check_case *c, const struct mutant *mutant, const struct trunk *trunk);

@@ -79,13 +79,14 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
         if (!trunk_has_stage(t, stage)) continue;
         progress(g->results[0].line, stage_table[stage].name);
         TRY(trunk_stage(t, stage));
-        for (int64_t i = 0; i < g->n && !t->unsupported[0]; i++) {
+        for (int64_t i = 0; i < g->n && !t->unsupported[0] && !t->declined; i++) {
+            if (ranks[i].unsupported[0]) continue;
             const double start = now_seconds();
             TRY(ranks_stage(&ranks[i], t, stage));
             record_stage(&g->results[i], stage, t, &ranks[i]);
             g->results[i].seconds += now_seconds() - start;
         }
-        trunk_stage_done(t, stage);
+        if (!t->declined) trunk_stage_done(t, stage);
     }
     return status_ok();
 }
@@ -106,9 +107,10 @@ static struct status run_group(struct group *g) {
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
         r->seconds += shared / (double)g->n;
-        if (trunk.unsupported[0]) {
+        const char *const unsupported = trunk.unsupported[0] ? trunk.unsupported : ranks[i].unsupported;
+        if (unsupported[0]) {
             r->verdict = CASE_SKIPPED;
-            snprintf(r->reason, sizeof r->reason, "%s", trunk.unsupported);
+            snprintf(r->reason, sizeof r->reason, "%s", unsupported);
         } else if (!s.code) {
             edge_merge(&r->edge[EDGE_ORACLE], &oracle_edge);
             conclude(r, &trunk, &ranks[i], &oracle);

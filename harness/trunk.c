@@ -62,7 +62,7 @@ double *answer_exact_combine(const struct call *call, const struct contract *con
 
 struct status trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
                          const struct fixture *fixture, struct device *device) {
-    *t = (struct trunk){.c = *c, .fixture = fixture, .world = &world_sim};
+    *t = (struct trunk){.c = *c, .fixture = fixture, .world = &world_sim, .fused_end = -1};
     t->c.tp = t->c.ep = 1;
     t->layer = case_layer(c, model);
     t->spec = model_layer(model, t->layer);
@@ -96,9 +96,21 @@ void trunk_close(struct trunk *t) {
     store_free(&t->fresh);
 }
 
+/* A fused kernel runs when it is named, or when the device has one and nobody named a kernel for what it stands for. */
+static bool fused_wanted(const struct trunk *t, int stage) {
+    const struct stage_row *const row = &stage_table[stage];
+    const char *why;
+    if (t->c.kernel[stage]) return true;
+    for (int covered = stage + 1; covered <= stage + row->fuses; covered++)
+        if (t->c.kernel[covered]) return false;
+    return kernel_pick(row->op, t->c.device, NULL, &why) != NULL;
+}
+
 bool trunk_has_stage(const struct trunk *t, int stage) {
     const struct stage_row *const row = &stage_table[stage];
-    return row->part == t->c.part && (!row->present || row->present(&t->spec));
+    if (stage <= t->fused_end) return false;
+    if (!row->fuses) return stage_applies(stage, t->c.part, &t->spec);
+    return row->part == t->c.part && row->present(&t->spec) && fused_wanted(t, stage);
 }
 
 void cache_gather(const struct trunk *t, const void *cache, size_t row_bytes, void *rows) {
@@ -244,6 +256,7 @@ static struct status sum_stage(struct trunk *t, int stage) {
 struct status trunk_stage(struct trunk *t, int stage) {
     t->edge = (struct edge_result){0};
     t->kernel = NULL;
+    t->declined = false;
     t->seconds_reference = 0;
     TRY(inputs_prepare(t, stage));
     if (stage_table[stage].op == OP_SUM) return sum_stage(t, stage);
@@ -255,10 +268,15 @@ struct status trunk_stage(struct trunk *t, int stage) {
     TRY(seat_run(&t->seat, &at, &result));
     t->kernel = result.kernel;
     t->seconds_kernel = result.seconds;
+    if (!result.kernel && stage_table[stage].fuses && !t->c.kernel[stage]) {
+        t->declined = true;
+        return status_ok();
+    }
     if (!result.kernel) {
         snprintf(t->unsupported, sizeof t->unsupported, "%s", result.problem);
         return status_ok();
     }
+    if (stage_table[stage].fuses) t->fused_end = stage + stage_table[stage].fuses;
     if (result.problem[0]) {
         edge_fail(&t->edge);
         t->edge.outside++;

@@ -43,6 +43,8 @@ struct trunk {
     double seconds_kernel, seconds_reference;
     struct findings findings;    /* of the kernel edge, over all stages */
     char unsupported[500];       /* no kernel for a stage: the cases are skipped */
+    int fused_end;               /* stages up to here were done by a fused kernel */
+    bool declined;               /* no fused kernel takes this call: the stages it stands for run one by one */
     int32_t *offsets;            /* [E + 1] after routing; NULL before */
     double *exact_down, *exact_down_s1; /* [n, M] the reference's `down`, unrounded, and its sum of magnitudes */
     double *exact_combined, *exact_combined_s1; /* [T, M] combine of them: what the plan edge of combine adds up to */
@@ -51,7 +53,7 @@ struct trunk {
 struct status trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,
                          const struct fixture *fixture, struct device *device);
 bool trunk_has_stage(const struct trunk *trunk, int stage);
-/* Inputs, kernel, reference, verdict. The ranks then read `store` and are compared with `fresh`. */
+/* Inputs, kernel, reference, verdict; or trunk->declined, and nothing happened. The ranks then read `store` and are compared with `fresh`. */
 struct status trunk_stage(struct trunk *trunk, int stage);
 /* The outputs become the inputs of what follows; weights and answers are given back. */
 void trunk_stage_done(struct trunk *trunk, int stage);

@@ -60,6 +60,10 @@ struct activation_contract {
     double unit, exp_error;
     double mid_unit;      /* silu(gate) rounded to this unit before * up; 0: not */
 };
+struct gated_linear_contract {
+    struct accumulator acc;
+    struct activation_contract activation; /* on the unrounded accumulators */
+};
 struct combine_contract {
     double unit;
     double gate_error;    /* relative error of the gates, when a stage before rounded them; 0: none */
@@ -77,6 +81,7 @@ struct contract {
         struct attention_contract attention;
         struct route_contract route;
         struct activation_contract activation;
+        struct gated_linear_contract gated_linear;
         struct combine_contract combine;
         struct sum_contract sum; /* OP_SUM and OP_RESIDUAL */
     } u;

@@ -66,43 +66,47 @@ static bool has_shared(const struct layer_spec *s) { return s->shared_width > 0;
 
 #define IO(...) {__VA_ARGS__, T_NONE}
 const struct stage_row stage_table[S_COUNT] = {
-    [S_ATTN_NORM] = {"attn_norm", PART_ATTENTION, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL},
-    [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV), NULL},
+    [S_ATTN_NORM] = {"attn_norm", PART_ATTENTION, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL, 0},
+    [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV), NULL, 0},
     [S_QK_NORM] = {"qk_norm", PART_ATTENTION, OP_QK_NORM, false, IO(T_Q, T_K, T_Q_NORM_W, T_K_NORM_W),
-                   IO(T_Q, T_K), has_qk_norm},
+                   IO(T_Q, T_K), has_qk_norm, 0},
     [S_ROPE] = {"rope", PART_ATTENTION, OP_ROPE, false, IO(T_Q, T_K, T_ROPE_TABLE, T_POSITIONS), IO(T_Q, T_K),
-                has_rope},
+                has_rope, 0},
     [S_KV_WRITE] = {"kv_write", PART_ATTENTION, OP_KV_WRITE, true, IO(T_K, T_V, T_SLOTS),
-                    IO(T_K_CACHE, T_V_CACHE), NULL},
+                    IO(T_K_CACHE, T_V_CACHE), NULL, 0},
     [S_ATTENTION] = {"attention", PART_ATTENTION, OP_ATTENTION, false,
-                     IO(T_Q, T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN), IO(T_O), NULL},
-    [S_O_PROJ] = {"o_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_O, T_W_O, T_B_O), IO(T_O_PART), NULL},
-    [S_ATTN_SUM] = {"attn_sum", PART_ATTENTION, OP_SUM, false, IO(T_O_PART), IO(T_ATTN_OUT), NULL},
-    [S_ATTN_RESIDUAL] = {"attn_residual", PART_ATTENTION, OP_RESIDUAL, true, IO(T_X, T_ATTN_OUT), IO(T_Y), NULL},
+                     IO(T_Q, T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN), IO(T_O), NULL, 0},
+    [S_O_PROJ] = {"o_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_O, T_W_O, T_B_O), IO(T_O_PART), NULL, 0},
+    [S_ATTN_SUM] = {"attn_sum", PART_ATTENTION, OP_SUM, false, IO(T_O_PART), IO(T_ATTN_OUT), NULL, 0},
+    [S_ATTN_RESIDUAL] = {"attn_residual", PART_ATTENTION, OP_RESIDUAL, true, IO(T_X, T_ATTN_OUT), IO(T_Y), NULL, 0},
 
-    [S_FFN_NORM] = {"ffn_norm", PART_FFN, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL},
-    [S_ROUTER] = {"router", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_ROUTER), IO(T_LOGITS), has_moe},
-    [S_ROUTE] = {"route", PART_FFN, OP_ROUTE, true, IO(T_LOGITS, T_SELECT_BIAS), IO(T_IDS, T_GATES), has_moe},
+    [S_FFN_NORM] = {"ffn_norm", PART_FFN, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL, 0},
+    [S_ROUTER] = {"router", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_ROUTER), IO(T_LOGITS), has_moe, 0},
+    [S_ROUTE] = {"route", PART_FFN, OP_ROUTE, true, IO(T_LOGITS, T_SELECT_BIAS), IO(T_IDS, T_GATES), has_moe, 0},
     [S_PERMUTE] = {"permute", PART_FFN, OP_PERMUTE, true, IO(T_NORMED, T_IDS),
-                   IO(T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS), has_moe},
-    [S_GATE_UP] = {"gate_up", PART_FFN, OP_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_GATE_UP), has_moe},
-    [S_ACTIVATION] = {"activation", PART_FFN, OP_ACTIVATION, false, IO(T_GATE_UP), IO(T_ACT), has_moe},
-    [S_DOWN] = {"down", PART_FFN, OP_LINEAR, false, IO(T_ACT, T_W_DOWN, T_OFFSETS), IO(T_DOWN), has_moe},
-    [S_COMBINE] = {"combine", PART_FFN, OP_COMBINE, false, IO(T_DOWN, T_SLOT_ROW, T_GATES), IO(T_MOE_PART), has_moe},
+                   IO(T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS), has_moe, 0},
+    [S_GATE_UP_ACT] = {"gate_up_act", PART_FFN, OP_GATED_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_ACT),
+                       has_moe, 2},
+    [S_GATE_UP] = {"gate_up", PART_FFN, OP_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_GATE_UP), has_moe, 0},
+    [S_ACTIVATION] = {"activation", PART_FFN, OP_ACTIVATION, false, IO(T_GATE_UP), IO(T_ACT), has_moe, 0},
+    [S_DOWN] = {"down", PART_FFN, OP_LINEAR, false, IO(T_ACT, T_W_DOWN, T_OFFSETS), IO(T_DOWN), has_moe, 0},
+    [S_COMBINE] = {"combine", PART_FFN, OP_COMBINE, false, IO(T_DOWN, T_SLOT_ROW, T_GATES), IO(T_MOE_PART), has_moe, 0},
+    [S_SHARED_GATE_UP_ACT] = {"shared_gate_up_act", PART_FFN, OP_GATED_LINEAR, false, IO(T_NORMED, T_W_SHARED_GATE_UP),
+                              IO(T_SHARED_ACT), has_shared, 2},
     [S_SHARED_GATE_UP] = {"shared_gate_up", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_SHARED_GATE_UP),
-                          IO(T_SHARED_GATE_UP), has_shared},
+                          IO(T_SHARED_GATE_UP), has_shared, 0},
     [S_SHARED_ACTIVATION] = {"shared_activation", PART_FFN, OP_ACTIVATION, false, IO(T_SHARED_GATE_UP),
-                             IO(T_SHARED_ACT), has_shared},
+                             IO(T_SHARED_ACT), has_shared, 0},
     [S_SHARED_DOWN] = {"shared_down", PART_FFN, OP_LINEAR, false, IO(T_SHARED_ACT, T_W_SHARED_DOWN),
-                       IO(T_SHARED_PART), has_shared},
-    [S_FFN_SUM] = {"ffn_sum", PART_FFN, OP_SUM, false, IO(T_MOE_PART, T_SHARED_PART), IO(T_FFN_OUT), NULL},
-    [S_FFN_RESIDUAL] = {"ffn_residual", PART_FFN, OP_RESIDUAL, true, IO(T_X, T_FFN_OUT), IO(T_Y), NULL},
+                       IO(T_SHARED_PART), has_shared, 0},
+    [S_FFN_SUM] = {"ffn_sum", PART_FFN, OP_SUM, false, IO(T_MOE_PART, T_SHARED_PART), IO(T_FFN_OUT), NULL, 0},
+    [S_FFN_RESIDUAL] = {"ffn_residual", PART_FFN, OP_RESIDUAL, true, IO(T_X, T_FFN_OUT), IO(T_Y), NULL, 0},
 };
 
 static const char *const op_names[OP_COUNT] = {
     [OP_NORM] = "norm",       [OP_LINEAR] = "linear",     [OP_QK_NORM] = "qk_norm", [OP_ROPE] = "rope",
     [OP_KV_WRITE] = "kv_write", [OP_ATTENTION] = "attention", [OP_ROUTE] = "route", [OP_PERMUTE] = "permute",
-    [OP_ACTIVATION] = "activation", [OP_COMBINE] = "combine", [OP_SUM] = "sum",     [OP_RESIDUAL] = "residual",
+    [OP_ACTIVATION] = "activation", [OP_GATED_LINEAR] = "gated_linear", [OP_COMBINE] = "combine", [OP_SUM] = "sum",     [OP_RESIDUAL] = "residual",
 };
 
 static const struct {
@@ -131,6 +135,11 @@ int stage_by_name(const char *name) {
     for (int i = 0; i < S_COUNT; i++)
         if (!strcmp(stage_table[i].name, name)) return i;
     return -1;
+}
+
+bool stage_applies(int stage, enum part part, const struct layer_spec *spec) {
+    const struct stage_row *const row = &stage_table[stage];
+    return row->part == part && !row->fuses && (!row->present || row->present(spec));
 }
 
 bool tensor_present(enum tensor_id id, const struct layer_spec *spec) {

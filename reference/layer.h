@@ -106,14 +106,14 @@ const char *axes_parse(const char *text, struct axes *out);
 
 enum op {
     OP_NORM, OP_LINEAR, OP_QK_NORM, OP_ROPE, OP_KV_WRITE, OP_ATTENTION, OP_ROUTE, OP_PERMUTE,
-    OP_ACTIVATION, OP_COMBINE, OP_SUM, OP_RESIDUAL, OP_COUNT
+    OP_ACTIVATION, OP_GATED_LINEAR, OP_COMBINE, OP_SUM, OP_RESIDUAL, OP_COUNT
 };
 const char *op_name(enum op op);
 
 enum stage_id {
     S_ATTN_NORM, S_QKV_PROJ, S_QK_NORM, S_ROPE, S_KV_WRITE, S_ATTENTION, S_O_PROJ, S_ATTN_SUM, S_ATTN_RESIDUAL,
-    S_FFN_NORM, S_ROUTER, S_ROUTE, S_PERMUTE, S_GATE_UP, S_ACTIVATION, S_DOWN, S_COMBINE,
-    S_SHARED_GATE_UP, S_SHARED_ACTIVATION, S_SHARED_DOWN, S_FFN_SUM, S_FFN_RESIDUAL, S_COUNT
+    S_FFN_NORM, S_ROUTER, S_ROUTE, S_PERMUTE, S_GATE_UP_ACT, S_GATE_UP, S_ACTIVATION, S_DOWN, S_COMBINE,
+    S_SHARED_GATE_UP_ACT, S_SHARED_GATE_UP, S_SHARED_ACTIVATION, S_SHARED_DOWN, S_FFN_SUM, S_FFN_RESIDUAL, S_COUNT
 };
 
 enum { MAX_STAGE_IO = 8 };
@@ -124,9 +124,12 @@ struct stage_row {
     bool exact; /* moves or selects data: ranks and trunk must agree bit for bit whatever the kernel */
     enum tensor_id in[MAX_STAGE_IO + 1], out[MAX_STAGE_IO + 1]; /* ended by T_NONE */
     bool (*present)(const struct layer_spec *spec);             /* NULL: always */
+    int fuses; /* > 0: a kernel may do this and the next fuses - 1 more stages at once; run only when one is picked */
 };
 extern const struct stage_row stage_table[S_COUNT];
 int stage_by_name(const char *name); /* -1: no such stage */
+/* Is it one of the part's own steps in this layer?  Fused stages are not: they stand for steps that are. */
+bool stage_applies(int stage, enum part part, const struct layer_spec *spec);
 /* Whether the layer has this tensor (a bias it lacks, a shared expert it lacks: no). */
 bool tensor_present(enum tensor_id id, const struct layer_spec *spec);
 

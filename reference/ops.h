@@ -104,6 +104,14 @@ struct activation_args {
     int64_t n_rows, width;    /* n_rows may be 0 */
 };
 
+/* gate_up and activation in one: out[r, c] = silu(g) * u with g = w[i, 0, c] . x[r], u = w[i, 1, c] . x[r] for the rows of
+ * group i (offsets as in linear_args). Nothing is rounded to the storage dtype in between. */
+struct gated_linear_args {
+    struct view x, w, out; /* [rows, K], [groups, 2, F, K] (strides 0..2), [rows, F] */
+    struct view offsets;   /* int32 [groups + 1], or absent when n_groups is 1 */
+    int64_t n_rows, width, n_inner, n_groups; /* n_rows may be 0; width = F */
+};
+
 /* out[t] = sum over j with slot_row[t][j] >= 0 of gates[t][j] * down[slot_row[t][j]] (zero where there is none) */
 struct combine_args {
     struct view down, slot_row, gates, out; /* [n, M], int32 [T, K], fp32 [T, K], [T, M] */
@@ -135,6 +143,7 @@ struct call {
         struct route_args route;
         struct permute_args permute;
         struct activation_args activation;
+        struct gated_linear_args gated_linear;
         struct combine_args combine;
         struct sum_args sum;
         struct residual_args residual;

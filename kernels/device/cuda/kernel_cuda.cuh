@@ -6,6 +6,7 @@
 #define KERNELS_DEVICE_CUDA_KERNEL_CUDA_CUH
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #define KERNEL_SYMBOL(name) name##_cuda
@@ -37,6 +38,9 @@ const char *device_cuda_launch(const char *name, void (*kernel)(Parameters...), 
 typedef __nv_bfloat16 bf16;
 __device__ __forceinline__ float bf16_to_float(bf16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ bf16 bf16_from_float(float x) { return __float2bfloat16_rn(x); }
+typedef __half f16;
+__device__ __forceinline__ float f16_to_float(f16 x) { return __half2float(x); }
+__device__ __forceinline__ f16 f16_from_float(float x) { return __float2half_rn(x); }
 __device__ __forceinline__ void shared_stale(void *, size_t) {}
 __device__ __forceinline__ void shared_red_zone(void *, size_t) {}
 
