@@ -17,8 +17,7 @@ NVCCFLAGS = -std=c++17 -I. -O3 -lineinfo --Werror all-warnings -MMD -MP -Xcompil
             -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
 LDLIBS = $(shell pkg-config --libs $(PKG)) -lm -lpthread -fopenmp -lstdc++ $(SAN)
 RANDOM123 = /usr/include
-SAN := $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
-, := ,
+SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 
 C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
@@ -46,11 +45,11 @@ verify: setup-done ## set up, build and run the default check (Param2-17B, every
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
 
 test: setup-done ## set up, build and run every test
-	@$(MAKE) --no-print-directory $(BUILD)/tests $(BUILD)/shardcheck && SHARDCHECK=$(abspath $(BUILD))/shardcheck $(BUILD)/tests $(TESTFLAGS)
+	@$(MAKE) --no-print-directory $(BUILD)/shardcheck-tests $(BUILD)/shardcheck && SHARDCHECK=$(abspath $(BUILD))/shardcheck $(BUILD)/shardcheck-tests $(TESTFLAGS)
 
 sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/tests
-	@SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/tests $(TESTFLAGS)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/shardcheck-tests
+	@SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
 	@$(BUILD)-asan/shardcheck run tiny
 
 layers: ## check who includes whom
@@ -67,7 +66,7 @@ clean: ## remove the build folders
 
 $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
-$(BUILD)/tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
+$(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
 $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c

@@ -141,6 +141,19 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
     }
 }
 
+void judge_repeated(const struct judged *j, const void *first, const char *note, struct edge_result *edge,
+                    struct findings *findings) {
+    const size_t size = dtype_bytes(j->dtype);
+    edge_count(edge, j->count);
+    for (int64_t i = 0; i < j->count; i++) {
+        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)first + (size_t)i * size, size)) continue;
+        edge_fail(edge);
+        edge->outside++;
+        edge->margin = INFINITY;
+        findings_add(findings, j, i, dtype_load(j->got, j->dtype, i), dtype_load(first, j->dtype, i), 0, INFINITY, note);
+    }
+}
+
 void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
                 struct edge_result *edge, struct findings *findings) {
     edge_count(edge, j->count);

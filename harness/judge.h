@@ -39,6 +39,9 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
 /* Each stored value has the bits of expected[]; y and e (may be NULL) only explain a difference. */
 void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
                      struct findings *findings);
+/* Each value of a second run of the same call has the bits of first[]; `note` says what the runs had apart. */
+void judge_repeated(const struct judged *j, const void *first, const char *note, struct edge_result *edge,
+                    struct findings *findings);
 /* Routing: ids [rows, k] as sets against score intervals lo, hi [rows, n_experts]. */
 void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
                 struct edge_result *edge, struct findings *findings);

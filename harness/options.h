@@ -13,7 +13,7 @@ struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
 };
-enum { MAX_REPORTS = 8, MAX_CASES = 4096 };
+enum { MAX_REPORTS = 8, MAX_CASES = 4096, MAX_SCHEDULES = 64 };
 
 struct options {
     enum command command;
@@ -22,6 +22,7 @@ struct options {
     int64_t n_cases;
     const char *fixture_path; /* NULL: none */
     const struct mutant *mutant;
+    int schedules; /* of every launch, the plain one included; 1: no repetition */
     bool allow_skips;
     int verbosity;
     int n_reports;

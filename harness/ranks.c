@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "harness/schedules.h"
+
 #define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
 #define PLAN_ROWS 4
 
@@ -245,6 +247,8 @@ static void shard_edge(struct rank_work *w) {
         w->ranks->edge[EDGE_SHARD].outside++;
         findings_note(&w->ranks->findings, w->stage, w->rank, w->result.problem);
     }
+    const struct judged judged = {.stage = w->stage, .plan = &w->ranks->plan, .rank = w->rank};
+    schedule_judge(&w->result, &judged, &w->ranks->edge[EDGE_SHARD], &w->ranks->findings);
     if (stage_table[w->stage].op == OP_KV_WRITE) {
         shard_caches(w);
         return;

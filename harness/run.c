@@ -43,6 +43,7 @@ static bool same_trunk(const struct check_case *a, const struct check_case *b) {
 
 static void describe_repro(const struct options *o, struct case_result *r) {
     size_t n = (size_t)snprintf(r->repro, sizeof r->repro, "shardcheck run '%.500s'", r->line);
+    if (o->schedules > 1) n += (size_t)snprintf(r->repro + n, sizeof r->repro - n, " --schedules %d", o->schedules);
     if (o->mutant) n += (size_t)snprintf(r->repro + n, sizeof r->repro - n, " --mutant %s", o->mutant->name);
     if (o->fixture_path && n < sizeof r->repro)
         snprintf(r->repro + n, sizeof r->repro - n, " --fixture %.*s", (int)(sizeof r->repro - n - 12), o->fixture_path);
@@ -99,6 +100,8 @@ static struct status run_group(struct group *g) {
     TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
+    trunk.seat.schedules = g->options->schedules;
+    for (int64_t i = 0; i < g->n; i++) ranks[i].seat.schedules = g->options->schedules;
     const double start = now_seconds();
     struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, &oracle_edge, &oracle) : status_ok();
     if (!s.code) s = run_stages(g, &trunk, ranks);

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "harness/schedules.h"
+
 #define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
 #define WEIGHT_GUARD ((size_t)64 << 10)
 #define GUARD_LIMIT ((size_t)256 << 20)
@@ -66,7 +68,7 @@ static struct view lie_view(const struct rank_stage *at, enum tensor_id id, cons
                             enum dtype dtype) {
     char *const data = (char *)base + (size_t)lie->offset * dtype_bytes(dtype);
     struct view v = view_dense(at->plan, id, at->rank, data, dtype);
-    if (lie->stride != lie->elements) v.stride[0] = lie->stride;
+    if (lie->row != lie->elements) v.stride[0] = lie->stride;
     v.lo = -lie->offset;
     v.hi = lie->elements - lie->offset;
     if (id == T_PAGE_TABLE) v.stride[0] = at->batch->max_pages;
@@ -91,7 +93,7 @@ static struct status place_input(struct seat *seat, const struct rank_stage *at,
     const size_t size = dtype_bytes(dtype), bytes = (size_t)lie.elements * size;
     TRY(device_reuse(seat->device, tensor_table[id].name, bytes, guard_bytes(at, id, bytes), bytes < SMALL_BYTES,
                      buffer));
-    if (lie.stride == lie.elements) {
+    if (lie.row == lie.elements) {
         dense_slice(at, id, dtype, buffer->host);
     } else {
         struct mapping dense = {0};
@@ -198,7 +200,7 @@ static struct status check_buffers(struct seat *seat, const struct rank_stage *a
     return status_ok();
 }
 
-static struct status fetch_outputs(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
+static struct status fetch_outputs(struct seat *seat, const struct rank_stage *at, struct store *into) {
     const struct stage_row *const stage = &stage_table[at->stage];
     for (int i = 0; stage->out[i] != T_NONE; i++) {
         const enum tensor_id id = stage->out[i];
@@ -206,20 +208,68 @@ static struct status fetch_outputs(struct seat *seat, const struct rank_stage *a
         const struct lie lie = tensor_lie(at, id);
         const size_t size = dtype_bytes(dtype);
         TRY(device_pull(seat->device, &seat->out[i]));
-        char *const got = store_renew(&result->got, id, dtype, seat_count(at, id));
-        const int64_t rows = lie.stride == lie.elements ? 1 : at->batch->n_tokens;
+        char *const got = store_renew(into, id, dtype, seat_count(at, id));
+        const int64_t rows = lie.row == lie.elements ? 1 : at->batch->n_tokens;
         copy_rows(got, (size_t)lie.row * size, (const char *)seat->out[i].host + (size_t)lie.offset * size,
                   (size_t)lie.stride * size, (size_t)lie.row * size, rows);
     }
     return status_ok();
 }
 
-struct status seat_run(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
+/* One launch to its end. What the kernel did wrong is result->problem. */
+static struct status run_once(struct seat *seat, const struct rank_stage *at, struct seat_result *result,
+                              struct store *into, double *seconds) {
     struct call call;
     uint64_t before[MAX_STAGE_IO];
+    bind_device_call(seat, at, &call);
+    const size_t scratch = result->kernel->scratch_bytes ? result->kernel->scratch_bytes(&call) : 0;
+    TRY(device_reuse(seat->device, "scratch", scratch, WEIGHT_GUARD, true, &seat->scratch));
+    hash_inputs(seat, &stage_table[at->stage], before);
+    const double start = now_seconds();
+    const char *const refused =
+        result->kernel->launch[at->c->device](&call, seat->scratch.data, device_stream(seat->device));
+    const struct status ran = device_sync(seat->device);
+    *seconds = now_seconds() - start;
+    if (refused) snprintf(result->problem, sizeof result->problem, "%.400s", refused);
+    else if (ran.code) snprintf(result->problem, sizeof result->problem, "%.499s", ran.message);
+    TRY(fetch_outputs(seat, at, into));
+    return check_buffers(seat, at, before, result);
+}
+
+/* The same launch from the same start under one more schedule. */
+static struct status run_again(struct seat *seat, const struct rank_stage *at, int schedule, struct seat_result *result) {
+    const struct stage_row *const stage = &stage_table[at->stage];
+    const struct simt_options options = schedule_numbered(schedule);
+    double seconds;
+    char text[64], problem[sizeof result->problem];
+    TRY(device_set_schedule(seat->device, &options));
+    for (int i = 0; stage->out[i] != T_NONE; i++) TRY(place_output(seat, at, stage->out[i], &seat->out[i]));
+    TRY(run_once(seat, at, result, &result->other, &seconds));
+    if (result->problem[0]) {
+        memcpy(problem, result->problem, sizeof problem);
+        schedule_describe(schedule, text, sizeof text);
+        snprintf(result->problem, sizeof result->problem, "depends on the schedule (%s): %.400s", text, problem);
+    } else if (schedule_differs(stage, &result->got, &result->other)) {
+        result->schedule = schedule;
+    }
+    return status_ok();
+}
+
+static struct status run_schedules(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
+    const struct simt_options plain = schedule_numbered(0);
+    struct status s = status_ok();
+    for (int i = 1; i < seat->schedules && !s.code && !result->schedule && !result->problem[0]; i++)
+        s = run_again(seat, at, i, result);
+    if (seat->schedules > 1 && !s.code) s = device_set_schedule(seat->device, &plain);
+    return s;
+}
+
+struct status seat_run(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
+    struct call call;
     const char *why = NULL;
     bind_device_call(seat, at, &call);
     result->problem[0] = 0;
+    result->schedule = 0;
     result->kernel = at->c->kernel[at->stage];
     if (!result->kernel) result->kernel = kernel_pick(call.op, at->c->device, &call, &why);
     else if (result->kernel->unsupported && (why = result->kernel->unsupported(&call))) result->kernel = NULL;
@@ -228,21 +278,14 @@ struct status seat_run(struct seat *seat, const struct rank_stage *at, struct se
                  device_kind_name(at->c->device), why ? why : "none registered");
         return status_ok();
     }
-    const size_t scratch = result->kernel->scratch_bytes ? result->kernel->scratch_bytes(&call) : 0;
-    TRY(device_reuse(seat->device, "scratch", scratch, WEIGHT_GUARD, true, &seat->scratch));
-    hash_inputs(seat, &stage_table[at->stage], before);
-    const double start = now_seconds();
-    const char *const refused =
-        result->kernel->launch[at->c->device](&call, seat->scratch.data, device_stream(seat->device));
-    const struct status ran = device_sync(seat->device);
-    result->seconds = now_seconds() - start;
-    if (refused) snprintf(result->problem, sizeof result->problem, "%.400s", refused);
-    else if (ran.code) snprintf(result->problem, sizeof result->problem, "%.499s", ran.message);
-    TRY(fetch_outputs(seat, at, result));
-    return check_buffers(seat, at, before, result);
+    TRY(run_once(seat, at, result, &result->got, &result->seconds));
+    return run_schedules(seat, at, result);
 }
 
-void seat_result_free(struct seat_result *result) { store_free(&result->got); }
+void seat_result_free(struct seat_result *result) {
+    store_free(&result->got);
+    store_free(&result->other);
+}
 
 void seat_free(struct seat *seat) {
     for (int i = 0; i < MAX_STAGE_IO; i++) {

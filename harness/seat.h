@@ -11,6 +11,7 @@
 
 struct seat { /* device memory kept warm between calls, by position in the stage's lists */
     struct device *device;
+    int schedules; /* runs of every launch, each under another schedule (schedules.h); 0 and 1: one */
     struct device_buffer in[MAX_STAGE_IO], out[MAX_STAGE_IO], scratch;
 };
 
@@ -33,6 +34,8 @@ struct seat_result {
     char problem[500];           /* empty: the kernel ran and kept to its buffers */
     struct store got;            /* dense outputs of the rank by tensor id; caches come back whole */
     double seconds;              /* launch to completion */
+    int schedule;                /* the first schedule that stored other bits than `got`; 0: none did */
+    struct store other;          /* what it stored */
 };
 
 /* Lay out and bind; after it result->reference_call is usable. */

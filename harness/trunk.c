@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "harness/inputs.h"
+#include "harness/schedules.h"
 
 static double now_seconds(void) {
     struct timespec t;
@@ -282,6 +283,9 @@ struct status trunk_stage(struct trunk *t, int stage) {
         t->edge.outside++;
         findings_note(&t->findings, stage, -1, result.problem);
     }
+    const struct judged judged = trunk_judged(t, stage, T_NONE, NULL, 0);
+    schedule_judge(&result, &judged, &t->edge, &t->findings);
+    store_free(&result.other);
     const struct contract contract = result.kernel->contract(&result.reference_call);
     const double start = now_seconds();
     answer_compute(&t->answer, stage, &result.reference_call, &contract);

@@ -49,6 +49,10 @@ struct contract contract_exact(enum op op) {
     case OP_ACTIVATION:
         c.u.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR};
         break;
+    case OP_GATED_LINEAR:
+        c.u.gated_linear.acc = fp32_chain;
+        c.u.gated_linear.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR};
+        break;
     case OP_COMBINE: c.u.combine = (struct combine_contract){.unit = UNIT_F32}; break;
     case OP_SUM:
     case OP_RESIDUAL: c.u.sum = (struct sum_contract){UNIT_F32}; break;
@@ -79,6 +83,10 @@ struct contract contract_hf64(enum op op) {
     case OP_ROUTE: c.u.route = (struct route_contract){UNIT_F32, TORCH_EXPF_ERROR}; break;
     case OP_ACTIVATION:
         c.u.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR};
+        break;
+    case OP_GATED_LINEAR:
+        c.u.gated_linear.acc = fp64_blas;
+        c.u.gated_linear.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR};
         break;
     case OP_COMBINE:
         c.u.combine = (struct combine_contract){.unit = UNIT_F64, .gate_error = GATE_ERROR};

@@ -54,7 +54,7 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
 
 /* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all.
  * Below -80 exp(-g) may overflow fp32, and 0 is an honest answer: |silu| < 2^-121 from there on. */
-static double activation_error(const struct activation_contract *c, double gate, double up, double y) {
+double activation_error(const struct activation_contract *c, double gate, double up, double y) {
     const double unit = c->unit + UNIT_F64;
     const double relative = 6 * unit + 2 * unit * fabs(gate) + c->exp_error + c->mid_unit;
     const double lost = gate < -80 && c->unit > UNIT_F64 ? 0x1p-121 * fabs(up) : 0;

@@ -45,11 +45,16 @@ struct dot_sums {
 void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
                   int64_t n, bool condition);
 
+/* ---- the activation (experts.c) ---- */
+
+/* How far silu(gate) * up = y, computed under the contract, can be from y. */
+double activation_error(const struct activation_contract *c, double gate, double up, double y);
+
 /* ---- entry points ---- */
 
 typedef void ref_op(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                     const struct ref_out *out);
 ref_op ref_norm, ref_qk_norm, ref_linear, ref_rope, ref_kv_write, ref_attention, ref_route, ref_permute_rows,
-    ref_activation, ref_combine, ref_sum, ref_residual;
+    ref_activation, ref_gated_linear, ref_combine, ref_sum, ref_residual;
 
 #endif

@@ -118,6 +118,9 @@ static struct extent permute_extent(const struct call *c) {
 static struct extent activation_extent(const struct call *c) {
     return (struct extent){c->u.activation.n_rows, {c->u.activation.width}};
 }
+static struct extent gated_linear_extent(const struct call *c) {
+    return (struct extent){c->u.gated_linear.n_rows, {c->u.gated_linear.width}};
+}
 static struct extent combine_extent(const struct call *c) {
     return (struct extent){c->u.combine.n_tokens, {c->u.combine.width}};
 }
@@ -142,6 +145,7 @@ static const struct {
     [OP_ROUTE] = {1, route_extent, ref_route},
     [OP_PERMUTE] = {1, permute_extent, ref_permute_rows},
     [OP_ACTIVATION] = {1, activation_extent, ref_activation},
+    [OP_GATED_LINEAR] = {1, gated_linear_extent, ref_gated_linear},
     [OP_COMBINE] = {1, combine_extent, ref_combine},
     [OP_SUM] = {1, sum_extent, ref_sum},
     [OP_RESIDUAL] = {1, residual_extent, ref_residual},

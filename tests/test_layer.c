@@ -147,10 +147,6 @@ static const struct layer_spec specs[] = {
     {.shared_width = 8},
 };
 
-static bool stage_present(int s, const struct layer_spec *spec) {
-    return !stage_table[s].present || stage_table[s].present(spec);
-}
-
 /* q, k and v are cut out of the fused projection by the harness. */
 static void make(bool made[T_COUNT], enum tensor_id id) {
     made[id] = true;
@@ -165,7 +161,7 @@ Test(layer, every_stage_reads_only_what_was_made_before_it) {
                 made[id] = tensor_table[id].role == ROLE_INPUT || tensor_table[id].role == ROLE_WEIGHT ||
                            tensor_table[id].role == ROLE_INDEX;
             for (int s = 0; s < S_COUNT; s++) {
-                if (stage_table[s].part != part || !stage_present(s, &specs[i])) continue;
+                if (!stage_applies(s, part, &specs[i])) continue;
                 for (const enum tensor_id *id = stage_table[s].in; *id != T_NONE; id++)
                     cr_expect(made[*id] || !tensor_present(*id, &specs[i]), "spec %zu: %s reads %s too early", i,
                               stage_table[s].name, tensor_table[*id].name);
@@ -173,6 +169,30 @@ Test(layer, every_stage_reads_only_what_was_made_before_it) {
             }
             cr_expect(made[T_Y], "spec %zu: nobody makes the output of %s", i, part ? "ffn" : "attention");
         }
+}
+
+static bool listed(const enum tensor_id *list, enum tensor_id id) {
+    for (; *list != T_NONE; list++)
+        if (*list == id) return true;
+    return false;
+}
+
+Test(layer, a_fused_stage_reads_and_makes_what_the_stages_it_stands_for_do) {
+    for (int s = 0; s < S_COUNT; s++) {
+        const struct stage_row *const row = &stage_table[s];
+        if (!row->fuses) continue;
+        cr_assert(row->fuses > 1 && s + row->fuses < S_COUNT, "%s", row->name);
+        bool made[T_COUNT] = {false};
+        for (int of = s + 1; of <= s + row->fuses; of++) {
+            cr_expect(stage_table[of].part == row->part && !stage_table[of].fuses, "%s", row->name);
+            cr_expect_eq(stage_table[of].present, row->present, "%s", row->name);
+            for (const enum tensor_id *id = stage_table[of].in; *id != T_NONE; id++)
+                cr_expect(made[*id] || listed(row->in, *id), "%s does not read %s", row->name, tensor_table[*id].name);
+            for (const enum tensor_id *id = stage_table[of].out; *id != T_NONE; id++) made[*id] = true;
+        }
+        for (const enum tensor_id *id = row->out; *id != T_NONE; id++) cr_expect(made[*id], "%s", row->name);
+        for (enum part part = 0; part < PART_COUNT; part++) cr_expect_not(stage_applies(s, part, &specs[0]));
+    }
 }
 
 Test(layer, what_a_stage_makes_is_never_an_input_a_weight_or_an_index) {

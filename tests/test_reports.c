@@ -84,7 +84,7 @@ Test(reports, text_shows_one_line_a_pass_and_a_block_a_failure) {
     expect_contains(text, "  edges   kernel 1.00 · plan ok · shard FAIL (margin inf, 31 of 4000 elements)\n");
     expect_contains(text, "  where   stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31\n");
     expect_contains(text,
-                    "  first   rank 1 token 3 head 5 dim 7, attention.o: got nan, expected 0.456 +- 0.001, "
+                    "  first   rank 1 token 3 head 5 dim 7, attention.o: got NaN, expected 0.456 +- 0.001, "
                     "margin inf; outside the set\n");
     expect_contains(text,
                     "  worst   unsharded token 4 head 5 dim 7, attention.o: got -inf, expected 0.5 +- 0.001, "

@@ -82,3 +82,8 @@ struct status device_guard_damage(struct device *device, const struct device_buf
 struct status device_sync(struct device *device) {
     return device->ops->sync(device);
 }
+
+struct status device_set_schedule(struct device *device, const struct simt_options *schedule) {
+    if (device->ops->set_schedule) return device->ops->set_schedule(device, schedule);
+    return status_error("--device %s: has no schedules to choose from; use --device host", kinds[device->kind].name);
+}

@@ -31,6 +31,7 @@ struct device_ops {
     struct status (*pull)(struct device *device, struct device_buffer *buffer);
     struct status (*guard_damage)(struct device *device, const struct device_buffer *buffer, size_t *damaged);
     struct status (*sync)(struct device *device);
+    struct status (*set_schedule)(struct device *device, const struct simt_options *schedule); /* NULL: has no choice */
 };
 
 extern const struct device_ops device_host_ops; /* host/device_host.cpp */

@@ -67,6 +67,13 @@ static struct status host_sync(struct device *) {
     return error ? status_error("%s", error) : status_ok();
 }
 
-extern "C" const struct device_ops device_host_ops = {host_open,    host_close,        host_alloc,
-                                                      host_release, host_reuse,        host_copy,
-                                                      host_copy,    host_guard_damage, host_sync};
+static struct status host_set_schedule(struct device *, const struct simt_options *schedule) {
+    struct simt_options options = *schedule;
+    options.threads = simt_get_options().threads;
+    simt_set_options(options);
+    return status_ok();
+}
+
+extern "C" const struct device_ops device_host_ops = {
+    host_open, host_close, host_alloc,        host_release, host_reuse,
+    host_copy, host_copy,  host_guard_damage, host_sync,    host_set_schedule};
