@@ -21,7 +21,7 @@ SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-re
 
 C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
-CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu)
+CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu kernels/device/*.cu)
 TESTS = $(wildcard tests/test_*.c)
 TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o

@@ -123,6 +123,21 @@ static struct status check_tokens(const struct check_case *finished) {
     return status_ok();
 }
 
+/* A kernel of the table that this build cannot launch on the case's device. Where the device has no kernel at all, opening
+ * it says why. */
+static struct status check_launch(const struct check_case *c, const struct stage_row *stage,
+                                  const struct kernel *kernel) {
+    struct choices choices = {0};
+    char text[300];
+    if (kernel->launch[c->device]) return status_ok();
+    for (const struct kernel *k = kernel_table; k->name; k++)
+        if (k->op == stage->op && k->launch[c->device]) choices_add(&choices, "%s", k->name);
+    if (!choices.n) return status_ok();
+    choices_text(&choices, kernel->name, text, sizeof text);
+    return status_error("--kernel %s=%s: does not run on device %s in this build; use %s", stage->name, kernel->name,
+                        device_kind_name(c->device), text);
+}
+
 static struct status check_kernels(const struct check_case *c, const struct model *model,
                                    const struct layer_spec *spec, int64_t layer) {
     for (int s = 0; s < S_COUNT; s++) {
@@ -135,6 +150,7 @@ static struct status check_kernels(const struct check_case *c, const struct mode
         if (stage->present && !stage->present(spec))
             return status_error("--kernel %s=%s: layer %lld of %s has no such stage; leave it out",
                                 stage->name, c->kernel[s]->name, (long long)layer, short_name(model));
+        TRY(check_launch(c, stage, c->kernel[s]));
     }
     return status_ok();
 }

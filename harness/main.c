@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "harness/options.h"
+#include "harness/probe.h"
 #include "harness/run.h"
 
 enum { EXIT_PASSED = 0, EXIT_DEFECT = 1, EXIT_TROUBLE = 2 };
@@ -82,13 +83,17 @@ int main(int argc, char **argv) {
     struct options options;
     struct status s = options_parse(argc, argv, &options);
     if (s.code) return complain(&s);
-    int code = EXIT_PASSED;
+    int code = EXIT_PASSED, exceeded = 0;
     switch (options.command) {
     case COMMAND_HELP: options_print_help(stdout); break;
     case COMMAND_VERSION: printf("shardcheck %s\n", SHARDCHECK_VERSION); break;
     case COMMAND_LIST:
         s = options_list(options.list_what, stdout);
         if (s.code) code = complain(&s);
+        break;
+    case COMMAND_PROBE:
+        s = probe(options.device, stdout, &exceeded);
+        code = s.code ? complain(&s) : exceeded ? EXIT_DEFECT : EXIT_PASSED;
         break;
     case COMMAND_RUN: code = run(&options, argc, argv); break;
     }

@@ -18,9 +18,10 @@ struct parse {
     struct request request;
     char *list[KEY_COUNT + 1]; /* copies of the lists, cut at the commas; the last is --part's */
     bool flag[FLAG_COUNT];
+    const struct option_row *unlike_probe; /* the first option given that probe does not take; NULL: none */
 };
 
-enum { REPEATABLE = 1, SHOW_VALUES = 2 /* --help adds the values of the key */ };
+enum { REPEATABLE = 1, SHOW_VALUES = 2 /* --help adds the values of the key */, OF_PROBE = 4 /* probe takes it too */ };
 struct option_row {
     const char *name;
     char letter; /* 0: none */
@@ -103,6 +104,12 @@ static struct status apply_fixture(struct parse *parse, const struct option_row 
     return status_ok();
 }
 
+static struct status apply_dump(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->dump_path = value;
+    return status_ok();
+}
+
 static struct status apply_mutant(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
     parse->out->mutant = mutant_by_name(value);
@@ -112,6 +119,15 @@ static struct status apply_mutant(struct parse *parse, const struct option_row *
     for (const struct mutant *m = mutant_table; m->name; m++) choices_add(&choices, "%s", m->name);
     choices_text(&choices, value, text, sizeof text);
     return status_error("--mutant %.48s: no such mutant; use %s", value, text);
+}
+
+static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
+    char *end;
+    const long n = strtol(value, &end, 10);
+    if (*end || end == value || n < 1 || n > MAX_SCHEDULES)
+        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, MAX_SCHEDULES);
+    parse->out->schedules = (int)n;
+    return status_ok();
 }
 
 static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
@@ -166,19 +182,23 @@ static const struct option_row option_table[] = {
     {"layout", 0, SHOW_VALUES, "NAME,...", KEY_LAYOUT, apply_key,
      "q, k, v as views of the fused qkv or copies; default packed"},
     {"fill", 0, SHOW_VALUES, "NAME,...", KEY_FILL, apply_key, "values of the inputs; default random"},
-    {"device", 0, SHOW_VALUES, "NAME,...", KEY_DEVICE, apply_key, "default host"},
+    {"device", 0, SHOW_VALUES | OF_PROBE, "NAME,...", KEY_DEVICE, apply_key, "default host"},
     {"seed", 0, 0, "N,...", KEY_SEED, apply_key, "default 1"},
     {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable"},
     {"fixture", 0, 0, "FILE", -1, apply_fixture,
      "weights and activations of an HDF5 file; brings its own model"},
+    {"dump", 0, 0, "FILE", -1, apply_dump,
+     "write what the unsharded run read and stored as an HDF5 file that --fixture reads"},
+    {"schedules", 0, 0, "N", -1, apply_schedules,
+     "run every launch in N orders of its threads, all with the same bits; host only; default 1"},
     {"mutant", 0, 0, "NAME", -1, apply_mutant, "seed a known mistake and see it caught"},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text goes to standard output unless another report does"},
     {"allow-skips", 0, 0, NULL, FLAG_ALLOW_SKIPS, apply_flag, "exit 0 although cases were skipped"},
     {"quiet", 'q', 0, NULL, FLAG_QUIET, apply_flag, "only failures and the last line"},
     {"verbose", 'v', 0, NULL, FLAG_VERBOSE, apply_flag, "a table of the stages of every case"},
-    {"help", 'h', 0, NULL, FLAG_HELP, apply_flag, "this text"},
-    {"version", 0, 0, NULL, FLAG_VERSION, apply_flag, "print the version"},
+    {"help", 'h', OF_PROBE, NULL, FLAG_HELP, apply_flag, "this text"},
+    {"version", 0, OF_PROBE, NULL, FLAG_VERSION, apply_flag, "print the version"},
 };
 enum { N_OPTIONS = sizeof option_table / sizeof *option_table };
 
@@ -216,6 +236,7 @@ static struct status read_option(struct parse *parse, int argc, char **argv, int
         return status_error("--%s: given twice; use %s", row->name,
                             row->argument ? "a list or one of them" : "it once");
     seen[row - option_table] = true;
+    if (!(row->traits & OF_PROBE) && !parse->unlike_probe) parse->unlike_probe = row;
     if (!row->argument && value)
         return status_error("--%s: takes no value; leave '=%.40s' out", row->name, value);
     if (row->argument && !value) {
@@ -248,6 +269,17 @@ static struct status read_arguments(struct parse *parse, int argc, char **argv) 
     return status_ok();
 }
 
+/* A GPU orders its threads itself. */
+static struct status check_schedules(struct options *out) {
+    for (int64_t i = 0; i < out->n_cases && out->schedules; i++)
+        if (out->cases[i].device != DEVICE_HOST)
+            return status_error("--schedules %d: only the host device runs threads in a chosen order; use --device host "
+                                "or leave --schedules out",
+                                out->schedules);
+    if (!out->schedules) out->schedules = 1;
+    return status_ok();
+}
+
 static struct status parse_run(struct parse *parse) {
     struct options *out = parse->out;
     bool to_stdout = false;
@@ -256,7 +288,8 @@ static struct status parse_run(struct parse *parse) {
     out->verbosity = parse->flag[FLAG_QUIET] ? -1 : parse->flag[FLAG_VERBOSE] ? 1 : 0;
     for (int i = 0; i < out->n_reports; i++) to_stdout |= out->report[i].path == NULL;
     if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
-    return request_expand(&parse->request, out);
+    TRY(request_expand(&parse->request, out));
+    return check_schedules(out);
 }
 
 static struct status parse_list(struct parse *parse) {
@@ -267,16 +300,30 @@ static struct status parse_list(struct parse *parse) {
     return status_error("list %.60s: one thing at a time", request->subject[1]);
 }
 
+static struct status parse_probe(struct parse *parse) {
+    struct check_case scratch = case_defaults();
+    const struct value_list *const device = &parse->request.key[KEY_DEVICE];
+    parse->out->command = COMMAND_PROBE;
+    if (parse->unlike_probe)
+        return status_error("--%s: probe has no such option; use --device", parse->unlike_probe->name);
+    if (parse->request.n_subjects)
+        return status_error("probe %.60s: takes no model; use probe --device NAME", parse->request.subject[0]);
+    if (device->n > 1) return status_error("--device %.60s: probe measures one device; use one name", device->typed);
+    if (device->n) TRY(case_set(&scratch, "--device", "device", device->value[0]));
+    parse->out->device = scratch.device;
+    return status_ok();
+}
+
 static struct status parse_command(struct parse *parse, int argc, char **argv) {
     if (argc < 2) {
         parse->out->command = COMMAND_HELP;
         return status_ok();
     }
-    const bool run = !strcmp(argv[1], "run"), list = !strcmp(argv[1], "list");
-    if (!run && !list && argv[1][0] != '-')
-        return status_error("%.100s: no such command; use run or list, as in: shardcheck run param2-17b",
+    const bool run = !strcmp(argv[1], "run"), list = !strcmp(argv[1], "list"), probe = !strcmp(argv[1], "probe");
+    if (!run && !list && !probe && argv[1][0] != '-')
+        return status_error("%.100s: no such command; use run, list or probe, as in: shardcheck run param2-17b",
                             argv[1]);
-    const int first = run || list ? 2 : 1;
+    const int first = run || list || probe ? 2 : 1;
     TRY(read_arguments(parse, argc - first, argv + first));
     if (parse->flag[FLAG_HELP] || parse->flag[FLAG_VERSION]) {
         parse->out->command = parse->flag[FLAG_HELP] ? COMMAND_HELP : COMMAND_VERSION;
@@ -284,7 +331,8 @@ static struct status parse_command(struct parse *parse, int argc, char **argv) {
     }
     if (run) return parse_run(parse);
     if (list) return parse_list(parse);
-    return status_error("%.60s: no command given; use run or list before it", argv[1]);
+    if (probe) return parse_probe(parse);
+    return status_error("%.60s: no command given; use run, list or probe before it", argv[1]);
 }
 
 struct status options_parse(int argc, char **argv, struct options *out) {
@@ -327,7 +375,8 @@ void options_print_help(FILE *file) {
           file);
     options_print_list_names(file);
     fprintf(file,
-            "\n\nCASE is MODEL[/PART][:key=value,...], as printed in every report. Without MODEL: %s.\n"
+            "\n  shardcheck probe [--device NAME]   measure the functions whose errors the kernels' contracts assume\n"
+            "\nCASE is MODEL[/PART][:key=value,...], as printed in every report. Without MODEL: %s.\n"
             "Lists multiply; every option that takes one is a key of the case.\n\noptions of run:\n",
             model_preset_names()[0]);
     for (int i = 0; i < N_OPTIONS; i++) print_option(file, &option_table[i]);

@@ -7,7 +7,7 @@
 #include "harness/mutate.h"
 #include "reports/report.h"
 
-enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_HELP, COMMAND_VERSION };
+enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_PROBE, COMMAND_HELP, COMMAND_VERSION };
 
 struct report_target {
     const struct report_format *format;
@@ -18,9 +18,11 @@ enum { MAX_REPORTS = 8, MAX_CASES = 4096, MAX_SCHEDULES = 64 };
 struct options {
     enum command command;
     const char *list_what;
+    enum device_kind device;  /* of probe */
     struct check_case *cases; /* lists multiplied, models expanded to parts; checked; owned */
     int64_t n_cases;
     const char *fixture_path; /* NULL: none */
+    const char *dump_path;    /* NULL: none */
     const struct mutant *mutant;
     int schedules; /* of every launch, the plain one included; 1: no repetition */
     bool allow_skips;

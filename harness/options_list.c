@@ -73,7 +73,8 @@ static void list_kernels(FILE *rows) {
         fprintf(rows, "%s\t%s\t", k->name, op_name(k->op));
         for (int d = 0; d < DEVICE_COUNT; d++) {
             if (!k->launch[d]) continue;
-            fprintf(rows, "%s%s", gap, device_kind_name((enum device_kind)d));
+            fprintf(rows, "%s%s%s", gap, device_kind_name((enum device_kind)d),
+                    k->explicit_on_host && d == DEVICE_HOST ? ": by name" : "");
             gap = ",";
         }
         fprintf(rows, "%s\t%s\n", *gap ? "" : "none in this build", k->describes);

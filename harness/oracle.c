@@ -9,6 +9,8 @@ struct oracle {
     const struct trunk *trunk;
     struct shard_plan plan;
     struct store store; /* all real tensors as fp64 */
+    enum dtype stored;  /* what the file's producer rounded activations to; fp64: it did not */
+    bool computed[T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
     struct edge_result *edge;
     struct findings *findings;
 };
@@ -100,36 +102,79 @@ static bool router_in_float32(const struct oracle *o) {
     return !strcmp(type, "glm4_moe") || !strcmp(type, "param2moe");
 }
 
+/* A file with a storage dtype came from fp32 kernels, whose softmax tiles are at least SMALLEST_TILE keys. */
 static struct contract stage_contract(const struct oracle *o, int stage) {
+    enum { SMALLEST_TILE = 16 };
+    if (o->stored != DTYPE_F64) {
+        struct contract c = contract_exact(stage_table[stage].op);
+        if (c.op == OP_ATTENTION) c.u.attention.block = SMALLEST_TILE;
+        return c;
+    }
     if (stage == S_ROUTER && router_in_float32(o)) return contract_hf64_router();
     return contract_hf64(stage_table[stage].op);
 }
 
-/* The file's q and k are those before rope. */
-static bool is_in_file(int stage, enum tensor_id id) {
-    return (id != T_Q && id != T_K) || stage == S_QK_NORM;
+/* q and k have one version in a file: a model's hooks see them before rope, a dump holds the last one. */
+static bool is_in_file(const struct oracle *o, int stage, enum tensor_id id) {
+    if (id != T_Q && id != T_K) return true;
+    return stage == (o->stored != DTYPE_F64 && o->trunk->spec.rot_dim > 0 ? S_ROPE : S_QK_NORM);
+}
+
+/* As stored by whoever wrote the file: one more rounding that the acceptance set allows for. */
+static enum dtype file_dtype(const struct oracle *o, int stage, enum tensor_id id) {
+    if (o->stored != DTYPE_F64) return store_dtype(id, o->stored);
+    return stage == S_ROUTER && router_in_float32(o) ? DTYPE_F32 : DTYPE_F64;
+}
+
+/* What was rounded on the way to a stage that the file does not show, nobody can judge the stage by. */
+static bool is_judgeable(const struct oracle *o, int stage) {
+    if (o->stored == DTYPE_F64) return true;
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
+        if (o->computed[*id] && tensor_table[*id].role != ROLE_LOCAL) return false;
+    return true;
 }
 
 /* Judge the file's version of a tensor, and go on from it. */
 static struct status judge_file(struct oracle *o, int stage, const struct answer *a, int i, double *y) {
     const enum tensor_id id = a->id[i];
     bool found = false;
-    if (!is_in_file(stage, id)) return status_ok();
+    o->computed[id] = true;
+    if (!is_in_file(o, stage, id)) return status_ok();
     double *const file = memory_zeroed((size_t)a->count[i], sizeof *file);
     const struct status s = read_tensor(o, id, file, a->count[i], &found);
     if (!s.code && found) {
-        struct judged j = {.stage = stage, .id = id, .plan = &o->plan, .trunk = true, .dtype = DTYPE_F64, .got = file,
-                           .y = a->y[i], .e = a->e[i], .count = a->count[i]};
-        float *narrow = NULL;
-        if (stage == S_ROUTER && router_in_float32(o)) { /* stored as float32 by its producer */
-            narrow = memory_zeroed((size_t)a->count[i], sizeof *narrow);
-            for (int64_t n = 0; n < a->count[i]; n++) narrow[n] = (float)file[n];
-            j.got = narrow;
-            j.dtype = DTYPE_F32;
-        }
-        judge_set(&j, o->edge, o->findings);
-        free(narrow);
+        const enum dtype dtype = file_dtype(o, stage, id);
+        void *const got = memory_zeroed((size_t)a->count[i], dtype_bytes(dtype));
+        for (int64_t n = 0; n < a->count[i]; n++) dtype_store(got, dtype, n, file[n]);
+        const struct judged j = {.stage = stage, .id = id, .plan = &o->plan, .trunk = true, .dtype = dtype, .got = got,
+                                 .y = a->y[i], .e = a->e[i], .count = a->count[i]};
+        if (is_judgeable(o, stage)) judge_set(&j, o->edge, o->findings);
+        free(got);
         memcpy(y, file, (size_t)a->count[i] * sizeof *file);
+    }
+    o->computed[id] = !found;
+    free(file);
+    return s;
+}
+
+/* The file's own choice of experts, where it tells: judged as sets, and the one to go on with. */
+static struct status choose_experts(struct oracle *o, const struct call *call, const struct contract *contract) {
+    const struct route_args *const a = &call->u.route;
+    const int64_t count = a->n_tokens * a->top_k;
+    bool found = false;
+    ref_route_ids(call, 0, a->n_tokens, a->ids.data);
+    double *const file = memory_zeroed((size_t)count, sizeof *file);
+    const struct status s = read_tensor(o, T_IDS, file, count, &found);
+    if (!s.code && found) {
+        const size_t n = (size_t)(a->n_tokens * a->n_experts);
+        double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
+        for (int64_t i = 0; i < count; i++) dtype_store(a->ids.data, DTYPE_I32, i, file[i]);
+        ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
+        const struct judged j = {.stage = S_ROUTE, .id = T_IDS, .plan = &o->plan, .trunk = true, .dtype = DTYPE_I32,
+                                 .got = a->ids.data, .count = count};
+        judge_topk(&j, lo, hi, a->n_experts, a->top_k, o->edge, o->findings);
+        free(lo);
+        free(hi);
     }
     free(file);
     return s;
@@ -148,6 +193,7 @@ static void split_qkv(struct oracle *o) {
     const int64_t kv = spec->n_kv_heads * spec->head_dim, width[3] = {q, kv, kv};
     for (int64_t i = 0, column = 0; i < 3; column += width[i++]) {
         double *const part = store_renew(&o->store, (enum tensor_id)(T_Q + i), DTYPE_F64, rows * width[i]);
+        o->computed[T_Q + i] = o->computed[T_QKV];
         for (int64_t r = 0; r < rows; r++)
             memcpy(part + r * width[i], values(o, T_QKV) + r * (q + 2 * kv) + column, (size_t)width[i] * sizeof *part);
     }
@@ -156,7 +202,8 @@ static void split_qkv(struct oracle *o) {
 static void count_rows(struct oracle *o, const int32_t *ids, int64_t n) {
     const int64_t n_experts = o->trunk->spec.n_experts;
     int32_t *const offsets = memory_zeroed((size_t)n_experts + 1, sizeof *offsets);
-    for (int64_t i = 0; i < n; i++) offsets[ids[i] + 1]++;
+    for (int64_t i = 0; i < n; i++)
+        if (ids[i] >= 0 && ids[i] < n_experts) offsets[ids[i] + 1]++;
     for (int64_t e = 0; e < n_experts; e++) offsets[e + 1] += offsets[e];
     plan_set_rows(&o->plan, offsets);
     free(offsets);
@@ -170,13 +217,15 @@ static struct status run_stage(struct oracle *o, int stage) {
     const bool sum = stage_table[stage].op == OP_SUM;
     const struct call call = sum ? bind_sum(o, stage, &fresh) : bind(o, stage, &fresh);
     const struct contract contract = stage_contract(o, stage);
-    if (call.op == OP_ROUTE) ref_route_ids(&call, 0, call.u.route.n_tokens, call.u.route.ids.data);
+    if (call.op == OP_ROUTE) TRY(choose_experts(o, &call, &contract));
     if (call.op == OP_PERMUTE)
         ref_permute(&call, call.u.permute.offsets.data, call.u.permute.row_slot.data, call.u.permute.slot_row.data);
     answer_compute(&a, stage, &call, &contract);
     struct status s = status_ok();
     if (call.op == OP_KV_WRITE) {
         write_caches(o, &a);
+        o->computed[T_K_CACHE] = o->computed[T_K];
+        o->computed[T_V_CACHE] = o->computed[T_V];
     } else {
         for (int i = 0; i < a.n && !s.code; i++) {
             double *const y = fresh.of[a.id[i]].memory.data;
@@ -209,7 +258,8 @@ static void prepare(struct oracle *o) {
 
 struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk, struct edge_result *edge,
                               struct findings *findings) {
-    struct oracle o = {.fixture = fixture, .trunk = trunk, .edge = edge, .findings = findings};
+    struct oracle o = {.fixture = fixture, .trunk = trunk, .edge = edge, .findings = findings,
+                       .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);
     for (int stage = 0; stage < S_COUNT && !s.code; stage++)

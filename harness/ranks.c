@@ -25,6 +25,7 @@ void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant
     r->own = memory_zeroed((size_t)c->tp, sizeof *r->own);
     r->exact_down = memory_zeroed((size_t)c->tp, sizeof *r->exact_down);
     r->seat.device = trunk->seat.device;
+    r->seat.schedules = trunk->seat.schedules;
     findings_init(&r->findings);
 }
 

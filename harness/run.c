@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "harness/dump.h"
 #include "harness/oracle.h"
 #include "harness/ranks.h"
 
@@ -16,6 +17,7 @@ struct group { /* the cases of one trunk */
     const struct model *model;
     const struct fixture *fixture;
     struct device *device;
+    struct fixture_writer *dump; /* NULL: none */
     const struct check_case *cases; /* the first one; same-trunk cases follow it */
     struct case_result *results;
     int64_t n;
@@ -41,12 +43,28 @@ static bool same_trunk(const struct check_case *a, const struct check_case *b) {
     return !strcmp(one, two);
 }
 
+/* One word for sh: in single quotes, each of its own as '\''. The buffer holds the longest line and path. */
+static size_t append_quoted(char *text, size_t size, const char *word) {
+    size_t n = 0;
+    text[n++] = '\'';
+    for (; *word && n + 6 < size; word++) {
+        if (*word == '\'') n += (size_t)snprintf(text + n, size - n, "'\\''");
+        else text[n++] = *word;
+    }
+    text[n++] = '\'';
+    text[n] = 0;
+    return n;
+}
+
 static void describe_repro(const struct options *o, struct case_result *r) {
-    size_t n = (size_t)snprintf(r->repro, sizeof r->repro, "shardcheck run '%.500s'", r->line);
-    if (o->schedules > 1) n += (size_t)snprintf(r->repro + n, sizeof r->repro - n, " --schedules %d", o->schedules);
-    if (o->mutant) n += (size_t)snprintf(r->repro + n, sizeof r->repro - n, " --mutant %s", o->mutant->name);
-    if (o->fixture_path && n < sizeof r->repro)
-        snprintf(r->repro + n, sizeof r->repro - n, " --fixture %.*s", (int)(sizeof r->repro - n - 12), o->fixture_path);
+    const size_t size = sizeof r->repro;
+    size_t n = (size_t)snprintf(r->repro, size, "shardcheck run ");
+    n += append_quoted(r->repro + n, size - n, r->line);
+    if (o->schedules > 1) n += (size_t)snprintf(r->repro + n, size - n, " --schedules %d", o->schedules);
+    if (o->mutant) n += (size_t)snprintf(r->repro + n, size - n, " --mutant %s", o->mutant->name);
+    if (!o->fixture_path || n + 16 > size) return;
+    n += (size_t)snprintf(r->repro + n, size - n, " --fixture ");
+    append_quoted(r->repro + n, size - n, o->fixture_path);
 }
 
 static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k) {
@@ -87,7 +105,9 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
             record_stage(&g->results[i], stage, t, &ranks[i]);
             g->results[i].seconds += now_seconds() - start;
         }
-        if (!t->declined) trunk_stage_done(t, stage);
+        if (t->declined) continue;
+        if (g->dump) TRY(dump_stage(g->dump, t, stage));
+        trunk_stage_done(t, stage);
     }
     return status_ok();
 }
@@ -98,10 +118,9 @@ static struct status run_group(struct group *g) {
     struct edge_result oracle_edge = {0};
     findings_init(&oracle);
     TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
+    trunk.seat.schedules = g->options->schedules;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
-    trunk.seat.schedules = g->options->schedules;
-    for (int64_t i = 0; i < g->n; i++) ranks[i].seat.schedules = g->options->schedules;
     const double start = now_seconds();
     struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, &oracle_edge, &oracle) : status_ok();
     if (!s.code) s = run_stages(g, &trunk, ranks);
@@ -111,12 +130,12 @@ static struct status run_group(struct group *g) {
         struct case_result *const r = &g->results[i];
         r->seconds += shared / (double)g->n;
         const char *const unsupported = trunk.unsupported[0] ? trunk.unsupported : ranks[i].unsupported;
-        if (unsupported[0]) {
-            r->verdict = CASE_SKIPPED;
+        if (s.code) continue;
+        edge_merge(&r->edge[EDGE_ORACLE], &oracle_edge);
+        conclude(r, &trunk, &ranks[i], &oracle);
+        if (unsupported[0]) { /* a defect found before that stays a defect */
+            if (r->verdict != CASE_FAILED) r->verdict = CASE_SKIPPED;
             snprintf(r->reason, sizeof r->reason, "%s", unsupported);
-        } else if (!s.code) {
-            edge_merge(&r->edge[EDGE_ORACLE], &oracle_edge);
-            conclude(r, &trunk, &ranks[i], &oracle);
         }
     }
     for (int64_t i = 0; i < g->n; i++) ranks_close(&ranks[i]);
@@ -135,7 +154,7 @@ static struct status load_model(const struct check_case *c, const struct fixture
 }
 
 static struct status run_all(const struct options *o, const struct fixture *fixture, struct device *device,
-                             struct run_output *out) {
+                             struct fixture_writer *dump, struct run_output *out) {
     for (int64_t first = 0, n; first < o->n_cases; first += n) {
         struct model model;
         for (n = 1; first + n < o->n_cases && same_trunk(&o->cases[first], &o->cases[first + n]);) n++;
@@ -146,7 +165,7 @@ static struct status run_all(const struct options *o, const struct fixture *fixt
             r->stage = memory_zeroed(S_COUNT, sizeof *r->stage);
         }
         TRY(load_model(&o->cases[first], fixture, &model));
-        struct group g = {o, &model, fixture, device, &o->cases[first], &out->cases[first], n};
+        struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], n};
         TRY(run_group(&g));
     }
     progress("", "");
@@ -166,6 +185,7 @@ static void count_cases(struct run_output *out, int64_t n) {
 struct status run_cases(const struct options *o, struct run_output *out) {
     struct fixture *fixture = NULL;
     struct device *device = NULL;
+    struct fixture_writer *dump = NULL;
     const double start = now_seconds();
     *out = (struct run_output){0};
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
@@ -177,7 +197,10 @@ struct status run_cases(const struct options *o, struct run_output *out) {
     if (!s.code) {
         out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
-        s = run_all(o, fixture, device, out);
+        if (o->dump_path) s = dump_create(o->dump_path, o->cases, o->n_cases, &dump);
+        if (!s.code) s = run_all(o, fixture, device, dump, out);
+        if (dump && !s.code) s = fixture_commit(dump);
+        else if (dump) fixture_abandon(dump);
     }
     if (!s.code) {
         count_cases(out, o->n_cases);

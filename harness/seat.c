@@ -176,6 +176,20 @@ static void hash_inputs(const struct seat *seat, const struct stage_row *stage, 
         hash[i] = seat->in[i].bytes < SMALL_BYTES ? hash_bytes(seat->in[i].host, seat->in[i].bytes) : 0;
 }
 
+/* Bytes between the rows of a view that are no longer poison. */
+static size_t gap_damage(const struct rank_stage *at, enum tensor_id id, const struct device_buffer *buffer) {
+    const struct lie lie = tensor_lie(at, id);
+    const size_t size = dtype_bytes(store_dtype(id, at->c->dtype));
+    const unsigned char *const bytes = buffer->host;
+    size_t damaged = 0;
+    for (int64_t i = 0; i < lie.elements && lie.row != lie.elements; i++) {
+        const int64_t column = i % lie.stride;
+        if (column >= lie.offset && column < lie.offset + lie.row) continue;
+        for (size_t b = 0; b < size; b++) damaged += bytes[(size_t)i * size + b] != 0xff;
+    }
+    return damaged;
+}
+
 /* Guards of every buffer intact, small inputs unchanged? */
 static struct status check_buffers(struct seat *seat, const struct rank_stage *at, const uint64_t before[MAX_STAGE_IO],
                                    struct seat_result *result) {
@@ -185,9 +199,21 @@ static struct status check_buffers(struct seat *seat, const struct rank_stage *a
     size_t damaged;
     for (int i = 0; stage->out[i] != T_NONE; i++) {
         TRY(device_guard_damage(seat->device, &seat->out[i], &damaged));
+        damaged += gap_damage(at, stage->out[i], &seat->out[i]);
         if (damaged && !result->problem[0])
             snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its output %s",
                      result->kernel->name, damaged, tensor_table[stage->out[i]].name);
+    }
+    TRY(device_guard_damage(seat->device, &seat->scratch, &damaged));
+    if (damaged && !result->problem[0])
+        snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its scratch", result->kernel->name,
+                 damaged);
+    for (int i = 0; stage->in[i] != T_NONE; i++) {
+        if (!tensor_present(stage->in[i], &local)) continue;
+        TRY(device_guard_damage(seat->device, &seat->in[i], &damaged));
+        if (damaged && !result->problem[0])
+            snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its input %s",
+                     result->kernel->name, damaged, tensor_table[stage->in[i]].name);
     }
     for (int i = 0; stage->in[i] != T_NONE; i++)
         if (tensor_present(stage->in[i], &local) && seat->in[i].bytes < SMALL_BYTES)

@@ -25,12 +25,14 @@ struct kernel {
     struct contract (*contract)(const struct call *call);
     size_t (*scratch_bytes)(const struct call *call);   /* NULL: none */
     bool shard_invariant; /* a head / column / row of the output has the same bits whatever else the call holds */
+    int compute;           /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
+    bool explicit_on_host; /* slow there (emulated instructions): on the host only when named with --kernel */
 };
 
 extern const struct kernel kernel_table[]; /* ended by a row without a name */
 const struct kernel *kernel_by_name(const char *name);
-/* The first row (best first) that runs the op on the device and supports the call (NULL call: any).
- * NULL: none; then *why says so for the last candidate. */
+/* The first row (best first) that runs the op on the device, without having to be named there, and supports the
+ * call (NULL call: any). NULL: none; then *why says so for the last candidate. */
 const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call, const char **why);
 
 #ifdef __cplusplus

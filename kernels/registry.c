@@ -1,6 +1,7 @@
 /* registry - every kernel that can be put under test, as one table. Rows of an op stand best first:
- * kernel_pick takes the first that runs on the device and supports the call. A new kernel is one .cu file and
- * one row here; a row whose launch entry is NULL is not on that device, or not in this build (no nvcc). */
+ * kernel_pick takes the first that runs on the device and supports the call; on the host, rows that are
+ * explicit_on_host must be named. A new kernel is one .cu file and one row here; a row whose launch entry is
+ * NULL is not on that device, or not in this build (no nvcc). */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 
@@ -27,15 +28,19 @@
 DECLARE_KERNEL(rms_norm);
 DECLARE_KERNEL(qk_norm);
 DECLARE_KERNEL(linear_cublas);
+DECLARE_KERNEL(grouped_gemm_wgmma);
 DECLARE_KERNEL(linear_simt);
 DECLARE_KERNEL(rope);
 DECLARE_KERNEL(kv_write);
 DECLARE_KERNEL(attention_decode);
 size_t attention_decode_scratch_bytes(const struct call *call);
+DECLARE_KERNEL(attention_mma);
+DECLARE_KERNEL(attention_wgmma);
 DECLARE_KERNEL(attention_simt);
 DECLARE_KERNEL(route_simt);
 DECLARE_KERNEL(permute_simt);
 DECLARE_KERNEL(silu_mul);
+DECLARE_KERNEL(gated_gemm_wgmma);
 DECLARE_KERNEL(combine_simt);
 DECLARE_KERNEL(residual);
 
@@ -61,6 +66,15 @@ const struct kernel kernel_table[] = {
      .unsupported = linear_cublas_unsupported,
      .contract = linear_cublas_contract,
      .shard_invariant = false}, /* the algorithm follows the sizes */
+    {.name = "grouped_gemm_wgmma",
+     .op = OP_LINEAR,
+     .describes = "grouped product in bf16, TMA and wgmma",
+     .launch = BOTH(grouped_gemm_wgmma),
+     .unsupported = grouped_gemm_wgmma_unsupported,
+     .contract = grouped_gemm_wgmma_contract,
+     .shard_invariant = true,
+     .compute = 90,
+     .explicit_on_host = true},
     {.name = "linear_simt",
      .op = OP_LINEAR,
      .describes = "grouped product, one fp32 FMA chain per element",
@@ -90,6 +104,23 @@ const struct kernel kernel_table[] = {
      .contract = attention_decode_contract,
      .scratch_bytes = attention_decode_scratch_bytes,
      .shard_invariant = true},
+    {.name = "attention_wgmma",
+     .op = OP_ATTENTION,
+     .describes = "online-softmax attention over the paged cache, TMA and wgmma, heads of 64, 128, 256",
+     .launch = BOTH(attention_wgmma),
+     .unsupported = attention_wgmma_unsupported,
+     .contract = attention_wgmma_contract,
+     .shard_invariant = true,
+     .compute = 90,
+     .explicit_on_host = true},
+    {.name = "attention_mma",
+     .op = OP_ATTENTION,
+     .describes = "online-softmax attention over the paged cache, bf16 mma.sync, heads of 64, 128, 256",
+     .launch = BOTH(attention_mma),
+     .unsupported = attention_mma_unsupported,
+     .contract = attention_mma_contract,
+     .shard_invariant = true,
+     .explicit_on_host = true},
     {.name = "attention_simt",
      .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, any number of queries",
@@ -118,6 +149,15 @@ const struct kernel kernel_table[] = {
      .unsupported = silu_mul_unsupported,
      .contract = silu_mul_contract,
      .shard_invariant = true},
+    {.name = "gated_gemm_wgmma",
+     .op = OP_GATED_LINEAR,
+     .describes = "grouped product of gate and up with silu(gate) * up in registers, TMA and wgmma",
+     .launch = BOTH(gated_gemm_wgmma),
+     .unsupported = gated_gemm_wgmma_unsupported,
+     .contract = gated_gemm_wgmma_contract,
+     .shard_invariant = true,
+     .compute = 90,
+     .explicit_on_host = true},
     {.name = "combine_simt",
      .op = OP_COMBINE,
      .describes = "gated sum of the experts' rows back into their tokens",
@@ -146,7 +186,8 @@ const struct kernel *kernel_pick(enum op op, enum device_kind device, const stru
     static _Thread_local char text[200];
     snprintf(text, sizeof text, "no %s kernel in this build runs there", op_name(op));
     for (const struct kernel *k = kernel_table; k->name; k++) {
-        if (k->op != op || !k->launch[device]) continue;
+        if (k->op != op || !k->launch[device] || (k->explicit_on_host && device == DEVICE_HOST)) continue;
+        if (k->compute && device == DEVICE_CUDA && k->compute != device_compute(device)) continue;
         const char *problem = call && k->unsupported ? k->unsupported(call) : NULL;
         if (!problem) return k;
         snprintf(text, sizeof text, "%s %s", k->name, problem);

@@ -103,7 +103,7 @@ Test(options, no_tp_means_every_usual_one_that_is_legal) {
 
 Test(options, mistakes_are_named_with_what_would_be_right) {
     static const char *const mistakes[][2] = {
-        {"frob", "frob: no such command; use run or list"},
+        {"frob", "frob: no such command; use run, list or probe"},
         {"--tp 2", "no command given"},
         {"run --tpp 2", "--tpp: no such option; use --tp,"},
         {"run -x", "-x: no such option"},

@@ -3,30 +3,33 @@
  * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table
  *         [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the query rows
  *         query_start[b] .. query_start[b + 1] - 1.
- * Grid    (ceil(max_queries / ROWS), H, B): a block owns ROWS query rows of one sequence and one head, the rows
- *         that see most keys first. ROWS = 128 (64 when D = 256). Blocks past the end do nothing.
- * Block   4 warps; a warp owns 2 slabs (1 when D = 256) of 16 rows and all columns, so a row never leaves it. A
- *         warp none of whose rows sees a tile's keys lends a hand with the copies only.
- * Tile    64 keys (32 when D = 256). Two stages of k and v: while one is multiplied, cp.async gathers the next
+ * Grid    (ceil(max_queries / ROWS), H, B): a block owns ROWS query rows of one sequence and one head, the
+ *         rows that see most keys first. ROWS = 128 (64 when D = 256). Blocks past the end do nothing.
+ * Block   4 warps; a warp owns 2 slabs (1 when D = 256) of 16 rows and all columns, so a row never leaves it.
+ *         A warp none of whose rows sees a tile's keys lends a hand with the copies only.
+ * Tile    64 keys (32 when D > 64). Two stages of k and v: while one is multiplied, cp.async gathers the next
  *         key tile through the page table. 16-byte chunks are permuted so that ldmatrix meets no bank twice.
- *         Shared: 48 KiB at D = 64, 96 at 128 and 256.
+ *         Shared: 48 KiB at D = 64, 64 at 128, 96 at 256.
  * Traffic k and v once per ROWS query rows and query head, q and out once.
- * Numerics Scores: tensor core, fp32; 2^(score c - top c) with c = fl(scale log2 e), one FMA, top the running
- *         maximum. P is rounded to bf16 for P V, the denominator adds it unrounded: a thread's keys of a tile,
- *         the tiles, then the 4 threads of a row. Output: tensor core sum, times one reciprocal. A row without
- *         keys is 0. Slots past the last key that the tile's rows see are never read; a non-finite v that only
- *         later rows see does reach the rows of its warp (0 times infinity). The bits of a row depend on its
- *         own q, keys and place in the sequence only: not on other heads, rows or sequences.
+ * Numerics Scores: tensor core, fp32; 2^(c score - c top) with c = fl(scale log2 e), one FMA, top the running
+ *         maximum. P is rounded to bf16 for P V; the denominator adds it unrounded: a thread's keys of a tile,
+ *         then the tiles, then the 4 threads of a row. Output: tensor core sum, times one reciprocal. A row
+ *         without keys is 0. Slots past the last key that the tile's rows see are never read; a non-finite v
+ *         that only later rows see does reach the rows of its warp (0 times infinity). The bits of a row
+ *         depend on its own q, keys and place in the sequence only: not on other heads, rows or sequences.
  * Needs   bf16, D = 64, 128 or 256, H % G == 0, scale > 0, a 16-byte aligned cache. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/device/ptx.cuh"
 #include "kernels/kernels.h"
 
+/* nvcc must unroll to keep fragments in registers; the copies only by two, their addresses would fill them. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
+#define UNROLL_COPY _Pragma("unroll 2")
 #else
 #define UNROLL
+#define UNROLL_COPY
 #endif
 
 namespace {
@@ -38,12 +41,14 @@ constexpr unsigned WHOLE_WARP = 0xffffffffu;
 template <int D_, int SLABS_, int KEYS_> struct tiling {
     static constexpr int D = D_, SLABS = SLABS_, KEYS = KEYS_;
     static constexpr int WARP_ROWS = 16 * SLABS, ROWS = WARPS * WARP_ROWS;
-    static constexpr int CHUNKS = D / OCTET;         /* of 16 bytes, per row */
-    static constexpr bool Q_IN_REGISTERS = D <= 64;  /* else its fragments are read again for every tile */
-    static constexpr size_t shared_bytes() { return carve_bytes<bf16>(ROWS * D) + 2 * carve_bytes<bf16>(2 * KEYS * D); }
+    static constexpr int CHUNKS = D / OCTET;        /* of 16 bytes, per row */
+    static constexpr bool Q_IN_REGISTERS = D <= 64; /* else its fragments are read again for every tile */
+    static constexpr size_t shared_bytes() {
+        return carve_bytes<bf16>(ROWS * D) + 2 * carve_bytes<bf16>(2 * KEYS * D);
+    }
 };
 using narrow = tiling<64, 2, 64>;
-using middle = tiling<128, 2, 64>;
+using middle = tiling<128, 2, 32>;
 using wide = tiling<256, 1, 32>;
 
 /* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the eight 16-byte banks. */
@@ -113,7 +118,7 @@ __device__ __forceinline__ key_source find_keys(const struct attention_args &a, 
 template <class S>
 __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const struct attention_args &a,
                                           const key_source &keys, int first) {
-    UNROLL
+    UNROLL_COPY
     for (int i = 0; i < S::KEYS * S::CHUNKS / THREADS; i++) {
         const int at = i * THREADS + (int)threadIdx.x, row = at / S::CHUNKS, chunk = at % S::CHUNKS;
         int key = min(first + row, keys.n_keys - 1), bytes = first + row < keys.n_keys ? 16 : 0;
@@ -131,15 +136,17 @@ __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const stru
 #endif
         const int page = keys.page_shift >= 0 ? key >> keys.page_shift : key / keys.page_size;
         const int64_t number = keys.pages[page], slot = key - page * keys.page_size;
-        cp_async_16(k_to, keys.k + number * a.k_cache.stride[0] + slot * a.k_cache.stride[1] + chunk * OCTET, bytes);
-        cp_async_16(v_to, keys.v + number * a.v_cache.stride[0] + slot * a.v_cache.stride[1] + chunk * OCTET, bytes);
+        cp_async_16(k_to, keys.k + number * a.k_cache.stride[0] + slot * a.k_cache.stride[1] + chunk * OCTET,
+                    bytes);
+        cp_async_16(v_to, keys.v + number * a.v_cache.stride[0] + slot * a.v_cache.stride[1] + chunk * OCTET,
+                    bytes);
     }
 }
 
 /* A warp's own rows of q, zeros past the last. */
 template <class S>
-__device__ __forceinline__ void load_q(bf16 *q_tile, const struct attention_args &a, const row_tile &tile, int row0,
-                                       bool aligned) {
+__device__ __forceinline__ void load_q(bf16 *q_tile, const struct attention_args &a, const row_tile &tile,
+                                       int row0, bool aligned) {
     const bf16 *const q = (const bf16 *)a.q.data + tile.first_row * a.q.stride[0] + tile.head * a.q.stride[1];
     UNROLL
     for (int i = 0; i < S::WARP_ROWS * S::CHUNKS / 32; i++) {
@@ -155,11 +162,11 @@ __device__ __forceinline__ void load_q(bf16 *q_tile, const struct attention_args
 /* A warp's rows as one thread holds them: of slab i, rows group and group + 8 (half 0 and 1), of which it has
  * columns 2t, 2t + 1 of every eight. */
 template <class S> struct warp_rows {
-    int row0;                            /* of the warp, in the tile */
-    int group, t;                        /* lane / 4, lane % 4 */
-    float top[S::SLABS][2];              /* running maximum of score c; the same in the 4 threads of a row */
-    float sum[S::SLABS][2];              /* this thread's part of the denominator */
-    float out[S::SLABS][S::D / 8][4];    /* halves 0 0 1 1 */
+    int row0;                         /* of the warp, in the tile */
+    int group, t;                     /* lane / 4, lane % 4 */
+    float top[S::SLABS][2];           /* running maximum of score c; the same in the 4 threads of a row */
+    float sum[S::SLABS][2];           /* this thread's part of the denominator */
+    float out[S::SLABS][S::D / 8][4]; /* halves 0 0 1 1 */
     uint32_t q[S::SLABS][S::Q_IN_REGISTERS ? S::D / 16 : 1][4];
 };
 
@@ -169,7 +176,8 @@ template <class S> __device__ __forceinline__ int row_of(const warp_rows<S> &w, 
 
 /* Fragments of q: rows of slab `slab`, columns 16 step .. 16 step + 15. */
 template <class S>
-__device__ __forceinline__ void read_q(uint32_t (&q)[4], const warp_rows<S> &w, bf16 *q_tile, int slab, int step) {
+__device__ __forceinline__ void read_q(uint32_t (&q)[4], const warp_rows<S> &w, bf16 *q_tile, int slab,
+                                       int step) {
     const int lane = (int)threadIdx.x % 32;
     ldmatrix_x4(q, chunk_of<S>(q_tile, w.row0 + 16 * slab + lane % 16, 2 * step + lane / 16));
 }
@@ -200,7 +208,8 @@ template <class S> using tile_scores = float[S::SLABS][S::KEYS / 8][4];
 
 /* score = q k^T */
 template <class S>
-__device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_rows<S> &w, bf16 *q_tile, bf16 *k_tile) {
+__device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_rows<S> &w, bf16 *q_tile,
+                                             bf16 *k_tile) {
     const int lane = (int)threadIdx.x % 32;
     UNROLL
     for (int slab = 0; slab < S::SLABS; slab++) {
@@ -217,7 +226,8 @@ __device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_r
         for (int slab = 0; slab < S::SLABS; slab++) {
             if (!S::Q_IN_REGISTERS) read_q<S>(q[slab], w, q_tile, slab, step);
             UNROLL
-            for (int r = 0; r < 4 && S::Q_IN_REGISTERS; r++) q[slab][r] = w.q[slab][S::Q_IN_REGISTERS ? step : 0][r];
+            for (int r = 0; r < 4 && S::Q_IN_REGISTERS; r++)
+                q[slab][r] = w.q[slab][S::Q_IN_REGISTERS ? step : 0][r];
         }
         UNROLL
         for (int n = 0; n < S::KEYS / 16; n++) {
@@ -234,7 +244,8 @@ __device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_r
 
 /* Keys that a row does not see score -infinity. */
 template <class S>
-__device__ __forceinline__ void mask_scores(tile_scores<S> &score, const warp_rows<S> &w, const row_tile &tile, int first) {
+__device__ __forceinline__ void mask_scores(tile_scores<S> &score, const warp_rows<S> &w,
+                                            const row_tile &tile, int first) {
     if (keys_seen(tile, w.row0) >= first + S::KEYS) return; /* later rows see no fewer */
     UNROLL
     for (int slab = 0; slab < S::SLABS; slab++) {
@@ -254,7 +265,8 @@ __device__ __forceinline__ void mask_scores(tile_scores<S> &score, const warp_ro
 /* One online-softmax step of one row: from scores to weights under the row's new maximum; what it has so far
  * shrinks with it. A row that has seen no key keeps its maximum of -infinity, and weights of 0. */
 template <class S>
-__device__ __forceinline__ void softmax_row(tile_scores<S> &score, warp_rows<S> &w, int slab, int half, float c) {
+__device__ __forceinline__ void softmax_row(tile_scores<S> &score, warp_rows<S> &w, int slab, int half,
+                                            float c) {
     float largest = -INFINITY, total = 0;
     UNROLL
     for (int n = 0; n < S::KEYS / 8; n++)
@@ -292,7 +304,8 @@ __device__ __forceinline__ void multiply_p_v(warp_rows<S> &w, const tile_scores<
         for (int slab = 0; slab < S::SLABS; slab++) {
             UNROLL
             for (int r = 0; r < 4; r++)
-                p[slab][r] = pack_bf16(weight[slab][2 * step + r / 2][r % 2 * 2], weight[slab][2 * step + r / 2][r % 2 * 2 + 1]);
+                p[slab][r] = pack_bf16(weight[slab][2 * step + r / 2][r % 2 * 2],
+                                       weight[slab][2 * step + r / 2][r % 2 * 2 + 1]);
         }
         UNROLL
         for (int n = 0; n < S::D / 16; n++) {
@@ -308,8 +321,8 @@ __device__ __forceinline__ void multiply_p_v(warp_rows<S> &w, const tile_scores<
 }
 
 template <class S>
-__device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_tile, bf16 *v_tile, const row_tile &tile,
-                                       int first, float c) {
+__device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_tile, bf16 *v_tile,
+                                       const row_tile &tile, int first, float c) {
     tile_scores<S> score;
     multiply_q_k<S>(score, w, q_tile, k_tile);
     mask_scores<S>(score, w, tile, first);
@@ -323,8 +336,9 @@ __device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_ti
 
 /* Divide, round, and store by way of the warp's rows of the q tile, so that whole chunks leave. */
 template <class S>
-__device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile, const struct attention_args &a,
-                                           const row_tile &tile, bool aligned) {
+__device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile,
+                                           const struct attention_args &a, const row_tile &tile,
+                                           bool aligned) {
     __syncwarp(WHOLE_WARP);
     UNROLL
     for (int slab = 0; slab < S::SLABS; slab++) {
@@ -347,7 +361,8 @@ __device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile, 
         const int row = w.row0 + at / S::CHUNKS, chunk = at % S::CHUNKS;
         if (row >= tile.n_rows) break;
         octet_store_raw(out + row * a.out.stride[0] + chunk * OCTET,
-                        *reinterpret_cast<const octet<bf16> *>(chunk_of<S>(q_tile, row, chunk)), aligned, OCTET);
+                        *reinterpret_cast<const octet<bf16> *>(chunk_of<S>(q_tile, row, chunk)), aligned,
+                        OCTET);
     }
 }
 
@@ -360,8 +375,8 @@ constexpr int COPIES_IN_FLIGHT = 1; /* the next tile's */
 #endif
 
 template <class S>
-__global__ void __launch_bounds__(THREADS)
-    attention_mma_kernel(const struct attention_args a, const float c, const int page_shift, const bool aligned) {
+__global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct attention_args a, const float c,
+                                                                const int page_shift, const bool aligned) {
     DYNAMIC_SHARED(shared);
     struct carve carve = {shared};
     bf16 *const q_tile = carve.take<bf16>(S::ROWS * S::D);     /* [ROWS][D], then out */
@@ -386,7 +401,8 @@ __global__ void __launch_bounds__(THREADS)
 #ifdef BUG_MMA_STAGE_OFF_BY_ONE
         current = next;
 #endif
-        if (first + S::KEYS < keys.n_keys) copy_keys<S>(k_tile + next, v_tile + next, a, keys, first + S::KEYS);
+        if (first + S::KEYS < keys.n_keys)
+            copy_keys<S>(k_tile + next, v_tile + next, a, keys, first + S::KEYS);
         cp_async_commit(); /* also when there is nothing: the wait counts groups */
         cp_async_wait<COPIES_IN_FLIGHT>();
 #ifndef BUG_MMA_NO_SYNC_AFTER_FILL
@@ -412,9 +428,10 @@ int shift_of(int64_t page_size) {
 
 template <class S> const char *launch_tiling(const struct attention_args *a, void *stream) {
     const bool aligned = view_is_aligned<bf16>(a->q, 2) && view_is_aligned<bf16>(a->out, 2);
-    const dim3 grid((unsigned)((a->max_queries + S::ROWS - 1) / S::ROWS), (unsigned)a->n_heads, (unsigned)a->n_seqs);
-    return LAUNCH((attention_mma_kernel<S>), grid, dim3(THREADS), S::shared_bytes(), stream, *a, exponent_factor(a),
-                  shift_of(a->page_size), aligned);
+    const dim3 grid((unsigned)((a->max_queries + S::ROWS - 1) / S::ROWS), (unsigned)a->n_heads,
+                    (unsigned)a->n_seqs);
+    return LAUNCH((attention_mma_kernel<S>), grid, dim3(THREADS), S::shared_bytes(), stream, *a,
+                  exponent_factor(a), shift_of(a->page_size), aligned);
 }
 
 } // namespace
@@ -447,7 +464,9 @@ extern "C" const char *attention_mma_unsupported(const struct call *call) {
  * steps rescale from, so its own rounding cancels, and the FMA costs u |m - s|. Half of what the bound grants. */
 extern "C" struct contract attention_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
-    const int keys = a->head_dim == wide::D ? wide::KEYS : narrow::KEYS;
+    const int keys = a->head_dim == narrow::D   ? narrow::KEYS
+                     : a->head_dim == middle::D ? middle::KEYS
+                                                : wide::KEYS;
     const struct accumulator tensor_core = {/* sm_80; sm_90's (16, 25, 24) errs less */
                                             UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false};
     struct contract c = contract_exact(OP_ATTENTION);

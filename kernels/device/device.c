@@ -20,6 +20,14 @@ static const struct {
 
 const char *device_kind_name(enum device_kind kind) { return kinds[kind].name; }
 
+int device_compute(enum device_kind kind) {
+#ifdef SHARDCHECK_CUDA
+    if (kind == DEVICE_CUDA) return device_cuda_compute();
+#endif
+    (void)kind;
+    return 0;
+}
+
 struct status device_open(enum device_kind kind, struct device **out) {
     *out = NULL;
     if (!kinds[kind].ops)

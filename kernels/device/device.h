@@ -19,6 +19,7 @@ extern "C" {
 
 enum device_kind { DEVICE_HOST, DEVICE_CUDA, DEVICE_COUNT };
 const char *device_kind_name(enum device_kind kind); /* "host", "cuda" */
+int device_compute(enum device_kind kind); /* compute capability, 90 is 9.0; 0: host, or no GPU */
 
 struct device; /* opaque */
 
@@ -50,8 +51,8 @@ struct status device_pull(struct device *device, struct device_buffer *buffer); 
 struct status device_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged);
 /* Wait for the launches. An error is the kernel's: one line (file:line, kernel, block, thread where known). */
 struct status device_sync(struct device *device);
-/* In which order the threads of the next launches run, and when asynchronous copies move (host/options.h). Its
- * `threads` is ignored: how many cores work is not the schedule's business. Refused on cuda: a GPU has its own order. */
+/* In which order the threads of the next launches run, and when asynchronous copies move: order, async and seed of
+ * host/options.h; what else stands there is left as it is. Refused on cuda: a GPU has its own order. */
 struct simt_options;
 struct status device_set_schedule(struct device *device, const struct simt_options *schedule);
 

@@ -83,6 +83,13 @@ static struct status cuda_open(struct device *device) {
     return status_ok();
 }
 
+extern "C" int device_cuda_compute(void) {
+    int major = 0, minor = 0;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess) return 0;
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0);
+    return 10 * major + minor;
+}
+
 static void cuda_close(struct device *device) { cudaStreamDestroy(stream_of(device)); }
 
 static void cuda_release(struct device *device, struct device_buffer *buffer) {

@@ -15,26 +15,32 @@ namespace simt {
 
 /* Operations of one thread, committed in groups that complete in order. */
 template <class Operation> struct group_queue {
+    struct group {
+        size_t end;     /* its operations come before this one */
+        uint32_t stamp; /* the race detector's name for it */
+    };
     std::vector<Operation> operations; /* [0, done) are over */
-    std::vector<size_t> ends;          /* of the groups not yet waited for: the operations before this one */
+    std::vector<group> groups;         /* not yet waited for */
     size_t done;
 
     void reset() {
         operations.clear();
-        ends.clear();
+        groups.clear();
         done = 0;
     }
     bool pending() const { return done < operations.size(); }
-    void commit() { ends.push_back(operations.size()); }
-    /* finish(operation) for those of all but the last `groups` groups. */
-    template <class Finish> void wait(int groups, Finish finish) {
-        if (ends.size() <= (size_t)groups) return;
-        const size_t over = ends.size() - (size_t)groups, end = ends[over - 1];
-        for (; done < end; done++) finish(operations[done]);
-        ends.erase(ends.begin(), ends.begin() + (ptrdiff_t)over);
+    void commit(uint32_t stamp) { groups.push_back({operations.size(), stamp}); }
+    /* finish(operation) for those of all but the last `left` groups, then last(stamp) of the last of these. */
+    template <class Finish, class Last> void wait(int left, Finish finish, Last last) {
+        if (groups.size() <= (size_t)left) return;
+        const size_t over = groups.size() - (size_t)left;
+        const group newest = groups[over - 1];
+        for (; done < newest.end; done++) finish(operations[done]);
+        last(newest.stamp);
+        groups.erase(groups.begin(), groups.begin() + (ptrdiff_t)over);
         if (done < 512 && pending()) return;
         operations.erase(operations.begin(), operations.begin() + (ptrdiff_t)done);
-        for (size_t &e : ends) e -= done;
+        for (group &g : groups) g.end -= done;
         done = 0;
     }
 };
@@ -65,14 +71,23 @@ struct tile_copy {
     place at;
 };
 
+/* A wgmma of one thread, from its issue until it has been waited for. */
+struct issued_product {
+    const float *d;
+    int count;    /* of accumulators */
+    size_t index; /* in its warpgroup, from the start of the block */
+    place at;
+};
+
 struct thread_async {
     group_queue<small_copy> copies;
     group_queue<tile_copy> stores;
-    std::vector<size_t> products; /* of the wgmma groups not yet waited for: the products before its end */
-    size_t issued;                /* products */
-    bool fenced;                  /* a wgmma.fence since the last wait */
+    group_queue<issued_product> products;
+    size_t issued; /* products */
+    bool fenced;   /* a wgmma.fence since the last wait */
 };
 
+/* A wgmma of a whole warpgroup. */
 struct product {
     wgmma_operands of; /* as the first thread issued it */
     int issued;        /* threads that have */
@@ -87,8 +102,9 @@ struct warpgroup {
 };
 
 struct named_barrier_state {
-    int threads, arrived, first; /* threads expected and here; first: who came first */
-    uint32_t warps, waiting;     /* by warp: have arrived, wait for the others */
+    int threads, arrived; /* threads expected, and here */
+    uint32_t phase, warps;       /* warps: those that have arrived */
+    int first;                   /* the thread that came first, at `at` */
     place at;
 };
 
@@ -110,7 +126,7 @@ struct async_state {
         uint64_t *bar;
         int thread;
     };
-    std::vector<unfenced> inits; /* mbarriers the copy engine may not see yet */
+    std::vector<unfenced> inits; /* mbarriers that TMA may not see yet */
     named_barrier_state named[NAMED_BARRIERS];
     const host_buffer *buffer; /* the one the last global address was in */
     uint64_t random;
@@ -137,11 +153,11 @@ void small_copy_some(block *b, int thread);
 void tile_store_some(block *b, int thread);
 void product_some(block *b, int group);
 
-/* Called by the scheduler (block.cpp, error.cpp). */
-void async_reset(block *b);
+/* Called by the scheduler (block.cpp, error.cpp) while the block has used an asynchronous instruction. */
 void async_thread_exit(block *b);
 void async_append_waits(error_line *line, const block *b); /* what the barriers that are waited for lack */
-void mbarrier_append(error_line *line, const block *b, const uint64_t *bar);
+void mbarrier_append(error_line *line, const block *b, const void *bar);
+void product_append(error_line *line, const block *b);
 
 } // namespace simt
 

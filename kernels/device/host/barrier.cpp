@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernels/device/host/block.h"
+#include "kernels/device/host/race.h"
 
 namespace simt {
 
@@ -26,6 +27,7 @@ static void barrier_open(barrier *s, const fiber *first, barrier_vote vote, plac
 static void barrier_release(block *b, barrier *s) {
     s->result = s->accumulated; /* read by the woken before anyone can complete the next phase */
     s->arrived = 0;
+    race_barrier();
     for (int w = 0; w * 32 < b->threads; w++) {
         make_ready(b, w, s->waiting[w]);
         s->waiting[w] = 0;

@@ -1,9 +1,11 @@
 /* block - runs one block: starts its fibers, chooses who goes next, and switches. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/host/block.h"
+#include "kernels/device/host/async.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+#include "kernels/device/host/race.h"
 
 #ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
@@ -107,6 +109,7 @@ static __attribute__((noinline)) bool refill_ready(block *b) {
 
 /* NULL: the block is over, or failed. */
 static inline fiber *pick(block *b) {
+    if (__builtin_expect(b->on_switch != nullptr, 0)) b->on_switch(b);
     while (!b->ready_warps)
         if (!refill_ready(b)) return nullptr;
     return take_ready(b);
@@ -153,6 +156,7 @@ static void fiber_main() {
     }
 #endif
     b->of->thread_body(b->of->argument);
+    if (b->on_idle) async_thread_exit(b);
     fiber *f = self_fiber();
     f->state = THREAD_EXITED;
     b->alive--;
@@ -220,6 +224,7 @@ static void block_reset(block *b, grid *of, size_t index) {
     b->spins = 0;
     b->random = mix(mix(of->options.seed) + index) | 1; /* whichever OS thread runs it */
     b->on_idle = nullptr;
+    b->on_switch = nullptr;
     memset(&b->whole, 0, sizeof b->whole);
     for (warp &w : b->warps) w.groups = 0;
     b->scheduler_low = nullptr;
@@ -234,8 +239,10 @@ void block_run(block *b, grid *of, size_t index) {
             error_keep(b, &line);
             return;
         }
+    race_block_begin(b, index);
     running = b;
     switch_fiber(b, nullptr, take_ready(b), false);
+    race_block_end(b);
     running = nullptr;
 #ifdef SIMT_ASAN
     if (b->failed) /* abandoned frames left their poison */

@@ -76,6 +76,8 @@ struct block {
     uint64_t random;
     bool (*on_idle)(
         block *); /* no thread can run: do some asynchronous work; false: there is none. NULL: never any */
+    void (*on_switch)(block *); /* before every choice; NULL: nothing to do */
+    struct async_state *async;  /* async.h; in use while on_idle is set */
     barrier whole;
     warp warps[MAX_WARPS];
 

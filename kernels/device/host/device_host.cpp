@@ -68,8 +68,10 @@ static struct status host_sync(struct device *) {
 }
 
 static struct status host_set_schedule(struct device *, const struct simt_options *schedule) {
-    struct simt_options options = *schedule;
-    options.threads = simt_get_options().threads;
+    struct simt_options options = simt_get_options();
+    options.order = schedule->order;
+    options.async = schedule->async;
+    options.seed = schedule->seed;
     simt_set_options(options);
     return status_ok();
 }

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "kernels/device/host/block.h"
+#include "kernels/device/host/async.h"
 
 namespace simt {
 
@@ -117,6 +117,7 @@ void error_keep_stuck(block *b, const char *why) {
                      f->at.line);
         if (!at.line) at = f->at;
     }
+    if (b->on_idle) async_append_waits(&states, b);
     error_append(&line, "%s:%d: %s: %.300s (", at.file, at.line, why, states.text);
     error_append_where(&line, b, nullptr);
     error_append(&line, ")");

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/device/host/race.h"
 #include "kernels/device/host/simt.h"
 
 /* Barriers of the block */
@@ -93,7 +94,13 @@ static inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) {
 
 static inline void __nanosleep(unsigned, SIMT_CALLER) { simt::yield(SIMT_PLACE); }
 static inline void __threadfence_block() {}
-static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void __threadfence() {
+#ifdef SIMT_RACE
+    simt::race_device_fence();
+#else
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
+}
 
 /* Atomics: real ones, because blocks run on several OS threads */
 namespace simt {

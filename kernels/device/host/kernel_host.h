@@ -45,7 +45,7 @@ const char *launch(const launch_config &config, void (*kernel)(Parameters...), A
 }
 } // namespace simt
 
-inline void shared_stale(void *p, size_t bytes) { simt::shared_stale(p, bytes); }
+inline void shared_stale(void *p, size_t bytes, SIMT_CALLER) { simt::shared_stale(p, bytes, SIMT_PLACE); }
 #ifdef SIMT_ASAN
 inline void shared_red_zone(void *p, size_t bytes) { simt::shared_red_zone(p, bytes); }
 #else

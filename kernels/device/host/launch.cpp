@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 #include "kernels/device/host/block.h"
+#include "kernels/device/host/race.h"
 
 namespace simt {
 
-static simt_options options = {SIMT_ASCENDING, 1, SIMT_LAZY, 0};
+static simt_options options = {SIMT_ASCENDING, 1, SIMT_LAZY, 0, SIMT_TRUNCATING};
 
 /* Stacks are mappings, and a process may not have more than 65530 of those. */
 static const size_t MAX_FIBERS = 16384;
@@ -131,6 +132,7 @@ const char *run_grid(const launch_config &config, void (*thread_body)(void *), v
     size_t workers = (size_t)simt_threads();
     if (workers > MAX_FIBERS / threads) workers = MAX_FIBERS / threads;
     if (workers > g.blocks) workers = g.blocks;
+    race_grid_begin();
     if (workers > 1)
         work_together(&g, (int)workers - 1);
     else
@@ -151,6 +153,7 @@ void simt_set_options(struct simt_options options) { simt::options = options; }
 void simt_set_threads(int threads) { simt::options.threads = threads; }
 
 int simt_threads(void) {
+    if (simt::RACE_BUILD) return 1; /* the detector sees one block at a time */
     if (simt::options.threads > 0) return simt::options.threads;
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     return cores < 1 ? 1 : cores > 256 ? 256 : (int)cores;

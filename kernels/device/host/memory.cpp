@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "kernels/device/host/block.h"
+#include "kernels/device/host/race.h"
 
 #ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
@@ -76,6 +77,7 @@ host_buffer *buffer_new(const char *name, size_t bytes, size_t guard) {
     const std::lock_guard<std::mutex> hold(list_lock);
     buffer->next = first;
     first = buffer;
+    race_buffer_new(buffer);
     return buffer;
 }
 
@@ -85,6 +87,7 @@ void buffer_free(host_buffer *buffer) {
         host_buffer **link = &first;
         while (*link && *link != buffer) link = &(*link)->next;
         if (*link) *link = buffer->next;
+        race_buffer_free(buffer);
     }
     munmap(buffer->map, buffer->map_bytes);
     free(buffer);
@@ -162,7 +165,10 @@ void shared_prepare(block *b, size_t bytes) {
 
 unsigned char *dynamic_shared() { return running->shared; }
 
-void shared_stale(void *p, size_t bytes) { memset(p, POISON, bytes); }
+void shared_stale(void *p, size_t bytes, place at) {
+    race_stale(p, bytes, at);
+    memset(p, POISON, bytes);
+}
 
 #ifdef SIMT_ASAN
 void shared_red_zone(void *p, size_t bytes) { __asan_poison_memory_region(p, bytes); }

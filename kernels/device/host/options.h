@@ -15,12 +15,15 @@ extern "C" {
 enum simt_order { SIMT_ASCENDING, SIMT_DESCENDING, SIMT_RANDOM_LANES, SIMT_RANDOM_WARPS, SIMT_ORDER_COUNT };
 /* When an asynchronous copy moves its data: at the wait, at the issue, or at random in between. */
 enum simt_async { SIMT_LAZY, SIMT_EAGER, SIMT_RANDOM_ASYNC, SIMT_ASYNC_COUNT };
+/* How mma and wgmma sum: as sm_90's tensor cores do, or one product after the other in fp32. */
+enum simt_tensor_core { SIMT_TRUNCATING, SIMT_PLAIN, SIMT_TENSOR_CORE_COUNT };
 
 struct simt_options {
     enum simt_order order;
     uint64_t seed; /* of the random orders */
     enum simt_async async;
     int threads; /* OS threads; 0: one per core */
+    enum simt_tensor_core tensor_core;
 };
 
 struct simt_options simt_get_options(void);

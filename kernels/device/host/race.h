@@ -48,6 +48,7 @@ static const bool RACE_BUILD = false;
 /* ---- where and when: the executor's core ---- */
 RACE_HOOK(void race_grid_begin()) /* launches are ordered */
 RACE_HOOK(void race_block_begin(const block *, size_t))
+RACE_HOOK(void race_block_end(block *))
 RACE_HOOK(void race_buffer_new(const host_buffer *))
 RACE_HOOK(void race_buffer_free(const host_buffer *))
 
@@ -72,6 +73,7 @@ RACE_HOOK(void race_arrive(const void *))
 RACE_HOOK(void race_phase_end(const void *)) /* what has arrived at key so far is what waiters learn */
 RACE_HOOK(void race_wait(const void *))
 RACE_HOOK(void race_forget(const void *))
+RACE_HOOK(void race_device_fence()) /* __threadfence: race_clock.h */
 RACE_HOOK(void race_proxy_fence()) /* what the thread knows to be over, the async proxy sees */
 
 #undef RACE_HOOK

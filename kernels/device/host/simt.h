@@ -53,7 +53,7 @@ struct thread {
 extern __thread thread *self; /* the thread that runs; NULL outside kernels */
 
 unsigned char *dynamic_shared();
-void shared_stale(void *p, size_t bytes);
+void shared_stale(void *p, size_t bytes, place at);
 #ifdef SIMT_ASAN
 void shared_red_zone(void *p, size_t bytes);
 #endif
@@ -65,6 +65,8 @@ int barrier_wait(barrier_vote vote, int predicate, place at); /* of the whole bl
  * them. arguments[lane] is set for the lanes in mask only. */
 typedef void (*warp_run)(void **arguments, uint32_t mask);
 void warp_collective(uint32_t mask, const char *operation, warp_run run, void *argument, place at);
+/* The same of all 32 lanes, who must come to the same place: PTX's .sync.aligned. */
+void warp_aligned(const char *operation, warp_run run, void *argument, place at);
 
 void yield(place at); /* let the others run; reported when nobody else has anything to do for too long */
 

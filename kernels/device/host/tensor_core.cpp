@@ -18,6 +18,7 @@ typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 
 static const int32_t EXPONENT_OF_ZERO = -4000; /* below every other, and sums of two still are */
+static const int32_t NAN_BITS = 0x7fffffff;       /* the one NaN tensor cores produce */
 static const int FRACTION = 25;                /* bits kept below the largest exponent */
 
 /* A finite number is mantissa * 2^(exponent - fraction bits of its type). */
@@ -88,7 +89,8 @@ static void row_decode(row *r, const uint16_t *a, tensor_type type) {
 
 static inline floats plain_sum(floats d, const row *r, const panel *p) {
     for (int k = 0; k < TENSOR_K; k++) d += r->value[k] * p->value[k];
-    return d;
+    const ints unordered = d != d, bits = reinterpret_cast<ints>(d);
+    return reinterpret_cast<floats>(unordered ? bits * 0 + NAN_BITS : bits);
 }
 
 /* ---- truncating ---- */
@@ -171,9 +173,8 @@ static void special_sums(float *d, const float *before, const row *r, const pane
         if (r->finite && p->finite[n] && isfinite(before[n])) continue;
         double sum = before[n];
         for (int k = 0; k < TENSOR_K; k++) sum += (double)r->value[k] * (double)p->value[k][n];
-        const uint32_t nan = 0x7fffffff; /* the one NaN tensor cores produce */
         d[n] = (float)sum;
-        if (isnan(sum)) memcpy(&d[n], &nan, sizeof nan);
+        if (isnan(sum)) memcpy(&d[n], &NAN_BITS, sizeof NAN_BITS);
     }
 }
 

@@ -6,6 +6,7 @@
 
 #include "kernels/device/host/block.h"
 #include "kernels/device/host/intrinsics.h"
+#include "kernels/device/host/race.h"
 
 namespace simt {
 
@@ -59,7 +60,20 @@ void warp_collective(uint32_t mask, const char *operation, warp_run run, void *a
     b->spins = 0;
 }
 
-void warp_barrier(uint32_t mask, place at) { warp_collective(mask, "__syncwarp", nullptr, nullptr, at); }
+void warp_aligned(const char *operation, warp_run run, void *argument, place at) {
+    const warp *w = &running->warps[self->warp];
+    const warp_group *g = &w->group[0];
+    if (w->groups == 1 && g->mask == UINT32_MAX && (g->at.line != at.line || strcmp(g->at.file, at.file)))
+        fail(at, "%s, while lane %d waits in %s at another place (%s:%d); all lanes must come to the same one",
+             operation, __builtin_ctz(g->arrived), g->operation, g->at.file, g->at.line);
+    warp_collective(UINT32_MAX, operation, run, argument, at);
+}
+
+static void warp_barrier_run(void **, uint32_t mask) { race_join_warp(mask); }
+
+void warp_barrier(uint32_t mask, place at) {
+    warp_collective(mask, "__syncwarp", RACE_BUILD ? warp_barrier_run : nullptr, nullptr, at);
+}
 
 /* ---- votes ---- */
 

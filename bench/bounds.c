@@ -1,0 +1,153 @@
+/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e = NULL leaves the
+ * plain double computation), best of five, alternating. The aim is a ratio of at most 1.5. */
+/* SPDX-License-Identifier: MIT */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "reference/reference.h"
+
+enum { ROUNDS = 5, PAGE = 16 };
+
+static double now_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void *allocate(size_t bytes) {
+    void *const p = malloc(bytes ? bytes : 1);
+    if (p) return p;
+    fprintf(stderr, "bounds: out of memory for %zu MiB\n", bytes >> 20);
+    exit(1);
+}
+
+/* n random bf16 values in [-1, 1), as one dense row. */
+static struct view random_bf16(int64_t n) {
+    static uint64_t state = 1;
+    uint16_t *const data = allocate((size_t)n * sizeof *data);
+    for (int64_t i = 0; i < n; i++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        dtype_store(data, DTYPE_BF16, i, ldexp((double)(state >> 40), -23) - 1);
+    }
+    return (struct view){.data = data, .dtype = DTYPE_BF16, .hi = n};
+}
+
+static struct view strided(struct view v, int64_t s0, int64_t s1, int64_t s2) {
+    v.stride[0] = s0;
+    v.stride[1] = s1;
+    v.stride[2] = s2;
+    return v;
+}
+
+static struct view indices(int64_t n) {
+    int32_t *const data = allocate((size_t)n * sizeof *data);
+    for (int64_t i = 0; i < n; i++) data[i] = (int32_t)i;
+    return (struct view){.data = data, .dtype = DTYPE_I32, .stride = {n}, .hi = n};
+}
+
+static double time_once(const struct call *call, const struct contract *contract, struct ref_out *out) {
+    const double start = now_seconds();
+    ref_compute(call, contract, 0, ref_n_rows(call), out);
+    return now_seconds() - start;
+}
+
+static void measure(const char *what, const struct call *call) {
+    const struct contract contract = contract_exact(call->op);
+    const size_t n = (size_t)(ref_n_rows(call) * ref_row_size(call, 0));
+    double *const y = allocate(n * sizeof *y), *const e = allocate(n * sizeof *e);
+    struct ref_out plain[MAX_REF_OUT] = {{y, NULL, NULL}}, bounded[MAX_REF_OUT] = {{y, e, NULL}};
+    double best_plain = INFINITY, best_bounded = INFINITY;
+    for (int i = 0; i < ROUNDS; i++) {
+        best_plain = fmin(best_plain, time_once(call, &contract, plain));
+        best_bounded = fmin(best_bounded, time_once(call, &contract, bounded));
+    }
+    printf("%-36s %10.2f %10.2f %8.2f%s\n", what, best_plain * 1e3, best_bounded * 1e3, best_bounded / best_plain,
+           best_bounded > 1.5 * best_plain ? "  above 1.5" : "");
+    fflush(stdout);
+    free(y);
+    free(e);
+}
+
+/* ---- the calls ---- */
+
+static void measure_linear(const char *what, int64_t rows, int64_t cols, int64_t inner) {
+    struct call call = {.op = OP_LINEAR};
+    struct linear_args *const a = &call.u.linear;
+    *a = (struct linear_args){.n_rows = rows, .n_cols = cols, .n_inner = inner, .n_groups = 1};
+    a->x = strided(random_bf16(rows * inner), inner, 0, 0);
+    a->w = strided(random_bf16(cols * inner), cols * inner, inner, 0);
+    a->out = (struct view){.dtype = DTYPE_BF16, .stride = {cols}};
+    measure(what, &call);
+    free(a->x.data);
+    free(a->w.data);
+}
+
+/* Rows dealt evenly to the groups; the last group takes the rest. */
+static void measure_grouped(const char *what, int64_t rows, int64_t groups, int64_t cols, int64_t inner) {
+    struct call call = {.op = OP_LINEAR};
+    struct linear_args *const a = &call.u.linear;
+    *a = (struct linear_args){.n_rows = rows, .n_cols = cols, .n_inner = inner, .n_groups = groups};
+    a->x = strided(random_bf16(rows * inner), inner, 0, 0);
+    a->w = strided(random_bf16(groups * cols * inner), cols * inner, inner, 0);
+    a->offsets = indices(groups + 1);
+    for (int64_t g = 0; g <= groups; g++)
+        ((int32_t *)a->offsets.data)[g] = (int32_t)(g < groups ? g * (rows / groups) : rows);
+    a->out = (struct view){.dtype = DTYPE_BF16, .stride = {cols}};
+    measure(what, &call);
+    free(a->x.data);
+    free(a->w.data);
+    free(a->offsets.data);
+}
+
+static void measure_attention(const char *what, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim) {
+    struct call call = {.op = OP_ATTENTION};
+    struct attention_args *const a = &call.u.attention;
+    const int64_t pages = (tokens + PAGE - 1) / PAGE, row = kv_heads * dim;
+    *a = (struct attention_args){.n_tokens = tokens, .n_seqs = 1, .n_heads = heads, .n_kv_heads = kv_heads,
+                                 .head_dim = dim, .page_size = PAGE, .n_pages = pages, .max_queries = tokens,
+                                 .max_kv = tokens, .scale = 1 / sqrt((double)dim), .causal = true};
+    a->q = strided(random_bf16(tokens * heads * dim), heads * dim, dim, 0);
+    a->k_cache = strided(random_bf16(pages * PAGE * row), PAGE * row, row, dim);
+    a->v_cache = strided(random_bf16(pages * PAGE * row), PAGE * row, row, dim);
+    a->out = (struct view){.dtype = DTYPE_BF16, .stride = {heads * dim, dim}};
+    a->page_table = indices(pages);
+    a->query_start = indices(2);
+    a->kv_len = indices(1);
+    ((int32_t *)a->query_start.data)[1] = ((int32_t *)a->kv_len.data)[0] = (int32_t)tokens;
+    measure(what, &call);
+    free(a->q.data);
+    free(a->k_cache.data);
+    free(a->v_cache.data);
+    free(a->page_table.data);
+    free(a->query_start.data);
+    free(a->kv_len.data);
+}
+
+static void measure_norm(const char *what, int64_t tokens, int64_t width) {
+    struct call call = {.op = OP_NORM};
+    struct norm_args *const a = &call.u.norm;
+    *a = (struct norm_args){.n_tokens = tokens, .width = width, .eps = 1e-6};
+    a->x = strided(random_bf16(tokens * width), width, 0, 0);
+    a->w = random_bf16(width);
+    a->out = (struct view){.dtype = DTYPE_BF16, .stride = {width}};
+    measure(what, &call);
+    free(a->x.data);
+    free(a->w.data);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) {
+        fprintf(stderr, "bounds: %s: takes no arguments\n", argv[1]);
+        return 2;
+    }
+    printf("%-36s %10s %10s %8s\n", "op", "plain ms", "bounds ms", "ratio");
+    measure_linear("linear 33 x 8192 x 2048", 33, 8192, 2048);
+    measure_grouped("linear 198 x 512 x 2048, 61 groups", 198, 61, 512, 2048);
+    measure_attention("attention 33 tokens, 32/8 heads of 64", 33, 32, 8, 64);
+    measure_attention("attention 512 tokens, 32/8 heads of 64", 512, 32, 8, 64);
+    measure_norm("norm 512 x 2048", 512, 2048);
+    return 0;
+}

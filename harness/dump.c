@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+#include "harness/dump.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_CONFIG_BYTES = 1 << 20 };
+
+static struct status read_config(const char *model, char *json) {
+    const char *const preset = model_preset_json(model);
+    if (preset) {
+        snprintf(json, MAX_CONFIG_BYTES, "%s", preset);
+        return status_ok();
+    }
+    FILE *const file = fopen(model, "r");
+    if (!file) return status_error("--dump: %.200s: %s", model, strerror(errno));
+    json[fread(json, 1, MAX_CONFIG_BYTES - 1, file)] = 0;
+    fclose(file);
+    return status_ok();
+}
+
+struct status dump_create(const char *path, const struct check_case *cases, int64_t n_cases,
+                          struct fixture_writer **out) {
+    for (int64_t i = 0; i < n_cases; i++) {
+        struct check_case a = cases[0], b = cases[i];
+        a.part = b.part;
+        a.tp = b.tp = a.ep = b.ep = 1;
+        char one[CASE_LINE], two[CASE_LINE];
+        case_print(&a, one, sizeof one);
+        case_print(&b, two, sizeof two);
+        if (strcmp(one, two))
+            return status_error("--dump: one file holds one run of each part, %s and %s are two; name one of them", one, two);
+    }
+    char *const json = memory_zeroed(MAX_CONFIG_BYTES, 1);
+    struct status s = read_config(cases[0].model, json);
+    if (!s.code)
+        s = fixture_create(path, json, "shardcheck " SHARDCHECK_VERSION, cases[0].dtype, cases[0].layer < 0 ? 0 : cases[0].layer,
+                           out);
+    free(json);
+    return s;
+}
+
+static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t, const char *group, enum tensor_id id,
+                                 const struct stored *stored) {
+    char name[128];
+    int64_t shape[MAX_AXES];
+    const int n = slice_shape(&t->plan, id, -1, shape);
+    snprintf(name, sizeof name, "layers.%lld.%s.%s", (long long)t->layer, part_name(t->c.part), tensor_table[id].name);
+    return fixture_write(w, group, name, stored->dtype, n, shape, stored->memory.data);
+}
+
+/* q and k are stored by more than one stage: the last one counts. */
+static bool stored_again(const struct trunk *t, int stage, enum tensor_id id) {
+    for (int later = stage + 1; later < S_COUNT; later++) {
+        if (!stage_applies(later, t->c.part, &t->spec)) continue;
+        for (const enum tensor_id *out = stage_table[later].out; *out != T_NONE; out++)
+            if (*out == id) return true;
+    }
+    return false;
+}
+
+struct status dump_stage(struct fixture_writer *w, const struct trunk *t, int stage) {
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
+        const enum tensor_role role = tensor_table[*id].role;
+        const struct stored *const s = &t->store.of[*id];
+        const bool first = role == ROLE_INPUT && (stage == S_ATTN_NORM || stage == S_FFN_NORM);
+        if (s->count && (role == ROLE_WEIGHT || first))
+            TRY(dump_tensor(w, t, role == ROLE_WEIGHT ? "weights" : "inputs", *id, s));
+    }
+    for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++)
+        if (tensor_table[*id].role != ROLE_LOCAL && !seat_in_place(*id) && !stored_again(t, stage, *id))
+            TRY(dump_tensor(w, t, "activations", *id, &t->fresh.of[*id]));
+    return status_ok();
+}

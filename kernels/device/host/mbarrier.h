@@ -1,0 +1,17 @@
+/* mbarrier - what TMA does to an mbarrier. */
+/* SPDX-License-Identifier: MIT */
+#ifndef KERNELS_DEVICE_HOST_MBARRIER_H
+#define KERNELS_DEVICE_HOST_MBARRIER_H
+
+#include "kernels/device/host/async.h"
+
+namespace simt {
+
+/* Fail unless TMA may signal it. */
+void mbarrier_check_tma(uint64_t *bar, const char *operation, place at);
+/* `bytes` of the copy have come. Keeps an error when the barrier is gone. */
+void mbarrier_complete(block *b, uint64_t *bar, size_t bytes, const tile_copy &copy);
+
+} // namespace simt
+
+#endif
