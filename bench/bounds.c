@@ -64,8 +64,8 @@ static void measure(const char *what, const struct call *call) {
         best_plain = fmin(best_plain, time_once(call, &contract, plain));
         best_bounded = fmin(best_bounded, time_once(call, &contract, bounded));
     }
-    printf("%-36s %10.2f %10.2f %8.2f%s\n", what, best_plain * 1e3, best_bounded * 1e3, best_bounded / best_plain,
-           best_bounded > 1.5 * best_plain ? "  above 1.5" : "");
+    printf("%-36s %10.2f %10.2f %8.2f%s\n", what, best_plain * 1e3, best_bounded * 1e3,
+           best_bounded / best_plain, best_bounded > 1.5 * best_plain ? "  above 1.5" : "");
     fflush(stdout);
     free(y);
     free(e);
@@ -102,13 +102,22 @@ static void measure_grouped(const char *what, int64_t rows, int64_t groups, int6
     free(a->offsets.data);
 }
 
-static void measure_attention(const char *what, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t dim) {
+static void measure_attention(const char *what, int64_t tokens, int64_t heads, int64_t kv_heads,
+                              int64_t dim) {
     struct call call = {.op = OP_ATTENTION};
     struct attention_args *const a = &call.u.attention;
     const int64_t pages = (tokens + PAGE - 1) / PAGE, row = kv_heads * dim;
-    *a = (struct attention_args){.n_tokens = tokens, .n_seqs = 1, .n_heads = heads, .n_kv_heads = kv_heads,
-                                 .head_dim = dim, .page_size = PAGE, .n_pages = pages, .max_queries = tokens,
-                                 .max_kv = tokens, .scale = 1 / sqrt((double)dim), .causal = true};
+    *a = (struct attention_args){.n_tokens = tokens,
+                                 .n_seqs = 1,
+                                 .n_heads = heads,
+                                 .n_kv_heads = kv_heads,
+                                 .head_dim = dim,
+                                 .page_size = PAGE,
+                                 .n_pages = pages,
+                                 .max_queries = tokens,
+                                 .max_kv = tokens,
+                                 .scale = 1 / sqrt((double)dim),
+                                 .causal = true};
     a->q = strided(random_bf16(tokens * heads * dim), heads * dim, dim, 0);
     a->k_cache = strided(random_bf16(pages * PAGE * row), PAGE * row, row, dim);
     a->v_cache = strided(random_bf16(pages * PAGE * row), PAGE * row, row, dim);

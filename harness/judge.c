@@ -48,7 +48,7 @@ static bool findings_take(struct findings *f, int stage) {
 static void findings_add(struct findings *f, const struct judged *j, int64_t index, double got, double expected,
                          double bound, double margin, const char *note) {
     if (!findings_take(f, j->stage)) return;
-    const struct place place = slice_place(j->plan, j->id, j->rank, index);
+    const struct place place = slice_place(j->plan, j->id, j->rank, j->first + index);
     for (int i = 0; i < place.n; i++) {
         const enum axis_name a = place.axis[i];
         if (!f->seen[a] || place.index[i] < f->low[a]) f->low[a] = place.index[i];

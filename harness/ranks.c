@@ -95,6 +95,7 @@ static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1, const int
     ref_compute(&w->result.reference_call, &w->contract, row0, row1, out);
     for (int i = 0; i < a->n; i++) {
         struct judged j = rank_judged(w, a->id[i], NULL, (row1 - row0) * row_size[i]);
+        j.first = row0 * row_size[i];
         judge_plan(&j, out[i].y, w->y[i] + row0 * row_size[i], NULL, edge, &w->ranks->findings);
         free(out[i].y);
     }
@@ -374,6 +375,24 @@ static void sum_stage(struct ranks *r, const struct trunk *t, int stage) {
     judge_set(&j, &r->edge[EDGE_SHARD], &r->findings);
     answer_free(&a);
     store_free(&got);
+}
+
+bool ranks_accept(struct ranks *r, const struct trunk *t, int stage) {
+    void *const anywhere = (void *)(uintptr_t)4096; /* only its alignment is looked at */
+    const char *why;
+    if (t->offsets) plan_set_rows(&r->plan, t->offsets);
+    for (int rank = 0; rank < r->plan.tp; rank++) {
+        const struct layer_spec local = plan_local_spec(&r->plan, &t->spec, rank);
+        struct operands operands = {0};
+        struct call call;
+        for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
+            operands.in[*id] = view_dense(&r->plan, *id, rank, anywhere, store_dtype(*id, r->c->dtype));
+        for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++)
+            operands.out[*id] = view_dense(&r->plan, *id, rank, anywhere, store_dtype(*id, r->c->dtype));
+        call_bind(&call, &stage_table[stage], &local, &r->plan, rank, &t->batch, &operands);
+        if (!kernel_pick(call.op, r->c->device, &call, &why)) return false;
+    }
+    return true;
 }
 
 struct status ranks_stage(struct ranks *r, const struct trunk *t, int stage) {

@@ -21,6 +21,8 @@ struct ranks {
 };
 
 void ranks_open(struct ranks *ranks, const struct check_case *c, const struct mutant *mutant, const struct trunk *trunk);
+/* Has every rank a kernel for a fused stage? Asked before anybody runs it: the ranks and the trunk take the same steps. */
+bool ranks_accept(struct ranks *ranks, const struct trunk *trunk, int stage);
 /* After trunk_stage of the same stage. */
 struct status ranks_stage(struct ranks *ranks, const struct trunk *trunk, int stage);
 void ranks_close(struct ranks *ranks);

@@ -93,9 +93,17 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
 }
 
+/* A fused stage that nobody asked for by name runs only when every rank of every case can take it. */
+static bool all_accept(const struct group *g, const struct trunk *t, struct ranks *ranks, int stage) {
+    if (!stage_table[stage].fuses || t->c.kernel[stage]) return true;
+    for (int64_t i = 0; i < g->n; i++)
+        if (!ranks_accept(&ranks[i], t, stage)) return false;
+    return true;
+}
+
 static struct status run_stages(struct group *g, struct trunk *t, struct ranks *ranks) {
     for (int stage = 0; stage < S_COUNT && !t->unsupported[0]; stage++) {
-        if (!trunk_has_stage(t, stage)) continue;
+        if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
         progress(g->results[0].line, stage_table[stage].name);
         TRY(trunk_stage(t, stage));
         for (int64_t i = 0; i < g->n && !t->unsupported[0] && !t->declined; i++) {

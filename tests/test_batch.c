@@ -22,7 +22,9 @@ static struct batch built(enum phase phase, int64_t tokens, int64_t cached, int6
     return b;
 }
 
-static int64_t new_tokens(const struct batch *b, int64_t s) { return b->query_start[s + 1] - b->query_start[s]; }
+static int64_t new_tokens(const struct batch *b, int64_t s) {
+    return b->query_start[s + 1] - b->query_start[s];
+}
 
 /* Everything that must hold whatever the case. */
 static void expect_sound(const struct batch *b) {

@@ -107,11 +107,14 @@ Test(cli, exit_codes_say_passed_defect_or_trouble) {
 }
 
 Test(cli, without_arguments_it_prints_the_help) {
-    struct answer bare = sh("shardcheck"), help = sh("shardcheck --help"), version = sh("shardcheck --version");
+    struct answer bare = sh("shardcheck"), help = sh("shardcheck --help"),
+                  version = sh("shardcheck --version");
     cr_expect(bare.code == 0 && !*bare.err);
     cr_expect_str_eq(bare.out, help.out);
-    static const char *const words[] = {"--tp", "--mutant", "--report", "--fixture", "exit status", "junit", "param2-17b"};
-    for (size_t i = 0; i < sizeof words / sizeof *words; i++) cr_expect(strstr(help.out, words[i]), "no %s", words[i]);
+    static const char *const words[] = {"--tp",        "--mutant", "--report",  "--fixture",
+                                        "exit status", "junit",    "param2-17b"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        cr_expect(strstr(help.out, words[i]), "no %s", words[i]);
     for (const char *at = help.out; *at; at += strcspn(at, "\n") + 1)
         cr_expect(strcspn(at, "\n") <= 120, "a line of %zu columns: %.60s", strcspn(at, "\n"), at);
     cr_expect_eq(strncmp(version.out, "shardcheck ", 11), 0);
@@ -119,7 +122,8 @@ Test(cli, without_arguments_it_prints_the_help) {
 }
 
 Test(cli, the_last_line_counts_the_cases_and_quiet_leaves_little_else) {
-    struct answer plain = sh("shardcheck run tiny --tokens 3"), quiet = sh("shardcheck run tiny --tokens 3 -q"),
+    struct answer plain = sh("shardcheck run tiny --tokens 3"),
+                  quiet = sh("shardcheck run tiny --tokens 3 -q"),
                   verbose = sh("shardcheck run tiny --tokens 3 -v");
     cr_expect_str_eq(last_line(plain.out), "8 passed, 0 failed, 0 skipped\n");
     cr_expect_str_eq(last_line(quiet.out), "8 passed, 0 failed, 0 skipped\n");
@@ -166,14 +170,19 @@ static void expect_repro_fails_again(const char *command, int failures) {
 
 Test(cli, the_repro_line_pasted_into_a_shell_fails_again) {
     expect_repro_fails_again("shardcheck run tiny --mutant packed-view --tokens 3 --seed 5", 4);
-    expect_repro_fails_again("shardcheck run tiny --mutant global-head-count --tp 4 --phase decode --tokens 3 --dtype fp32", 1);
-    expect_repro_fails_again("shardcheck run tiny --mutant packed-view --tp 2 --tokens 3 --kernel attention=attention_simt", 1);
-    expect_repro_fails_again("shardcheck run --fixture \"$ROOT/fixtures/golden/llama.h5\" --mutant packed-view --tp 2 --layer 1", 1);
+    expect_repro_fails_again(
+        "shardcheck run tiny --mutant global-head-count --tp 4 --phase decode --tokens 3 --dtype fp32", 1);
+    expect_repro_fails_again(
+        "shardcheck run tiny --mutant packed-view --tp 2 --tokens 3 --kernel attention=attention_simt", 1);
+    expect_repro_fails_again(
+        "shardcheck run --fixture \"$ROOT/fixtures/golden/llama.h5\" --mutant packed-view --tp 2 --layer 1",
+        1);
 }
 
 Test(cli, the_repro_line_survives_spaces_and_quotes_in_paths) {
     cr_assert_eq(system("mkdir 'a b' \"it's\" && cp \"$ROOT/fixtures/golden/llama.h5\" 'a b/l.h5'"), 0);
-    cr_assert_eq(system("cp \"$ROOT/fixtures/models/tiny.json\" 'a b/t.json' && cp 'a b/t.json' \"it's/t.json\""), 0);
+    cr_assert_eq(
+        system("cp \"$ROOT/fixtures/models/tiny.json\" 'a b/t.json' && cp 'a b/t.json' \"it's/t.json\""), 0);
     expect_repro_fails_again("shardcheck run 'a b/t.json' --mutant packed-view --tp 2 --tokens 3", 1);
     expect_repro_fails_again("shardcheck run --fixture 'a b/l.h5' --mutant packed-view --tp 2 --layer 0", 1);
     expect_repro_fails_again("shardcheck run \"it's/t.json\" --mutant packed-view --tp 2 --tokens 3", 1);
@@ -197,13 +206,15 @@ static void expect_json(const char *path, int64_t passed, int64_t failed) {
     cr_expect_eq(json_integer_value(json_object_get(root_object, "passed")), passed);
     cr_expect_eq(json_integer_value(json_object_get(root_object, "failed")), failed);
     cr_expect_str_eq(json_string_value(json_object_get(root_object, "schema")), "shardcheck-result/1");
-    cr_expect(json_is_string(json_object_get(root_object, "device")) && json_is_string(json_object_get(root_object, "command")));
+    cr_expect(json_is_string(json_object_get(root_object, "device")) &&
+              json_is_string(json_object_get(root_object, "command")));
     const json_t *const cases = json_object_get(root_object, "cases");
     cr_expect_eq(json_array_size(cases), (size_t)(passed + failed));
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *const c = json_array_get(cases, i);
         const bool bad = !strcmp(json_string_value(json_object_get(c, "verdict")), "failed");
-        cr_expect(json_is_string(json_object_get(c, "case")) && json_array_size(json_object_get(c, "stages")) > 5);
+        cr_expect(json_is_string(json_object_get(c, "case")) &&
+                  json_array_size(json_object_get(c, "stages")) > 5);
         cr_expect_eq(bad, json_is_string(json_object_get(c, "repro")));
         cr_expect_eq(bad, json_is_object(json_object_get(c, "first")));
         cr_expect_eq(bad, json_is_string(json_object_get(c, "likely")));
@@ -219,7 +230,9 @@ static void expect_well_formed(const char *text) {
     cr_assert(!strncmp(text, "<?xml ", 6) && at, "no XML declaration");
     for (at += 2; *at;) {
         cr_assert(*at == '\n' || (unsigned char)*at >= ' ', "a control character");
-        if (*at == '&') cr_assert(strspn(at + 1, "#abcdefghijklmnopqrstuvwxyz0123456789") && at[1 + strspn(at + 1, "#abcdefghijklmnopqrstuvwxyz0123456789")] == ';');
+        if (*at == '&')
+            cr_assert(strspn(at + 1, "#abcdefghijklmnopqrstuvwxyz0123456789") &&
+                      at[1 + strspn(at + 1, "#abcdefghijklmnopqrstuvwxyz0123456789")] == ';');
         if (*at != '<') {
             cr_assert(depth > 0 || isspace((unsigned char)*at), "text outside of the root");
             at++;
@@ -254,7 +267,9 @@ static void expect_well_formed(const char *text) {
 Test(cli, reports_of_real_runs_parse) {
     expect_code("shardcheck run tiny --tokens 3 --report json:p.json --report junit:p.xml", 0);
     expect_json("p.json", 8, 0);
-    expect_code("shardcheck run tiny --tokens 3 --mutant global-head-count --report json:f.json --report junit:f.xml -v", 1);
+    expect_code("shardcheck run tiny --tokens 3 --mutant global-head-count --report json:f.json --report "
+                "junit:f.xml -v",
+                1);
     expect_json("f.json", 1, 3);
     char *const passed = read_all("p.xml"), *const failed = read_all("f.xml");
     expect_well_formed(passed);

@@ -53,14 +53,16 @@ static void expect_error(const char *arguments, const char *cause, const char *r
     const int before = files_here();
     snprintf(out_path, sizeof out_path, "%s.out", folder);
     snprintf(err_path, sizeof err_path, "%s.err", folder);
-    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s >%s 2>%s </dev/null", arguments, out_path, err_path);
+    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s >%s 2>%s </dev/null", arguments, out_path,
+             err_path);
     const int status = system(command);
     read_text(out_path, out, sizeof out);
     read_text(err_path, err, sizeof err);
     cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 2, "%s: status %x\n%s", arguments, status, err);
     cr_expect_str_empty(out, "%s: printed %.200s", arguments, out);
     const size_t n = strlen(err);
-    cr_expect(n > 1 && err[n - 1] == '\n' && strchr(err, '\n') == err + n - 1, "%s: not one line: '%s'", arguments, err);
+    cr_expect(n > 1 && err[n - 1] == '\n' && strchr(err, '\n') == err + n - 1, "%s: not one line: '%s'",
+              arguments, err);
     cr_expect_eq(strncmp(err, "shardcheck: ", 12), 0, "%s: %s", arguments, err);
     cr_expect(strstr(err, cause), "%s: no cause '%s' in: %s", arguments, cause, err);
     cr_expect(!remedy || strstr(err, remedy), "%s: no remedy '%s' in: %s", arguments, remedy, err);
@@ -143,7 +145,8 @@ Test(cli_errors, a_report_that_cannot_be_written_is_noticed_before_the_work) {
     expect_error("run tiny --tokens 2 --report junit:.", "--report junit:.", NULL);
     expect_error("run tiny --tokens 2 --report text:/proc/r.txt", "/proc/r.txt", "writable");
     expect_error("run tiny --tokens 2 --report json:", "names no file", "json:FILE");
-    expect_error("run tiny --tokens 2 --report json:ok.json --report junit:/nonexistent/r.xml", "/nonexistent", "writable");
+    expect_error("run tiny --tokens 2 --report json:ok.json --report junit:/nonexistent/r.xml",
+                 "/nonexistent", "writable");
 }
 
 Test(cli_errors, a_device_that_is_not_there_is_trouble_and_no_skip) {
@@ -197,10 +200,12 @@ Test(cli_errors, sizes_and_keys_of_a_config_are_checked) {
     expect_config_error("'s/\"num_experts\": 16/\"num_experts\": 2/'", "num_experts");
     expect_config_error("'s/\"rope_theta\": 1000000.0/\"rope_theta\": -1/'", "rope_theta");
     expect_config_error("'s/\"rms_norm_eps\": 1e-06/\"rms_norm_eps\": \"small\"/'", "rms_norm_eps");
-    expect_config_error("'s/\"vocab_size\": 256/\"vocab_size\": 256, \"mystery_switch\": 1/'", "mystery_switch");
+    expect_config_error("'s/\"vocab_size\": 256/\"vocab_size\": 256, \"mystery_switch\": 1/'",
+                        "mystery_switch");
     expect_config_error("'s/\"hidden_act\": \"silu\"/\"hidden_act\": \"gelu\"/'", "hidden_act");
     expect_config_error("'s/\"model_type\": \"param2moe\"/\"model_type\": \"gpt2\"/'", "gpt2");
-    expect_config_error("'s/\"rope_scaling\": null/\"rope_scaling\": {\"rope_type\": \"llama3\"}/'", "rope_scaling");
+    expect_config_error("'s/\"rope_scaling\": null/\"rope_scaling\": {\"rope_type\": \"llama3\"}/'",
+                        "rope_scaling");
     expect_config_error("'s/\"n_group\": 1/\"n_group\": 3/'", "n_group");
 }
 
@@ -211,7 +216,8 @@ static void fresh_fixture(void) { cr_assert_eq(system("cp \"$ROOT/fixtures/golde
 static void set_schema(const char *value) {
     const hid_t file = H5Fopen("f.h5", H5F_ACC_RDWR, H5P_DEFAULT), type = H5Tcopy(H5T_C_S1);
     H5Tset_size(type, strlen(value) + 1);
-    const hid_t space = H5Screate(H5S_SCALAR), a = H5Acreate2(file, "schema", type, space, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t space = H5Screate(H5S_SCALAR),
+                a = H5Acreate2(file, "schema", type, space, H5P_DEFAULT, H5P_DEFAULT);
     cr_assert(file >= 0 && a >= 0 && H5Awrite(a, type, value) >= 0);
     H5Aclose(a), H5Sclose(space), H5Tclose(type), H5Fclose(file);
 }
@@ -245,7 +251,8 @@ Test(cli_errors, weights_and_inputs_that_a_fixture_lacks_are_named) {
     expect_error("run --fixture f.h5 --part attention --layer 0 --tp 1", "w_o", "must bring");
     fresh_fixture();
     remove_link("weights/model.layers.0.self_attn.k_proj.weight");
-    expect_error("run --fixture f.h5 --part attention --layer 0 --tp 1 --report json:r.json", "w_qkv", "add it");
+    expect_error("run --fixture f.h5 --part attention --layer 0 --tp 1 --report json:r.json", "w_qkv",
+                 "add it");
     fresh_fixture();
     remove_link("weights");
     expect_error("run --fixture f.h5 --part attention --layer 0 --tp 1", "f.h5", NULL);

@@ -84,8 +84,10 @@ Test(dtype, every_bf16_pattern_survives_loading_and_storing) {
         const bool nan = (p & 0x7fff) > 0x7f80;
         cr_assert_eq(isnan(v) != 0, nan, "%04x", p);
         cr_assert_eq(isinf(v) != 0, (p & 0x7fff) == 0x7f80, "%04x", p);
-        if (nan) cr_assert((store_bf16(v) & 0x7fff) > 0x7f80, "%04x", p);
-        else cr_assert_eq(store_bf16(v), in, "%04x", p);
+        if (nan)
+            cr_assert((store_bf16(v) & 0x7fff) > 0x7f80, "%04x", p);
+        else
+            cr_assert_eq(store_bf16(v), in, "%04x", p);
         /* The value from its definition. */
         const int exponent = (int)(p >> 7 & 0xff), fraction = (int)(p & 0x7f);
         if (exponent == 0xff) continue;

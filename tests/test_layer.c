@@ -10,13 +10,15 @@
 /* The grammar the other way round: what axes_parse understood, as text. */
 static void print_block(char *text, size_t size, const struct axis_block *b) {
     static const char *const letter[AXIS_COUNT] = {
-        [AXIS_T] = "t", [AXIS_M] = "m", [AXIS_H] = "h", [AXIS_G] = "g", [AXIS_D] = "d",       [AXIS_E] = "e",
-        [AXIS_K] = "k", [AXIS_F] = "f", [AXIS_S] = "s", [AXIS_N] = "n", [AXIS_P] = "p",       [AXIS_R] = "r",
-        [AXIS_B] = "b", [AXIS_PAGE] = "page", [AXIS_SLOT] = "slot",
+        [AXIS_T] = "t", [AXIS_M] = "m", [AXIS_H] = "h", [AXIS_G] = "g",       [AXIS_D] = "d",
+        [AXIS_E] = "e", [AXIS_K] = "k", [AXIS_F] = "f", [AXIS_S] = "s",       [AXIS_N] = "n",
+        [AXIS_P] = "p", [AXIS_R] = "r", [AXIS_B] = "b", [AXIS_PAGE] = "page", [AXIS_SLOT] = "slot",
     };
     static const char *const group[] = {"", "/tp", "/ep", "/etp"};
-    if (b->name == AXIS_NUMBER) snprintf(text, size, "%lld", (long long)b->number);
-    else snprintf(text, size, "%s%s", letter[b->name], group[b->group]);
+    if (b->name == AXIS_NUMBER)
+        snprintf(text, size, "%lld", (long long)b->number);
+    else
+        snprintf(text, size, "%s%s", letter[b->name], group[b->group]);
 }
 
 static void print_axes(char *text, size_t size, const struct axes *a) {
@@ -25,7 +27,8 @@ static void print_axes(char *text, size_t size, const struct axes *a) {
     text[0] = 0;
     for (int i = 0; i < a->n; i++) {
         const struct axis *const axis = &a->axis[i];
-        snprintf(text + strlen(text), size - strlen(text), "%s%s", i ? " " : "", axis->n_blocks > 1 ? "(" : "");
+        snprintf(text + strlen(text), size - strlen(text), "%s%s", i ? " " : "",
+                 axis->n_blocks > 1 ? "(" : "");
         for (int b = 0; b < axis->n_blocks; b++) {
             print_block(block, sizeof block, &axis->block[b]);
             snprintf(text + strlen(text), size - strlen(text), "%s%s", b ? " " : "", block);
@@ -49,8 +52,9 @@ Test(layer, every_placement_of_the_table_parses_and_prints_back) {
 }
 
 Test(layer, the_grammar_has_no_other_reading) {
-    static const char *const texts[] = {"t", "7", "page slot", "t (h/tp g/tp) d", "e/ep 2 f/etp m", "t m +ep",
-                                        "n/ep m +etp", "(h g d)", "t m d e k"};
+    static const char *const texts[] = {
+        "t",       "7",           "page slot", "t (h/tp g/tp) d", "e/ep 2 f/etp m",
+        "t m +ep", "n/ep m +etp", "(h g d)",   "t m d e k"};
     struct axes a;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) expect_round_trip(texts[i]);
     cr_assert_null(axes_parse("  t   (h/tp  g/tp )  +tp ", &a), "spaces mean nothing");
@@ -63,11 +67,11 @@ Test(layer, the_grammar_has_no_other_reading) {
 
 Test(layer, a_string_outside_the_grammar_is_an_error) {
     static const char *const texts[] = {
-        "",        " ",        "x",          "T",        "tm",       "t/",          "t/xp",      "t/tpx",    "t/ tp",
-        "t//tp",   "t/tp/ep",  "(h/tp g/tp", "(",        "()",       "( )",         ")",         "h)",       "(h)g",
-        "(h,g)",   "(h g d m)", "(h (g))",   "+tp",      "t +",      "t +xp",       "t +tp m",   "t+tp",     "t +tp +tp",
-        "t + tp",  "pages",    "-1",         "1.5",      "t\tm",     "t,m",         "t m d e k s", "2/tp",   "2t",
-        "t m*",    "\xff",     "+",          "/tp",      "(h/)",     "t m +etpp",
+        "",       " ",         "x",          "T",   "tm",   "t/",        "t/xp",        "t/tpx", "t/ tp",
+        "t//tp",  "t/tp/ep",   "(h/tp g/tp", "(",   "()",   "( )",       ")",           "h)",    "(h)g",
+        "(h,g)",  "(h g d m)", "(h (g))",    "+tp", "t +",  "t +xp",     "t +tp m",     "t+tp",  "t +tp +tp",
+        "t + tp", "pages",     "-1",         "1.5", "t\tm", "t,m",       "t m d e k s", "2/tp",  "2t",
+        "t m*",   "\xff",      "+",          "/tp", "(h/)", "t m +etpp",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct axes a;
@@ -93,9 +97,11 @@ Test(layer, only_partial_tensors_carry_a_sum_and_all_of_them_do) {
     for (int i = 0; i < T_COUNT; i++) {
         struct axes a;
         cr_assert_null(axes_parse(tensor_table[i].axes, &a));
-        cr_expect_eq(a.partial != GROUP_NONE, tensor_table[i].role == ROLE_PARTIAL, "%s", tensor_table[i].name);
+        cr_expect_eq(a.partial != GROUP_NONE, tensor_table[i].role == ROLE_PARTIAL, "%s",
+                     tensor_table[i].name);
         if (tensor_table[i].role == ROLE_INDEX)
-            for (int x = 0; x < a.n; x++) cr_expect_eq(a.axis[x].block[0].group, GROUP_NONE, "%s", tensor_table[i].name);
+            for (int x = 0; x < a.n; x++)
+                cr_expect_eq(a.axis[x].block[0].group, GROUP_NONE, "%s", tensor_table[i].name);
     }
 }
 
@@ -107,7 +113,9 @@ Test(layer, every_axis_letter_goes_with_one_group) {
             for (int b = 0; b < a.axis[x].n_blocks; b++) {
                 const enum rank_group g = a.axis[x].block[b].group;
                 switch (a.axis[x].block[b].name) {
-                case AXIS_H: case AXIS_G: case AXIS_S: cr_expect_eq(g, GROUP_TP, "%s", tensor_table[i].name); break;
+                case AXIS_H:
+                case AXIS_G:
+                case AXIS_S: cr_expect_eq(g, GROUP_TP, "%s", tensor_table[i].name); break;
                 case AXIS_F: cr_expect_eq(g, GROUP_ETP, "%s", tensor_table[i].name); break;
                 case AXIS_N: cr_expect_eq(g, GROUP_EP, "%s", tensor_table[i].name); break;
                 case AXIS_E: cr_expect(g == GROUP_EP || g == GROUP_NONE, "%s", tensor_table[i].name); break;
@@ -141,7 +149,13 @@ Test(layer, every_stage_has_a_name_of_its_own_and_a_complete_row) {
 
 /* A layer with everything, one with the routed experts only, a dense one, and a bare one. */
 static const struct layer_spec specs[] = {
-    {.qk_norm = true, .rot_dim = 8, .moe = true, .shared_width = 8, .qkv_bias = true, .o_bias = true, .select_bias = true},
+    {.qk_norm = true,
+     .rot_dim = 8,
+     .moe = true,
+     .shared_width = 8,
+     .qkv_bias = true,
+     .o_bias = true,
+     .select_bias = true},
     {.rot_dim = 8, .moe = true},
     {.rot_dim = 8, .shared_width = 8},
     {.shared_width = 8},
@@ -163,8 +177,8 @@ Test(layer, every_stage_reads_only_what_was_made_before_it) {
             for (int s = 0; s < S_COUNT; s++) {
                 if (!stage_applies(s, part, &specs[i])) continue;
                 for (const enum tensor_id *id = stage_table[s].in; *id != T_NONE; id++)
-                    cr_expect(made[*id] || !tensor_present(*id, &specs[i]), "spec %zu: %s reads %s too early", i,
-                              stage_table[s].name, tensor_table[*id].name);
+                    cr_expect(made[*id] || !tensor_present(*id, &specs[i]), "spec %zu: %s reads %s too early",
+                              i, stage_table[s].name, tensor_table[*id].name);
                 for (const enum tensor_id *id = stage_table[s].out; *id != T_NONE; id++) make(made, *id);
             }
             cr_expect(made[T_Y], "spec %zu: nobody makes the output of %s", i, part ? "ffn" : "attention");
@@ -187,7 +201,8 @@ Test(layer, a_fused_stage_reads_and_makes_what_the_stages_it_stands_for_do) {
             cr_expect(stage_table[of].part == row->part && !stage_table[of].fuses, "%s", row->name);
             cr_expect_eq(stage_table[of].present, row->present, "%s", row->name);
             for (const enum tensor_id *id = stage_table[of].in; *id != T_NONE; id++)
-                cr_expect(made[*id] || listed(row->in, *id), "%s does not read %s", row->name, tensor_table[*id].name);
+                cr_expect(made[*id] || listed(row->in, *id), "%s does not read %s", row->name,
+                          tensor_table[*id].name);
             for (const enum tensor_id *id = stage_table[of].out; *id != T_NONE; id++) made[*id] = true;
         }
         for (const enum tensor_id *id = row->out; *id != T_NONE; id++) cr_expect(made[*id], "%s", row->name);
@@ -211,7 +226,8 @@ Test(layer, what_a_stage_makes_is_never_an_input_a_weight_or_an_index) {
         const enum tensor_role role = tensor_table[id].role;
         const bool computed = role == ROLE_ACTIVATION || role == ROLE_PARTIAL || role == ROLE_LOCAL;
         cr_expect_eq(made[id], computed, "%s", tensor_table[id].name);
-        cr_expect(read[id] || id == T_Y || id == T_ROW_SLOT || id == T_QKV, "nobody reads %s", tensor_table[id].name);
+        cr_expect(read[id] || id == T_Y || id == T_ROW_SLOT || id == T_QKV, "nobody reads %s",
+                  tensor_table[id].name);
     }
 }
 

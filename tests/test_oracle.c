@@ -13,14 +13,16 @@
 #include "reference/reference.h"
 
 #define GOLDEN(name) "fixtures/golden/" name ".h5"
-static const char *const families[] = {GOLDEN("param2moe"), GOLDEN("llama"), GOLDEN("mixtral"), GOLDEN("qwen3_moe")};
+static const char *const families[] = {GOLDEN("param2moe"), GOLDEN("llama"), GOLDEN("mixtral"),
+                                       GOLDEN("qwen3_moe")};
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
 /* `text` is cut at its spaces. */
 static void run_words(char *text, struct options *o, struct run_output *out) {
     char *argv[24] = {"shardcheck", "run"}, *rest = NULL;
     int argc = 2;
-    for (char *word = strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) argv[argc++] = word;
+    for (char *word = strtok_r(text, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
+        argv[argc++] = word;
     struct status s = options_parse(argc, argv, o);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
     s = run_cases(o, out);
@@ -44,8 +46,8 @@ static int64_t expect_family_passes(const char *path, const char *more) {
         const struct case_result *const r = &out.cases[i];
         cr_expect_eq(r->verdict, CASE_PASSED, "%s: %s %s", r->line, r->where, r->first.note);
         cr_expect_eq(r->edge[EDGE_ORACLE].state, EDGE_OK, "%s", r->line);
-        cr_expect(r->edge[EDGE_ORACLE].margin > 0 && r->edge[EDGE_ORACLE].margin <= 1, "%s: margin %g", r->line,
-                  r->edge[EDGE_ORACLE].margin);
+        cr_expect(r->edge[EDGE_ORACLE].margin > 0 && r->edge[EDGE_ORACLE].margin <= 1, "%s: margin %g",
+                  r->line, r->edge[EDGE_ORACLE].margin);
         cr_expect(r->edge[EDGE_ORACLE].elements > 1000 && r->edge[EDGE_ORACLE].outside == 0);
     }
     const int64_t n = o.n_cases;
@@ -54,7 +56,8 @@ static int64_t expect_family_passes(const char *path, const char *more) {
 }
 
 Test(oracle, every_family_layer_and_part_agrees_at_every_tp) {
-    for (int f = 0; f < N_FAMILIES; f++) cr_expect_eq(expect_family_passes(families[f], "--ep 1"), 2 * 2 * 4 * 2);
+    for (int f = 0; f < N_FAMILIES; f++)
+        cr_expect_eq(expect_family_passes(families[f], "--ep 1"), 2 * 2 * 4 * 2);
 }
 
 Test(oracle, moe_layers_agree_with_experts_dealt_to_two_groups) {
@@ -118,7 +121,8 @@ static void expect_noticed(const struct change *c) {
     const struct case_result *const r = &out.cases[0];
     cr_expect_eq(r->verdict, CASE_FAILED, "%s changed and nobody noticed", c->dataset);
     cr_expect_eq(r->edge[EDGE_ORACLE].state, EDGE_FAIL, "%s", c->dataset);
-    for (int e = 0; e < EDGE_ORACLE; e++) cr_expect_eq(r->edge[e].state, EDGE_OK, "%s: edge %d", c->dataset, e);
+    for (int e = 0; e < EDGE_ORACLE; e++)
+        cr_expect_eq(r->edge[e].state, EDGE_OK, "%s: edge %d", c->dataset, e);
     snprintf(want, sizeof want, "stage %s,", c->stage);
     cr_expect_eq(strncmp(r->where, want, strlen(want)), 0, "%s: %s", c->dataset, r->where);
     cr_expect_str_eq(r->first.stage, c->stage);
@@ -142,7 +146,8 @@ Test(oracle, one_changed_activation_fails_at_the_stage_that_makes_it) {
         {GOLDEN("mixtral"), "activations/" L0 "mlp.gate", 20, "ffn", 0, "router"},
         {GOLDEN("param2moe"), "activations/" L1 "mlp.gate", 20, "ffn", 1, "router"},
         {GOLDEN("param2moe"), "activations/" L1 "mlp.experts", 64, "ffn", 1, "combine"},
-        {GOLDEN("param2moe"), "activations/" L1 "mlp.shared_experts.up_proj", 640, "ffn", 1, "shared_gate_up"},
+        {GOLDEN("param2moe"), "activations/" L1 "mlp.shared_experts.up_proj", 640, "ffn", 1,
+         "shared_gate_up"},
         {GOLDEN("param2moe"), "activations/" L1 "mlp.shared_experts", 640, "ffn", 1, "shared_down"},
         {GOLDEN("llama"), "activations/" L0 "mlp.gate_proj", 11, "ffn", 0, "shared_gate_up"},
         {GOLDEN("llama"), "activations/" L1, 63, "ffn", 1, "ffn_residual"},
@@ -167,7 +172,8 @@ Test(oracle, one_changed_weight_fails_at_the_first_stage_whose_result_the_file_b
         {GOLDEN("param2moe"), "weights/" L1 "mlp.gate.weight", 99, "ffn", 1, "router"},
         {GOLDEN("mixtral"), "weights/" L0 "mlp.experts.gate_up_proj", 5, "ffn", 0, "combine"},
         {GOLDEN("mixtral"), "weights/" L1 "mlp.experts.down_proj", 40000, "ffn", 1, "combine"},
-        {GOLDEN("param2moe"), "weights/" L1 "mlp.shared_experts.down_proj.weight", 0, "ffn", 1, "shared_down"},
+        {GOLDEN("param2moe"), "weights/" L1 "mlp.shared_experts.down_proj.weight", 0, "ffn", 1,
+         "shared_down"},
         {GOLDEN("llama"), "weights/" L0 "mlp.up_proj.weight", 6143, "ffn", 0, "shared_gate_up"},
         {GOLDEN("llama"), "weights/" L0 "mlp.down_proj.weight", 6143, "ffn", 0, "shared_down"},
     };
@@ -249,21 +255,35 @@ struct gpu_result {
 
 /* Query row i of the file answers for row i + shift of the call: 0 is right. */
 static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int64_t block, int64_t shift) {
-    float *const q = read_floats(file, group, "q", QUERIES * d), *const k = read_floats(file, group, "k", KEYS * d);
-    float *const v = read_floats(file, group, "v", KEYS * d), *const o = read_floats(file, group, "o", QUERIES * d);
+    float *const q = read_floats(file, group, "q", QUERIES * d), *const k =
+                                                                     read_floats(file, group, "k", KEYS * d);
+    float *const v = read_floats(file, group, "v", KEYS * d), *const o =
+                                                                  read_floats(file, group, "o", QUERIES * d);
     int32_t pages[KEYS / PAGE], start[2] = {0, QUERIES}, length[1] = {KEYS};
     uint16_t unused[1];
     for (int32_t p = 0; p < KEYS / PAGE; p++) pages[p] = p;
     struct call call = {.op = OP_ATTENTION};
-    call.u.attention = (struct attention_args){
-        .q = {q, DTYPE_F32, {d, d}, 0, QUERIES * d}, .out = {unused, DTYPE_BF16, {d, d}, 0, QUERIES * d},
-        .k_cache = {k, DTYPE_F32, {PAGE * d, d, d}, 0, KEYS * d}, .v_cache = {v, DTYPE_F32, {PAGE * d, d, d}, 0, KEYS * d},
-        .page_table = {pages, DTYPE_I32, {KEYS / PAGE}, 0, KEYS / PAGE}, .query_start = {start, DTYPE_I32, {1}, 0, 2},
-        .kv_len = {length, DTYPE_I32, {1}, 0, 1}, .n_tokens = QUERIES, .n_seqs = 1, .n_heads = 1, .n_kv_heads = 1,
-        .head_dim = d, .page_size = PAGE, .n_pages = KEYS / PAGE, .max_queries = QUERIES, .max_kv = KEYS,
-        .scale = 1 / sqrt((double)d)};
+    call.u.attention =
+        (struct attention_args){.q = {q, DTYPE_F32, {d, d}, 0, QUERIES * d},
+                                .out = {unused, DTYPE_BF16, {d, d}, 0, QUERIES * d},
+                                .k_cache = {k, DTYPE_F32, {PAGE * d, d, d}, 0, KEYS * d},
+                                .v_cache = {v, DTYPE_F32, {PAGE * d, d, d}, 0, KEYS * d},
+                                .page_table = {pages, DTYPE_I32, {KEYS / PAGE}, 0, KEYS / PAGE},
+                                .query_start = {start, DTYPE_I32, {1}, 0, 2},
+                                .kv_len = {length, DTYPE_I32, {1}, 0, 1},
+                                .n_tokens = QUERIES,
+                                .n_seqs = 1,
+                                .n_heads = 1,
+                                .n_kv_heads = 1,
+                                .head_dim = d,
+                                .page_size = PAGE,
+                                .n_pages = KEYS / PAGE,
+                                .max_queries = QUERIES,
+                                .max_kv = KEYS,
+                                .scale = 1 / sqrt((double)d)};
     const struct contract contract = tensor_core_attention(block);
-    double *const y = malloc((size_t)(QUERIES * d) * sizeof *y), *const e = malloc((size_t)(QUERIES * d) * sizeof *e);
+    double *const y = malloc((size_t)(QUERIES * d) * sizeof *y), *const e = malloc((size_t)(QUERIES * d) *
+                                                                                   sizeof *e);
     struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
     struct gpu_result r = {0};
     ref_compute(&call, &contract, 0, QUERIES, out);
@@ -287,12 +307,14 @@ Test(oracle, four_real_gpu_attention_kernels_stay_inside_their_sets) {
     for (size_t i = 0; i < 4; i++)
         for (int64_t block = 64; block <= 128; block *= 2) {
             const struct gpu_result r = judge_gpu(file, kernels[i].group, kernels[i].head_dim, block, 0);
-            cr_expect_eq(r.outside, 0, "%s block %lld: %lld elements outside, margin %g", kernels[i].group, (long long)block,
-                         (long long)r.outside, r.margin);
-            cr_expect(r.margin > 0.01, "%s: a margin of %g says that the bound is slack", kernels[i].group, r.margin);
+            cr_expect_eq(r.outside, 0, "%s block %lld: %lld elements outside, margin %g", kernels[i].group,
+                         (long long)block, (long long)r.outside, r.margin);
+            cr_expect(r.margin > 0.01, "%s: a margin of %g says that the bound is slack", kernels[i].group,
+                      r.margin);
             printf("%s block %lld: max margin %.3f\n", kernels[i].group, (long long)block, r.margin);
         }
     const struct gpu_result wrong = judge_gpu(file, "fa2_d64", 64, 128, 1);
-    cr_expect(wrong.outside > QUERIES * 64 / 2, "another query's output: only %lld elements outside", (long long)wrong.outside);
+    cr_expect(wrong.outside > QUERIES * 64 / 2, "another query's output: only %lld elements outside",
+              (long long)wrong.outside);
     H5Fclose(file);
 }

@@ -90,8 +90,8 @@ static void expect_tiling(const struct shard_plan *p, const struct layer_spec *s
             for (int64_t x = 0; x < s.count; x++) held[s.first + x]++;
         }
         for (int64_t x = 0; x < p->size[a]; x++)
-            cr_assert_eq(held[x], holders(p, &blocks[i]), "tp %lld ep %lld %s %lld held %lld times", (long long)p->tp,
-                         (long long)p->ep, axis_label(a), (long long)x, (long long)held[x]);
+            cr_assert_eq(held[x], holders(p, &blocks[i]), "tp %lld ep %lld %s %lld held %lld times",
+                         (long long)p->tp, (long long)p->ep, axis_label(a), (long long)x, (long long)held[x]);
     }
     cr_expect_eq(p->ep * p->etp, p->tp);
 }
@@ -113,7 +113,9 @@ static void expect_expert_blocks(const struct shard_plan *p, const struct layer_
     cr_assert_eq(rows, p->size[AXIS_N]);
 }
 
-Test(plan, every_rank_has_its_own_block_of_experts_and_uneven_rows_follow_them) { for_each_plan(expect_expert_blocks, false); }
+Test(plan, every_rank_has_its_own_block_of_experts_and_uneven_rows_follow_them) {
+    for_each_plan(expect_expert_blocks, false);
+}
 
 /* Local query head h uses local kv head h / (H/G), as the kernels do; it must be the one the whole layer uses. */
 static void expect_same_kv_head(const struct shard_plan *p, const struct layer_spec *spec, enum part part) {
@@ -127,8 +129,8 @@ static void expect_same_kv_head(const struct shard_plan *p, const struct layer_s
         for (int64_t h = 0; h < local.n_heads; h++) {
             const int64_t mine = p->rank[rank][AXIS_G].first + h / (local.n_heads / local.n_kv_heads);
             const int64_t global = (p->rank[rank][AXIS_H].first + h) / (spec->n_heads / spec->n_kv_heads);
-            cr_assert_eq(mine, global, "tp %lld rank %d head %lld reads kv head %lld, not %lld", (long long)p->tp, rank,
-                         (long long)h, (long long)mine, (long long)global);
+            cr_assert_eq(mine, global, "tp %lld rank %d head %lld reads kv head %lld, not %lld",
+                         (long long)p->tp, rank, (long long)h, (long long)mine, (long long)global);
         }
     }
 }
@@ -143,7 +145,8 @@ static void expect_local_spec(const struct shard_plan *p, const struct layer_spe
         const struct layer_spec local = plan_local_spec(p, &with_bias, rank);
         cr_assert_eq(local.o_bias, rank == 0, "a row-parallel bias is added once");
         cr_assert(local.qkv_bias);
-        cr_assert(local.hidden == spec->hidden && local.head_dim == spec->head_dim && local.n_experts == spec->n_experts);
+        cr_assert(local.hidden == spec->hidden && local.head_dim == spec->head_dim &&
+                  local.n_experts == spec->n_experts);
         cr_assert(local.attn_scale == spec->attn_scale && local.top_k == spec->top_k);
         cr_assert_eq(local.shared_width, p->rank[rank][AXIS_S].count);
     }
@@ -186,7 +189,8 @@ static bool rank_holds(const struct shard_plan *p, enum tensor_id id, int rank, 
     for (int i = 0; i < axes.n; i++) {
         const struct axis_block b = axes.axis[i].block[place->block[i]];
         const struct span s = p->rank[rank][b.name];
-        if (b.group != GROUP_NONE && (place->index[i] < s.first || place->index[i] >= s.first + s.count)) return false;
+        if (b.group != GROUP_NONE && (place->index[i] < s.first || place->index[i] >= s.first + s.count))
+            return false;
     }
     return true;
 }
@@ -208,8 +212,8 @@ static void expect_slices(const struct shard_plan *p, const struct layer_spec *s
             cr_assert_eq(slice[count], 0x5a5a5a5a, "%s: wrote behind the slice", tensor_table[id].name);
             for (int64_t i = 0; i < count; i++) {
                 const struct place place = slice_place(p, id, rank, i);
-                cr_assert_eq(whole_index(p, id, &place), slice[i], "%s rank %d element %lld", tensor_table[id].name, rank,
-                             (long long)i);
+                cr_assert_eq(whole_index(p, id, &place), slice[i], "%s rank %d element %lld",
+                             tensor_table[id].name, rank, (long long)i);
                 cr_assert(rank_holds(p, id, rank, &place));
                 again[slice[i]] = slice[i];
             }
@@ -217,8 +221,9 @@ static void expect_slices(const struct shard_plan *p, const struct layer_spec *s
             free(slice);
         }
         /* Together the ranks hold everything, and as often as the plan says. */
-        cr_assert_eq(n ? memcmp(whole, again, (size_t)n * 4) : 0, 0, "%s tp %lld ep %lld: elements nobody holds",
-                     tensor_table[id].name, (long long)p->tp, (long long)p->ep);
+        cr_assert_eq(n ? memcmp(whole, again, (size_t)n * 4) : 0, 0,
+                     "%s tp %lld ep %lld: elements nobody holds", tensor_table[id].name, (long long)p->tp,
+                     (long long)p->ep);
         struct shard_plan one = *p;
         one.tp = 1;
         for (enum axis_name a = 0; a < AXIS_COUNT; a++) one.rank[0][a] = (struct span){0, p->size[a]};
@@ -277,7 +282,8 @@ Test(plan, elements_of_any_width_are_moved_whole) {
         for (int64_t i = 0; i < part; i++) {
             const struct place place = slice_place(&p, T_QKV, 3, i);
             const int64_t from = whole_index(&p, T_QKV, &place);
-            cr_assert_eq(memcmp(slice + (size_t)i * widths[w], whole + (size_t)from * widths[w], widths[w]), 0);
+            cr_assert_eq(memcmp(slice + (size_t)i * widths[w], whole + (size_t)from * widths[w], widths[w]),
+                         0);
         }
     }
     free(whole);

@@ -23,8 +23,10 @@ static struct words split(const char *command) {
         if (!*at) break;
         w.argv[w.argc++] = out;
         for (bool quoted = false; *at && (quoted || *at != ' '); at++)
-            if (*at == '\'') quoted = !quoted;
-            else *out++ = *at;
+            if (*at == '\'')
+                quoted = !quoted;
+            else
+                *out++ = *at;
         *out++ = 0;
     }
     return w;
@@ -64,10 +66,12 @@ static void expect_passed(const struct case_result *r) {
     cr_expect(r->n_stages > 0 && !r->where[0] && !r->likely[0] && !r->reason[0]);
     for (int e = 0; e < EDGE_ORACLE; e++) {
         cr_expect_eq(r->edge[e].state, EDGE_OK, "%s: edge %d", r->line, e);
-        cr_expect(r->edge[e].margin <= 1 && r->edge[e].elements > 0 && r->edge[e].outside == 0, "%s", r->line);
+        cr_expect(r->edge[e].margin <= 1 && r->edge[e].elements > 0 && r->edge[e].outside == 0, "%s",
+                  r->line);
     }
     cr_expect_eq(r->edge[EDGE_ORACLE].state, EDGE_NOT_RUN);
-    cr_expect_eq(r->edge[EDGE_PLAN].rows, r->edge[EDGE_PLAN].sampled_rows, "tiny is small enough for every row");
+    cr_expect_eq(r->edge[EDGE_PLAN].rows, r->edge[EDGE_PLAN].sampled_rows,
+                 "tiny is small enough for every row");
     for (int s = 0; s < r->n_stages; s++) {
         const struct stage_result *const stage = &r->stage[s];
         cr_expect(stage->kernel[0] && stage_by_name(stage->stage) >= 0);
@@ -86,17 +90,24 @@ static void expect_all_pass(const char *command, int64_t n_cases) {
 }
 
 Test(run, attention_passes_in_every_phase_layout_and_dtype_at_every_tp) {
-    expect_all_pass("shardcheck run tiny --part attention --tp 1,2,4,8 --phase prefill --tokens 1,5 --seqs 1,3 "
-                    "--layout packed,contig --dtype bf16,fp32", 64);
-    expect_all_pass("shardcheck run tiny --part attention --tp 1,2,4,8 --phase chunked,decode --tokens 1,5 --cached 0,17 "
-                    "--layout packed,contig --dtype bf16,fp32", 128);
+    expect_all_pass(
+        "shardcheck run tiny --part attention --tp 1,2,4,8 --phase prefill --tokens 1,5 --seqs 1,3 "
+        "--layout packed,contig --dtype bf16,fp32",
+        64);
+    expect_all_pass(
+        "shardcheck run tiny --part attention --tp 1,2,4,8 --phase chunked,decode --tokens 1,5 --cached 0,17 "
+        "--layout packed,contig --dtype bf16,fp32",
+        128);
 }
 
 Test(run, ffn_passes_in_every_phase_layout_and_dtype_at_every_tp_and_ep) {
-    expect_all_pass("shardcheck run tiny --part ffn --tp 1,2,4,8 --ep 1 --phase prefill,chunked,decode --tokens 1,5 "
-                    "--layout packed,contig --dtype bf16,fp32", 96);
+    expect_all_pass(
+        "shardcheck run tiny --part ffn --tp 1,2,4,8 --ep 1 --phase prefill,chunked,decode --tokens 1,5 "
+        "--layout packed,contig --dtype bf16,fp32",
+        96);
     expect_all_pass("shardcheck run tiny --part ffn --tp 2,4,8 --ep 2 --phase prefill,decode --tokens 1,5 "
-                    "--dtype bf16,fp32", 24);
+                    "--dtype bf16,fp32",
+                    24);
     expect_all_pass("shardcheck run tiny --part ffn --tp 8 --ep 4,8 --tokens 1,5", 4);
     expect_all_pass("shardcheck run tiny --part ffn --layer 0 --tp 1,2,4,8 --dtype bf16,fp32 --tokens 5", 8);
 }
@@ -104,10 +115,12 @@ Test(run, ffn_passes_in_every_phase_layout_and_dtype_at_every_tp_and_ep) {
 Test(run, another_seed_passes_and_the_same_seed_gives_the_same_margins) {
     struct options o[2];
     struct run_output out[2];
-    for (int i = 0; i < 2; i++) run("shardcheck run tiny --tp 2 --tokens 5 --seed 3,4 --dtype fp32", &o[i], &out[i]);
+    for (int i = 0; i < 2; i++)
+        run("shardcheck run tiny --tp 2 --tokens 5 --seed 3,4 --dtype fp32", &o[i], &out[i]);
     for (int64_t c = 0; c < o[0].n_cases; c++)
         for (int e = 0; e < EDGE_COUNT; e++)
-            cr_expect_eq(out[0].cases[c].edge[e].margin, out[1].cases[c].edge[e].margin, "%s", out[0].cases[c].line);
+            cr_expect_eq(out[0].cases[c].edge[e].margin, out[1].cases[c].edge[e].margin, "%s",
+                         out[0].cases[c].line);
     cr_expect_neq(out[0].cases[0].edge[EDGE_KERNEL].margin, out[0].cases[1].edge[EDGE_KERNEL].margin);
     for (int i = 0; i < 2; i++) done(&o[i], &out[i]);
 }
@@ -122,8 +135,10 @@ Test(run, cases_that_share_a_trunk_say_what_they_say_alone) {
         cr_assert_eq(alone.n_cases, 1);
         cr_expect_str_eq(one.cases[0].line, all.cases[c].line);
         for (int e = 0; e < EDGE_COUNT; e++) {
-            cr_expect_eq(one.cases[0].edge[e].margin, all.cases[c].edge[e].margin, "%s edge %d", all.cases[c].line, e);
-            cr_expect_eq(one.cases[0].edge[e].elements, all.cases[c].edge[e].elements, "%s edge %d", all.cases[c].line, e);
+            cr_expect_eq(one.cases[0].edge[e].margin, all.cases[c].edge[e].margin, "%s edge %d",
+                         all.cases[c].line, e);
+            cr_expect_eq(one.cases[0].edge[e].elements, all.cases[c].edge[e].elements, "%s edge %d",
+                         all.cases[c].line, e);
         }
         done(&alone, &one);
     }
@@ -188,14 +203,10 @@ static const struct {
     const char *sizes;
     int64_t rows;
 } shapes[] = {
-    {"phase=prefill,tokens=1", 1},
-    {"phase=prefill,tokens=2", 2},
-    {"phase=prefill,tokens=1,seqs=2", 2},
-    {"phase=prefill,tokens=17", 17},
-    {"phase=chunked,tokens=1,cached=20", 1},
-    {"phase=chunked,tokens=6,cached=20", 6},
-    {"phase=decode,tokens=1,cached=9", 1},
-    {"phase=decode,tokens=2,cached=9", 2},
+    {"phase=prefill,tokens=1", 1},           {"phase=prefill,tokens=2", 2},
+    {"phase=prefill,tokens=1,seqs=2", 2},    {"phase=prefill,tokens=17", 17},
+    {"phase=chunked,tokens=1,cached=20", 1}, {"phase=chunked,tokens=6,cached=20", 6},
+    {"phase=decode,tokens=1,cached=9", 1},   {"phase=decode,tokens=2,cached=9", 2},
     {"phase=decode,tokens=5,cached=40", 5},
 };
 
@@ -205,7 +216,8 @@ Test(run, global_head_count_shows_in_every_phase_with_more_than_one_rank_and_row
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int64_t tp = 1; tp <= 8; tp *= 2) {
             char line[200];
-            snprintf(line, sizeof line, "tiny/attention:tp=%lld,%s,layout=contig", (long long)tp, shapes[i].sizes);
+            snprintf(line, sizeof line, "tiny/attention:tp=%lld,%s,layout=contig", (long long)tp,
+                     shapes[i].sizes);
             run_mutant(line, m, tp > 1 && shapes[i].rows > 1);
         }
 }
@@ -224,7 +236,8 @@ Test(run, packed_view_shows_in_every_phase_with_more_than_one_row_even_on_one_ra
 Test(run, a_mutant_shows_in_fp32_too) {
     for (const struct mutant *m = mutant_table; m->name; m++) {
         char line[200];
-        snprintf(line, sizeof line, "tiny/attention:tp=2,tokens=5,dtype=fp32,layout=%s", layout_name(m->layout));
+        snprintf(line, sizeof line, "tiny/attention:tp=2,tokens=5,dtype=fp32,layout=%s",
+                 layout_name(m->layout));
         run_mutant(line, m, true);
     }
 }

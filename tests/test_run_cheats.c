@@ -47,16 +47,17 @@ static struct run_output run_case(const struct check_case *c) {
 }
 
 struct want {
-    enum edge edge;         /* which fails */
-    const char *where;      /* what `where` begins with */
-    const char *note;       /* part of the first finding's note; NULL: anything */
+    enum edge edge;    /* which fails */
+    const char *where; /* what `where` begins with */
+    const char *note;  /* part of the first finding's note; NULL: anything */
 };
 
 static void expect_failed(const struct run_output *out, struct want w) {
     const struct case_result *const r = &out->cases[0];
     cr_expect_eq(r->verdict, CASE_FAILED, "%s passed", r->line);
     cr_expect_eq(r->edge[w.edge].state, EDGE_FAIL, "%s: edge %d did not fail", r->line, w.edge);
-    cr_expect_eq(strncmp(r->where, w.where, strlen(w.where)), 0, "where is '%s', not '%s'", r->where, w.where);
+    cr_expect_eq(strncmp(r->where, w.where, strlen(w.where)), 0, "where is '%s', not '%s'", r->where,
+                 w.where);
     cr_expect(!w.note || strstr(r->first.note, w.note), "note is '%s', not '%s'", r->first.note, w.note);
     cr_expect(r->first.note[0]);
 }
@@ -114,7 +115,8 @@ static const char *one_ulp_too_far(const struct call *call, void *scratch, void 
     ref_compute(call, &contract, ROW, ROW + 1, out);
     const double top = dtype_round(a->out.dtype, y[COLUMN] + e[COLUMN]);
     double beyond = top;
-    for (double step = fabs(top) * 0x1p-30; beyond == top; step *= 2) beyond = dtype_round(a->out.dtype, top + step);
+    for (double step = fabs(top) * 0x1p-30; beyond == top; step *= 2)
+        beyond = dtype_round(a->out.dtype, top + step);
     if (calls++ == 2) dtype_store(a->out.data, a->out.dtype, i, beyond); /* rank 1 only */
     free(y);
     free(e);
@@ -123,7 +125,8 @@ static const char *one_ulp_too_far(const struct call *call, void *scratch, void 
 
 Test(run_cheats, one_element_of_one_rank_one_ulp_beyond_its_set) {
     stand_in("linear_simt", one_ulp_too_far);
-    expect_found_out(LINE, S_O_PROJ, (struct want){EDGE_SHARD, "stage o_proj, rank 1 of 2, token 3, channel 17", "outside"});
+    expect_found_out(LINE, S_O_PROJ,
+                     (struct want){EDGE_SHARD, "stage o_proj, rank 1 of 2, token 3, channel 17", "outside"});
     stand_in("linear_simt", one_ulp_too_far);
     expect_found_out(LINE ",dtype=fp32", S_O_PROJ,
                      (struct want){EDGE_SHARD, "stage o_proj, rank 1 of 2, token 3, channel 17", "outside"});
@@ -151,7 +154,10 @@ static const char *change_weight(const struct call *call, void *scratch, void *s
     ((unsigned char *)call->u.linear.w.data)[6] ^= 1;
     return problem;
 }
-static size_t some_scratch(const struct call *call) { (void)call; return 64; }
+static size_t some_scratch(const struct call *call) {
+    (void)call;
+    return 64;
+}
 static const char *write_behind_scratch(const struct call *call, void *scratch, void *stream) {
     const char *const problem = launch_honest(call, scratch, stream);
     memset((char *)scratch + 64, 0, 64);
@@ -232,7 +238,9 @@ static const char *remember_all_but_the_last_token(const struct call *call, void
 
 Test(run_cheats, a_kernel_that_repeats_the_unsharded_result_without_the_last_token) {
     stand_in("rms_norm", remember_all_but_the_last_token);
-    expect_found_out(LINE, S_ATTN_NORM, (struct want){EDGE_SHARD, "stage attn_norm, ranks 0-1 of 2, token 4, ", "never written"});
+    expect_found_out(
+        LINE, S_ATTN_NORM,
+        (struct want){EDGE_SHARD, "stage attn_norm, ranks 0-1 of 2, token 4, ", "never written"});
     free(trunk_copy);
 }
 
@@ -242,27 +250,33 @@ static double o_bias[64];
 static const char *add_the_bias_on_every_rank(const struct call *call, void *scratch, void *stream) {
     const struct linear_args *const a = &call->u.linear;
     const char *const problem = launch_honest(call, scratch, stream);
-    for (int64_t c = 0; c < a->n_cols && a->bias.data; c++) o_bias[c] = dtype_load(a->bias.data, a->bias.dtype, c);
+    for (int64_t c = 0; c < a->n_cols && a->bias.data; c++)
+        o_bias[c] = dtype_load(a->bias.data, a->bias.dtype, c);
     for (int64_t i = 0; i < a->n_rows * a->n_cols && !a->bias.data; i++)
-        dtype_store(a->out.data, a->out.dtype, i, dtype_load(a->out.data, a->out.dtype, i) + o_bias[i % a->n_cols]);
+        dtype_store(a->out.data, a->out.dtype, i,
+                    dtype_load(a->out.data, a->out.dtype, i) + o_bias[i % a->n_cols]);
     return problem;
 }
 
 static const char llama_with_bias[] =
     "{\"model_type\": \"llama\", \"torch_dtype\": \"bfloat16\", \"vocab_size\": 64, \"hidden_size\": 64, "
-    "\"intermediate_size\": 96, \"num_hidden_layers\": 1, \"num_attention_heads\": 8, \"num_key_value_heads\": 4, "
-    "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000.0, \"attention_bias\": true}";
+    "\"intermediate_size\": 96, \"num_hidden_layers\": 1, \"num_attention_heads\": 8, "
+    "\"num_key_value_heads\": 4, "
+    "\"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-06, \"rope_theta\": 10000.0, \"attention_bias\": "
+    "true}";
 
 Test(run_cheats, the_output_bias_added_on_every_rank) {
     char path[] = "/tmp/shardcheck-XXXXXX.json", line[200];
     const int fd = mkstemps(path, 5);
-    cr_assert(fd >= 0 && write(fd, llama_with_bias, sizeof llama_with_bias - 1) == sizeof llama_with_bias - 1);
+    cr_assert(fd >= 0 &&
+              write(fd, llama_with_bias, sizeof llama_with_bias - 1) == sizeof llama_with_bias - 1);
     close(fd);
     stand_in("linear_simt", launch_honest);
     snprintf(line, sizeof line, "%s/attention:tp=4,tokens=3", path);
     struct check_case c = case_of(line, S_O_PROJ);
     struct run_output out = run_case(&c);
-    cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "the honest kernel: %s %s", out.cases[0].where, out.cases[0].first.note);
+    cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "the honest kernel: %s %s", out.cases[0].where,
+                 out.cases[0].first.note);
     run_output_free(&out);
     stand_in("linear_simt", add_the_bias_on_every_rank);
     expect_found_out(line, S_O_PROJ, (struct want){EDGE_SHARD, "stage o_proj, ranks 1-3 of 4", "outside"});
@@ -275,9 +289,11 @@ static const char *change_a_bit_within_the_set(const struct call *call, void *sc
     return problem;
 }
 
-Test(run_cheats, a_legal_value_that_is_not_the_unsharded_runs_is_an_error_only_where_a_column_cannot_see_the_shard) {
+Test(run_cheats,
+     a_legal_value_that_is_not_the_unsharded_runs_is_an_error_only_where_a_column_cannot_see_the_shard) {
     stand_in("linear_simt", change_a_bit_within_the_set);
-    expect_found_out(LINE ",dtype=fp32", S_QKV_PROJ, (struct want){EDGE_SHARD, "stage qkv_proj, ranks 0-1 of 2", "not the bits"});
+    expect_found_out(LINE ",dtype=fp32", S_QKV_PROJ,
+                     (struct want){EDGE_SHARD, "stage qkv_proj, ranks 0-1 of 2", "not the bits"});
     stand_in("linear_simt", change_a_bit_within_the_set);
     fake.shard_invariant = false;
     const struct check_case c = case_of(LINE ",dtype=fp32", S_QKV_PROJ);
@@ -298,9 +314,11 @@ static const char *crash_on_rank_one(const struct call *call, void *scratch, voi
 
 Test(run_cheats, a_launch_that_fails_is_a_failure_of_the_case_and_its_text_is_shown) {
     stand_in("attention_simt", crash);
-    expect_found_out(LINE, S_ATTENTION, (struct want){EDGE_KERNEL, "stage attention", "illegal memory access"});
+    expect_found_out(LINE, S_ATTENTION,
+                     (struct want){EDGE_KERNEL, "stage attention", "illegal memory access"});
     stand_in("attention_simt", crash_on_rank_one);
-    expect_found_out(LINE, S_ATTENTION, (struct want){EDGE_SHARD, "stage attention, rank 1 of 2", "illegal memory access"});
+    expect_found_out(LINE, S_ATTENTION,
+                     (struct want){EDGE_SHARD, "stage attention, rank 1 of 2", "illegal memory access"});
 }
 
 static const char *route_to_nowhere(const struct call *call, void *scratch, void *stream) {
@@ -317,8 +335,13 @@ Test(run_cheats, a_router_that_names_experts_which_do_not_exist) {
     expect_found_out("tiny/ffn:tp=4,ep=2,tokens=5", S_ROUTE, (struct want){EDGE_KERNEL, "stage route", NULL});
 }
 
-static const char *never(const struct call *call) { (void)call; return "needs something else"; }
-static const char *not_few_heads(const struct call *call) { return call->u.attention.n_heads < 8 ? "needs 8 heads" : NULL; }
+static const char *never(const struct call *call) {
+    (void)call;
+    return "needs something else";
+}
+static const char *not_few_heads(const struct call *call) {
+    return call->u.attention.n_heads < 8 ? "needs 8 heads" : NULL;
+}
 
 Test(run_cheats, a_kernel_that_refuses_skips_the_case_and_says_why) {
     stand_in("attention_simt", launch_honest);

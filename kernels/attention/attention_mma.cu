@@ -12,18 +12,19 @@
  *         Shared: 48 KiB at D = 64, 64 at 128, 96 at 256.
  * Traffic k and v once per ROWS query rows and query head, q and out once.
  * Numerics Scores: tensor core, fp32; 2^(c score - c top) with c = fl(scale log2 e), one FMA, top the running
- *         maximum. P is rounded to bf16 for P V; the denominator adds it unrounded: a thread's keys of a tile,
- *         then the tiles, then the 4 threads of a row. Output: tensor core sum, times one reciprocal. A row
- *         without keys is 0. Slots past the last key that the tile's rows see are never read; a non-finite v
- *         that only later rows see does reach the rows of its warp (0 times infinity). The bits of a row
- *         depend on its own q, keys and place in the sequence only: not on other heads, rows or sequences.
+ *         maximum. P is rounded to bf16 for P V; the denominator adds it unrounded: a thread's keys of a
+ *         tile, then the tiles, then the 4 threads of a row. Output: tensor core sum, times one reciprocal.
+ *         A row without keys is 0. Slots past the last key that the block's rows see are never read; a
+ *         non-finite v that only later rows see does reach the block's other rows (0 times infinity). The
+ *         bits of a row depend on its own q, keys and place in the sequence only: not on other heads, rows or
+ *         sequences.
  * Needs   bf16, D = 64, 128 or 256, H % G == 0, scale > 0, a 16-byte aligned cache. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/device/ptx.cuh"
 #include "kernels/kernels.h"
 
-/* nvcc must unroll to keep fragments in registers; the copies only by two, their addresses would fill them. */
+/* nvcc must unroll to keep fragments in registers; the copies only by two, or addresses fill them. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define UNROLL_COPY _Pragma("unroll 2")
@@ -113,20 +114,23 @@ __device__ __forceinline__ key_source find_keys(const struct attention_args &a, 
     return keys;
 }
 
-/* Start the copies of keys first .. first + KEYS - 1 into a stage; rows past the last key become zeros, because
- * a weight of 0 does not silence the NaN of an unwritten slot. */
+/* Start the copies of keys first .. first + KEYS - 1 into a stage. Rows past the last key become zeros: a
+ * weight of 0 does not silence the NaN of an unwritten slot. */
 template <class S>
 __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const struct attention_args &a,
                                           const key_source &keys, int first) {
     UNROLL_COPY
     for (int i = 0; i < S::KEYS * S::CHUNKS / THREADS; i++) {
         const int at = i * THREADS + (int)threadIdx.x, row = at / S::CHUNKS, chunk = at % S::CHUNKS;
-        int key = min(first + row, keys.n_keys - 1), bytes = first + row < keys.n_keys ? 16 : 0;
+        const int key = first + row, last = keys.n_keys - 1;
+        int from = min(key, last), bytes = key <= last ? 16 : 0;
 #ifdef BUG_MMA_PAGE_TABLE_OVERRUN
-        key = first + row;
+        from = key, bytes = 16;
 #endif
+        const int page = keys.page_shift >= 0 ? from >> keys.page_shift : from / keys.page_size;
+        int slot = from - page * keys.page_size;
 #ifdef BUG_MMA_COPY_PAST_END
-        key = first + row, bytes = 16;
+        slot += key - from, bytes = 16;
 #endif
         bf16 *const k_to = chunk_of<S>(k_tile, row, chunk), *const v_to = chunk_of<S>(v_tile, row, chunk);
         shared_stale(k_to, 16);
@@ -134,8 +138,7 @@ __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const stru
 #ifdef BUG_MMA_NO_ZERO_FILL
         if (bytes == 0) continue;
 #endif
-        const int page = keys.page_shift >= 0 ? key >> keys.page_shift : key / keys.page_size;
-        const int64_t number = keys.pages[page], slot = key - page * keys.page_size;
+        const int64_t number = keys.pages[page];
         cp_async_16(k_to, keys.k + number * a.k_cache.stride[0] + slot * a.k_cache.stride[1] + chunk * OCTET,
                     bytes);
         cp_async_16(v_to, keys.v + number * a.v_cache.stride[0] + slot * a.v_cache.stride[1] + chunk * OCTET,
@@ -189,12 +192,6 @@ template <class S> __device__ __forceinline__ void warp_init(warp_rows<S> &w, bf
     UNROLL
     for (int slab = 0; slab < S::SLABS; slab++) {
         w.top[slab][0] = w.top[slab][1] = -INFINITY;
-        w.sum[slab][0] = w.sum[slab][1] = 0;
-        UNROLL
-        for (int n = 0; n < S::D / 8; n++) {
-            UNROLL
-            for (int e = 0; e < 4; e++) w.out[slab][n][e] = 0;
-        }
         if (S::Q_IN_REGISTERS) {
             UNROLL
             for (int step = 0; step < S::D / 16; step++)
@@ -206,19 +203,11 @@ template <class S> __device__ __forceinline__ void warp_init(warp_rows<S> &w, bf
 /* A tile's scores, later its weights: keys 8 n + 2t, 8 n + 2t + 1 of halves 0 0 1 1. */
 template <class S> using tile_scores = float[S::SLABS][S::KEYS / 8][4];
 
-/* score = q k^T */
+/* score += q k^T */
 template <class S>
 __device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_rows<S> &w, bf16 *q_tile,
                                              bf16 *k_tile) {
     const int lane = (int)threadIdx.x % 32;
-    UNROLL
-    for (int slab = 0; slab < S::SLABS; slab++) {
-        UNROLL
-        for (int n = 0; n < S::KEYS / 8; n++) {
-            UNROLL
-            for (int e = 0; e < 4; e++) score[slab][n][e] = 0;
-        }
-    }
     UNROLL
     for (int step = 0; step < S::D / 16; step++) {
         uint32_t q[S::SLABS][4];
@@ -323,7 +312,7 @@ __device__ __forceinline__ void multiply_p_v(warp_rows<S> &w, const tile_scores<
 template <class S>
 __device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_tile, bf16 *v_tile,
                                        const row_tile &tile, int first, float c) {
-    tile_scores<S> score;
+    tile_scores<S> score = {};
     multiply_q_k<S>(score, w, q_tile, k_tile);
     mask_scores<S>(score, w, tile, first);
     UNROLL
@@ -388,7 +377,7 @@ __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct att
     if (keys.n_keys > 0) copy_keys<S>(k_tile, v_tile, a, keys, 0);
     cp_async_commit();
 
-    warp_rows<S> w;
+    warp_rows<S> w = {};
     w.row0 = (int)threadIdx.x / 32 * S::WARP_ROWS;
     load_q<S>(q_tile, a, tile, w.row0, aligned);
     __syncwarp(WHOLE_WARP);
@@ -461,7 +450,7 @@ extern "C" const char *attention_mma_unsupported(const struct call *call) {
 }
 
 /* The score error: rounding c costs u |s|; the maximum that the FMA subtracts is the very number that later
- * steps rescale from, so its own rounding cancels, and the FMA costs u |m - s|. Half of what the bound grants. */
+ * steps rescale from, so its own rounding cancels, and the FMA costs u |m - s|. The bound grants 3 and 4. */
 extern "C" struct contract attention_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int keys = a->head_dim == narrow::D   ? narrow::KEYS

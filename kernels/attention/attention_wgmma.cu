@@ -322,7 +322,6 @@ template <int D>
 __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, const shared_tiles<D> &tiles,
                                              struct barriers &bars, int tile, float factor, int group, bool last) {
     constexpr int STAGES = shape<D>::STAGES;
-    wait_full(bars.k, tile, STAGES);
     if (shape<D>::TURNS) await_turn(group);
     wgmma_fence();
     issue_scores(c, q, tiles, tile);
@@ -332,6 +331,9 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
     issue_values(c, tiles, tile - 1);
     wgmma_commit();
     if (shape<D>::TURNS && !(group == 1 && last)) pass_turn(group);
+#ifdef BUG_WGMMA_RELEASE_BEFORE_WAIT
+    release(bars.v, tile - 1, STAGES);
+#endif
 #ifdef BUG_WGMMA_COPY_IN_FLIGHT
     const consumer<D> early = c;
 #endif
@@ -345,11 +347,10 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
     release(bars.k, tile, STAGES);
     if (tile >= c.no_mask) mask_scores(c, tile);
     softmax_step(c, factor);
-#ifdef BUG_WGMMA_RELEASE_BEFORE_WAIT
-    release(bars.v, tile - 1, STAGES);
+    /* Here, not where the next tile begins: the branch keeps ptxas from moving the softmax behind the wait. */
+    if (!last) wait_full(bars.k, tile + 1, STAGES);
     wgmma_wait<0>();
-#else
-    wgmma_wait<0>();
+#ifndef BUG_WGMMA_RELEASE_BEFORE_WAIT
     release(bars.v, tile - 1, STAGES);
 #endif
     accumulator_ready(c.o);
@@ -405,7 +406,10 @@ __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct bar
         mask_scores(c, 0);
         softmax_step(c, factor);
         round_weights(c);
-        if (shape<D>::TURNS && group == 1 && w.n_tiles > 1) pass_turn(group);
+        if (w.n_tiles > 1) {
+            wait_full(bars.k, 1, STAGES);
+            if (shape<D>::TURNS && group == 1) pass_turn(group);
+        }
         for (int tile = 1; tile < w.n_tiles; tile++)
             consume_tile(c, q, tiles, bars, tile, factor, group, tile + 1 == w.n_tiles);
         wait_full(bars.v, w.n_tiles - 1, STAGES);

@@ -49,7 +49,7 @@ __device__ __forceinline__ void mbarrier_init(struct mbarrier *bar, int count PT
 #ifdef __CUDACC__
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(count) : "memory");
 #else
-    simt::mbarrier_init(&bar->opaque, count, SIMT_PLACE);
+    simt::mbarrier_init(bar, count, SIMT_PLACE);
 #endif
 }
 /* fence.mbarrier_init, PTX ISA 9.7.13.4: TMA may see the barriers this thread has initialised. */
@@ -64,7 +64,7 @@ __device__ __forceinline__ void mbarrier_arrive(struct mbarrier *bar PTX_CALLER)
 #ifdef __CUDACC__
     PTX_SM90("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory");
 #else
-    simt::mbarrier_arrive(&bar->opaque, 0, "mbarrier_arrive", SIMT_PLACE);
+    simt::mbarrier_arrive(bar, 0, "mbarrier_arrive", SIMT_PLACE);
 #endif
 }
 /* The phase expects `bytes` more; then arrive. */
@@ -73,7 +73,7 @@ __device__ __forceinline__ void mbarrier_arrive_expect_tx(struct mbarrier *bar, 
     PTX_SM90("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes)
              : "memory");
 #else
-    simt::mbarrier_arrive(&bar->opaque, bytes, "mbarrier_arrive_expect_tx", SIMT_PLACE);
+    simt::mbarrier_arrive(bar, bytes, "mbarrier_arrive_expect_tx", SIMT_PLACE);
 #endif
 }
 /* Wait until the phase of this parity is over: 0 for phases 0, 2, .., 1 for 1, 3, .. A fresh barrier counts
@@ -94,7 +94,7 @@ __device__ __forceinline__ void mbarrier_wait(struct mbarrier *bar, uint32_t par
     __trap();
 #endif
 #else
-    simt::mbarrier_wait(&bar->opaque, parity, SIMT_PLACE);
+    simt::mbarrier_wait(bar, parity, SIMT_PLACE);
 #endif
 }
 
@@ -113,7 +113,7 @@ __device__ __forceinline__ void tma_load_2d(void *dst, const struct tensor_map *
              "l"(map), "r"(shared_address(bar)), "r"(x), "r"(y)
              : "memory");
 #else
-    simt::tma_load_2d(dst, map, &bar->opaque, x, y, SIMT_PLACE);
+    simt::tma_load_2d(dst, map, bar, x, y, SIMT_PLACE);
 #endif
 }
 

@@ -32,7 +32,7 @@ __device__ __forceinline__ void fence_proxy_async(PTX_CALLER_ONLY) {
 #endif
 }
 
-/* setmaxnreg, PTX ISA 9.7.20.5 (sm_90a): the calling warpgroup's registers a thread from here on, a multiple
+/* setmaxnreg, PTX ISA 9.7.19.5 (sm_90a): the calling warpgroup's registers a thread from here on, a multiple
  * of 8 from 24 to 256. inc waits until dec of other warpgroups has freed enough. */
 template <int N> __device__ __forceinline__ void set_max_registers_inc(PTX_CALLER_ONLY) {
     static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg takes a multiple of 8 from 24 to 256");

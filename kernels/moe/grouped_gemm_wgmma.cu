@@ -171,10 +171,12 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
     release(at, last);
 }
 
-/* The tile has no row for this warpgroup: only keep in step. */
+/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back for a slower one would let
+ * the barrier run a phase ahead of it; in multiply, wgmma holds the lanes together. */
 template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) {
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
+        __syncwarp();
         release(at, at.stage);
     }
 }

@@ -71,6 +71,8 @@ void conformance_fill(struct conformance_input *input);
 void conformance_expected(const struct conformance *c, const struct conformance_input *input, int truncating,
                           uint32_t *out);
 
+uint64_t conformance_hash(const uint32_t *words, size_t n);
+
 /* input and out are device addresses. NULL, or why the launch was refused. */
 typedef const char *conformance_launch(const struct conformance *c, const struct conformance_input *input,
                                        uint32_t *out, void *stream);

@@ -197,3 +197,9 @@ void conformance_fill(struct conformance_input *in) {
     fill_tiles(in, &state);
     fill_floats(in, &state);
 }
+
+uint64_t conformance_hash(const uint32_t *words, size_t n) { /* FNV-1a */
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < n; i++) hash = (hash ^ words[i]) * 1099511628211u;
+    return hash;
+}

@@ -194,7 +194,8 @@ template <bool RIGHT> static __global__ void copy_over_readers(float *g) {
 
 /* ---- the table ---- */
 
-#define RUN(blocks, ...) [](float *g) { return LAUNCH((__VA_ARGS__), dim3(blocks), dim3(THREADS), 8192, nullptr, g); }
+#define RUN(blocks, ...)                                                                                     \
+    [](float *g) { return LAUNCH((__VA_ARGS__), dim3(blocks), dim3(THREADS), 8192, nullptr, g); }
 
 /* Two launches, the first of which writes zeros wherever the second comes. */
 template <void (*KERNEL)(float *)> static const char *after_zero(float *g) {
@@ -230,7 +231,9 @@ extern "C" const struct race_case race_cases[] = {
     {"neighbours, floats, right", RUN(1, own_neighbours<float>), {}},
     {"exchange", RUN(2, exchange<false>), {"of raced + ", NO_BARRIER}},
     {"exchange, right", RUN(2, exchange<true>), {}},
-    {"write_in_two_blocks", RUN(2, write_in_two_blocks<false>), {"write of raced + ", NO_ORDER, ") of block ("}},
+    {"write_in_two_blocks",
+     RUN(2, write_in_two_blocks<false>),
+     {"write of raced + ", NO_ORDER, ") of block ("}},
     {"write_in_two_blocks, right", RUN(2, write_in_two_blocks<true>), {}},
     {"read_from_a_block", RUN(2, read_from_a_block<false>), {"of raced + ", NO_ORDER}},
     {"read_from_a_block, right", RUN(2, read_from_a_block<true>), {}},

@@ -65,7 +65,7 @@ struct host_tensor_map {
 struct tile_copy {
     host_tensor_map map;
     unsigned char *tile;
-    uint64_t *bar; /* loads only */
+    mbarrier *bar; /* loads only */
     int x, y, thread;
     bool moved;
     place at;
@@ -123,7 +123,7 @@ struct async_state {
     std::vector<tile_copy> loads;
     std::vector<wait_queue> queues;
     struct unfenced {
-        uint64_t *bar;
+        mbarrier *bar;
         int thread;
     };
     std::vector<unfenced> inits; /* mbarriers that TMA may not see yet */

@@ -5,6 +5,7 @@
 
 #include "kernels/device/host/simt.h"
 
+struct mbarrier;
 struct tensor_map;
 
 namespace simt {
@@ -28,13 +29,13 @@ void cp_async_commit(place at);
 void cp_async_wait(int groups, place at);
 
 /* mbarrier.cpp */
-void mbarrier_init(uint64_t *bar, int count, place at);
+void mbarrier_init(mbarrier *bar, int count, place at);
 void mbarrier_init_fence(place at);
-void mbarrier_arrive(uint64_t *bar, uint32_t bytes, const char *operation, place at);
-void mbarrier_wait(uint64_t *bar, uint32_t parity, place at);
+void mbarrier_arrive(mbarrier *bar, uint32_t bytes, const char *operation, place at);
+void mbarrier_wait(mbarrier *bar, uint32_t parity, place at);
 
 /* tma.cpp */
-void tma_load_2d(void *dst, const tensor_map *map, uint64_t *bar, int x, int y, place at);
+void tma_load_2d(void *dst, const tensor_map *map, mbarrier *bar, int x, int y, place at);
 void tma_store_2d(const tensor_map *map, const void *src, int x, int y, place at);
 void tma_store_commit(place at);
 void tma_store_wait(int groups, const char *operation, place at);

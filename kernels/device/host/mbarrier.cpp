@@ -21,9 +21,9 @@ struct state {
 };
 static_assert(sizeof(state) == sizeof(uint64_t), "an mbarrier has 8 bytes");
 
-static state *state_of(uint64_t *bar, const char *operation, place at) {
-    check_aligned(bar, sizeof *bar, operation, "mbarrier", at);
-    check_shared(bar, sizeof *bar, operation, "mbarrier", at);
+static state *state_of(mbarrier *bar, const char *operation, place at) {
+    check_aligned(bar, sizeof(state), operation, "mbarrier", at);
+    check_shared(bar, sizeof(state), operation, "mbarrier", at);
     state *s = reinterpret_cast<state *>(bar);
     if (s->magic != MAGIC)
         fail(at, "%s: the mbarrier at shared offset %td is not initialised, or was overwritten", operation,
@@ -39,11 +39,11 @@ static void end_phase_if_over(block *b, state *s) {
     async_wake(b, s);
 }
 
-void mbarrier_init(uint64_t *bar, int count, place at) {
+void mbarrier_init(mbarrier *bar, int count, place at) {
     static const char operation[] = "mbarrier_init";
     async_state *a = async_of(running);
-    check_aligned(bar, sizeof *bar, operation, "mbarrier", at);
-    check_shared(bar, sizeof *bar, operation, "mbarrier", at);
+    check_aligned(bar, sizeof(state), operation, "mbarrier", at);
+    check_shared(bar, sizeof(state), operation, "mbarrier", at);
     if (count < 1 || count > MAX_COUNT)
         fail(at, "%s: count is %d; it may be 1 to %d", operation, count, MAX_COUNT);
     for (const wait_queue &queue : a->queues)
@@ -53,7 +53,7 @@ void mbarrier_init(uint64_t *bar, int count, place at) {
     s.magic = MAGIC;
     memcpy(bar, &s, sizeof s);
     a->inits.push_back({bar, self->linear});
-    race_access(bar, sizeof *bar, RACE_WRITE, at);
+    race_access(bar, sizeof(state), RACE_WRITE, at);
     race_forget(bar);
 }
 
@@ -68,35 +68,35 @@ void mbarrier_init_fence(place) {
     a->inits.resize(kept);
 }
 
-void mbarrier_arrive(uint64_t *bar, uint32_t bytes, const char *operation, place at) {
+void mbarrier_arrive(mbarrier *bar, uint32_t bytes, const char *operation, place at) {
     state *s = state_of(bar, operation, at);
     if (!s->missing)
         fail(at, "%s: all %d arrivals of this phase were there already; it still lacks %d bytes", operation,
              (int)s->count, (int)s->bytes);
     if (bytes > (uint32_t)MAX_BYTES || s->bytes + (int)bytes > MAX_BYTES)
         fail(at, "%s: a phase cannot expect more than %d bytes", operation, MAX_BYTES);
-    race_access(bar, sizeof *bar, RACE_ATOMIC, at);
+    race_access(bar, sizeof(state), RACE_ATOMIC, at);
     race_arrive(bar);
     s->bytes = s->bytes + (int)bytes;
     s->missing = s->missing - 1;
     end_phase_if_over(running, s);
 }
 
-void mbarrier_wait(uint64_t *bar, uint32_t parity, place at) {
+void mbarrier_wait(mbarrier *bar, uint32_t parity, place at) {
     static const char *const names[] = {"mbarrier_wait for parity 0", "mbarrier_wait for parity 1"};
     if (parity > 1) fail(at, "mbarrier_wait: parity is %u; it is 0 or 1", parity);
-    race_access(bar, sizeof *bar, RACE_ATOMIC, at);
+    race_access(bar, sizeof(state), RACE_ATOMIC, at);
     while (state_of(bar, "mbarrier_wait", at)->phase == parity)
         async_wait(running, bar, names[parity], at);
     race_wait(bar);
 }
 
-void mbarrier_check_tma(uint64_t *bar, const char *operation, place at) {
+void mbarrier_check_tma(mbarrier *bar, const char *operation, place at) {
     if (!state_of(bar, operation, at)->fenced)
         fail(at, "%s: the mbarrier was initialised without mbarrier_init_fence: TMA may not see it", operation);
 }
 
-void mbarrier_complete(block *b, uint64_t *bar, size_t bytes, const tile_copy &copy) {
+void mbarrier_complete(block *b, mbarrier *bar, size_t bytes, const tile_copy &copy) {
     state *s = reinterpret_cast<state *>(bar);
     if (s->magic != MAGIC || s->bytes - (int64_t)bytes < -MAX_BYTES) {
         error_line line = {};

@@ -8,9 +8,9 @@
 namespace simt {
 
 /* Fail unless TMA may signal it. */
-void mbarrier_check_tma(uint64_t *bar, const char *operation, place at);
+void mbarrier_check_tma(mbarrier *bar, const char *operation, place at);
 /* `bytes` of the copy have come. Keeps an error when the barrier is gone. */
-void mbarrier_complete(block *b, uint64_t *bar, size_t bytes, const tile_copy &copy);
+void mbarrier_complete(block *b, mbarrier *bar, size_t bytes, const tile_copy &copy);
 
 } // namespace simt
 

@@ -15,8 +15,8 @@ namespace simt {
 static const size_t PAGE = 1024;
 static const size_t MOST_SHADOW = 512u << 20; /* what launches leave behind is dropped beyond that */
 
-/* Nobody has written this word - yet: a write that comes without a barrier says more about it, for it finds the
- * reader. So the first such read waits for the next barrier. */
+/* Nobody has written this word - yet: a write that comes without a barrier says more about it, for it finds
+ * the reader. So the first such read waits for the next barrier. */
 static struct {
     bool any;
     race_action read;
@@ -165,7 +165,7 @@ static inline bool is_over(const race_action &x, uint16_t by, uint32_t stamp) {
 
 static const char *writer_did(const race_cell *c) {
     return c->flags & RACE_ASYNC          ? "asynchronous copy"
-           : c->flags & RACE_WRITE_ATOMIC ? "atomic"
+           : c->flags & RACE_ATOMIC_WRITE ? "atomic"
            : c->flags & RACE_STALE        ? "shared_stale"
                                           : "write";
 }
@@ -173,7 +173,7 @@ static const char *writer_did(const race_cell *c) {
 static inline void check_writer(const race_action &x, const race_cell *c) {
     if (c->flags & RACE_PENDING) race_report_pending(x, c);
     if (is_over(x, c->writer, c->write)) return;
-    if (x.kind == RACE_ATOMIC && c->flags & RACE_WRITE_ATOMIC) return;
+    if (x.kind == RACE_ATOMIC && c->flags & RACE_ATOMIC_WRITE) return;
     race_report_conflict(x, writer_did(c), c->writer, c->write, c->write_at);
 }
 
@@ -198,7 +198,6 @@ void race_block_end(block *b) { report_unwritten(b); }
 static inline void check_readers(const race_action &x, const race_cell *c) {
     for (int k = 0; k < 2; k++) {
         if (!is_live(x, c->read[k]) || is_over(x, c->reader[k], c->read[k])) continue;
-        if (x.kind == RACE_ATOMIC && c->flags & RACE_READ_ATOMIC << k) continue;
         race_report_conflict(x, c->reader[k] >= MAX_THREADS ? "asynchronous read" : "read", c->reader[k],
                              c->read[k], c->read_at[k]);
     }
@@ -208,7 +207,6 @@ static inline void keep_reader(race_cell *c, int k, uint16_t by, uint32_t stamp,
     c->reader[k] = by;
     c->read[k] = stamp;
     c->read_at[k] = at;
-    c->flags &= (uint16_t)~(RACE_READ_ATOMIC << k);
 }
 
 static inline void keep_writer(race_cell *c, uint16_t by, uint32_t stamp, uint32_t at, int flags) {
@@ -219,13 +217,17 @@ static inline void keep_writer(race_cell *c, uint16_t by, uint32_t stamp, uint32
     c->read[0] = c->read[1] = 0;
 }
 
+/* The first reader is nobody, or over for this one. */
+static inline bool takes_first(const race_action &x, const race_cell *c) {
+    return !is_live(x, c->read[0]) || is_over(x, c->reader[0], c->read[0]);
+}
+
 static inline void word_read(const race_action &x, race_cell *c) {
     for (int k = 0; k < 2; k++)
         if (c->reader[k] == x.thread && c->read[k] == x.stamp) return; /* nobody has written since */
     if (is_live(x, c->write)) check_writer(x, c);
     check_initialised(x, c);
-    const bool first = !is_live(x, c->read[0]) || is_over(x, c->reader[0], c->read[0]);
-    keep_reader(c, !first, x.thread, x.stamp, x.at);
+    keep_reader(c, !takes_first(x, c), x.thread, x.stamp, x.at);
 }
 
 static inline void check_write(const race_action &x, const race_cell *c) {
@@ -234,7 +236,8 @@ static inline void check_write(const race_action &x, const race_cell *c) {
 }
 
 static inline void word_write(const race_action &x, race_cell *c, int flags) {
-    if (c->writer == x.thread && c->write == x.stamp && !c->read[0] && !c->read[1] && c->flags == flags) return;
+    const bool same = c->writer == x.thread && c->write == x.stamp && c->flags == flags;
+    if (same && !c->read[0] && !c->read[1]) return;
     check_write(x, c);
     keep_writer(c, x.thread, x.stamp, x.at, flags);
 }
@@ -261,7 +264,7 @@ void race_touch(const void *p, size_t bytes, race_kind kind, uint32_t at) {
         each_word(r, a, bytes, [&x](race_cell *c, uintptr_t word) {
             x.address = word;
             if (x.kind == RACE_ATOMIC) check_initialised(x, c);
-            word_write(x, c, x.kind == RACE_ATOMIC ? RACE_WRITE_ATOMIC : 0);
+            word_write(x, c, x.kind == RACE_ATOMIC ? RACE_ATOMIC_WRITE : 0);
         });
 }
 
@@ -322,8 +325,7 @@ void race_async_read(const void *p, size_t bytes, const void *key, place at) {
         if (is_live(x, c->write)) check_writer(x, c);
         check_initialised(x, c);
         if (!(c->flags & RACE_ASYNC) && !race_fenced(x.thread, c->writer, c->write)) race_report_proxy(x, c);
-        const bool first = !is_live(x, c->read[0]) || c->reader[0] == by || is_over(x, c->reader[0], c->read[0]);
-        keep_reader(c, !first, by, stamp, x.at);
+        keep_reader(c, c->reader[0] != by && !takes_first(x, c), by, stamp, x.at);
     });
 }
 

@@ -18,7 +18,7 @@ race_unit race_units[MAX_UNITS];
 static const uint32_t RESTART_FROM = 3u << 30; /* no launch draws the remaining 2^30 stamps */
 
 static int threads, units; /* of the running block */
-static bool fences_used;   /* in the running block; without them nobody looks at clocks.fenced */
+static bool fences_used;   /* in it; without them nobody looks at clocks.fenced */
 
 static void raise(uint32_t *to, const uint32_t *from, int count) {
     for (int i = 0; i < count; i++) to[i] = std::max(to[i], from[i]);
@@ -45,7 +45,8 @@ static std::vector<block_start> starts; /* of the launch's blocks, in the order 
 /* A block may know others up to a stamp each, by their place in `starts`. */
 typedef std::vector<uint32_t> foreign_clocks;
 static foreign_clocks foreign;
-static std::unordered_map<const void *, foreign_clocks> published; /* by the atomic they were handed on with */
+static std::unordered_map<const void *, foreign_clocks>
+    published; /* by the atomic they were handed on with */
 static const void *last_atomic[MAX_THREADS];
 static bool device_fenced[MAX_THREADS];
 

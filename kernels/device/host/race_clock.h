@@ -1,7 +1,7 @@
 /* race_clock - what has happened before what the running thread does now?
- * Stamps are drawn from one counter that is never reset, so clocks of an earlier block or launch need no clearing:
- * they are too small to count. A thread's accesses carry its stamp; a barrier of the whole block raises a floor
- * under which all stamps are known to all, in constant time; lesser barriers join vectors of stamps. */
+ * Stamps are drawn from one counter that is not reset, so clocks of an earlier block or launch need no
+ * clearing: they are too small to count. A thread's accesses carry its stamp. A barrier of the whole block
+ * raises a floor under which all stamps are known to all; lesser barriers join vectors of stamps. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_RACE_CLOCK_H
 #define KERNELS_DEVICE_HOST_RACE_CLOCK_H
@@ -13,7 +13,7 @@
 
 namespace simt {
 
-static const int MAX_UNITS = 192; /* keys of a block: barriers, and asynchronous units with a clock of their own */
+static const int MAX_UNITS = 192; /* keys of a block: barriers, and what runs beside the threads */
 static const int CLOCKS = MAX_THREADS + MAX_UNITS;
 
 /* By thread, then by unit: the last stamp known to be over, and the last that the async proxy sees too. */
@@ -23,18 +23,19 @@ struct clocks {
 
 struct race_unit {
     const void *key;
-    uint16_t issuer;              /* the last thread that gave it work */
-    clocks *come, *over;          /* of those who have come to the barrier; of those whose phase has ended */
-    std::vector<uint32_t> groups; /* stamp of the reads of each committed group, the same for all its threads */
+    uint16_t issuer;     /* the last thread that gave it work */
+    clocks *come, *over; /* of those who have come to the barrier; of those whose phase has ended */
+    std::vector<uint32_t>
+        groups; /* stamp of the reads of each committed group, the same for all its threads */
     std::vector<uint32_t> committed; /* groups so far, by thread */
 };
 uint32_t race_unit_stamp(race_unit *u); /* of the group to which the running thread's next read belongs */
 
 struct race_time {
-    uint32_t now;         /* the last stamp drawn */
-    uint32_t grid_first;  /* younger stamps belong to this launch, */
-    uint32_t block_first; /* and those to this block */
-    uint32_t floor;       /* up to here everything the block's threads did is over */
+    uint32_t now;                 /* the last stamp drawn */
+    uint32_t grid_first;          /* younger stamps belong to this launch, */
+    uint32_t block_first;         /* and those to this block */
+    uint32_t floor;               /* up to here everything the block's threads did is over */
     uint32_t thread[MAX_THREADS]; /* stamp of what each does now */
 };
 
@@ -48,7 +49,9 @@ void race_clock_barrier();
 
 race_unit *race_unit_find(const void *key); /* NULL: there is none */
 race_unit *race_unit_of(const void *key);   /* made if needed; NULL: too many */
-static inline uint16_t race_unit_clock(const race_unit *u) { return (uint16_t)(MAX_THREADS + (u - race_units)); }
+static inline uint16_t race_unit_clock(const race_unit *u) {
+    return (uint16_t)(MAX_THREADS + (u - race_units));
+}
 const race_unit *race_unit_at(uint16_t clock); /* NULL: the clock is a thread's */
 
 /* Fences of the device scope: __threadfence, then an atomic, hands on what has happened; an atomic, then

@@ -1,5 +1,6 @@
-/* race_report - what a race looks like to a reader: one line with both source lines, both threads, the buffer.
- * Plain accesses are known by their code address; addr2line (binutils) says which line that is, once a report. */
+/* race_report - what a race looks like to a reader: one line with both source lines, both threads and the
+ * buffer. Of plain accesses the code address is known; addr2line (binutils) says, once a report, which line that
+ * is. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include <algorithm>
@@ -68,7 +69,7 @@ static bool ask_addr2line(uint32_t code, char *answer, size_t room) {
     return got > 0;
 }
 
-/* "path:line" or "path:line (discriminator 2)"; of the inlined functions the first that is the kernel's own. */
+/* "path:line" or "path:line (discriminator 2)"; of the inlined functions the first that is the kernel's. */
 static place parse_answer(char *answer) {
     place first = {nullptr, 0};
     char *rest = answer;
@@ -98,7 +99,8 @@ static void place_name(named_place *out, uint32_t place_number) {
         out->at = lines[place_number & ~IS_LINE];
     } else {
         char *text = answer[turn ^= 1];
-        out->at = ask_addr2line(place_number, text, sizeof answer[0]) ? parse_answer(text) : place{nullptr, 0};
+        out->at =
+            ask_addr2line(place_number, text, sizeof answer[0]) ? parse_answer(text) : place{nullptr, 0};
         if (!out->at.file) { /* no debug information, or no addr2line */
             snprintf(text, sizeof answer[0], "code address 0x%x", place_number);
             out->at = {text, 0};
@@ -123,17 +125,19 @@ static error_line where_of(const race_action &x) {
 }
 
 static void append_index(error_line *line, const char *what, size_t linear, dim3 n) {
-    error_append(line, "%s (%zu,%zu,%zu)", what, linear % n.x, linear / n.x % n.y, linear / ((size_t)n.x * n.y));
+    error_append(line, "%s (%zu,%zu,%zu)", what, linear % n.x, linear / n.x % n.y,
+                 linear / ((size_t)n.x * n.y));
 }
 
-/* "by thread (3,0,0)", for an asynchronous unit the thread that gave it work; and of which block, if another. */
+/* "by thread (3,0,0)", for an asynchronous unit the thread that gave it work; and the block, if another. */
 static error_line who_of(uint16_t by, uint32_t stamp) {
     error_line w = {};
     const race_unit *u = race_unit_at(by);
     const bool same_block = stamp > race_clock.block_first;
     if (same_block || !u) /* units are forgotten with their block */
         append_index(&w, u ? "of thread" : "by thread", u ? u->issuer : by, self->block->threads);
-    if (!same_block) append_index(&w, u ? "of block" : " of block", race_block_of(stamp), self->block->blocks);
+    if (!same_block)
+        append_index(&w, u ? "of block" : " of block", race_block_of(stamp), self->block->blocks);
     return w;
 }
 
@@ -162,8 +166,8 @@ void race_report_uninitialised(block *b, const race_action &x, uint32_t stale_at
     place_name(&here, x.at);
     if (stale_at) place_name(&there, stale_at);
     error_line line = {};
-    error_append(&line, "%.100s: race: %s of uninitialised %s: nobody has written it since %s%.100s (", here.text,
-                 x.does, where_of(x).text, stale_at ? "shared_stale at " : "", there.text);
+    error_append(&line, "%.100s: race: %s of uninitialised %s: nobody has written it since %s%.100s (",
+                 here.text, x.does, where_of(x).text, stale_at ? "shared_stale at " : "", there.text);
     error_append_where(&line, b, &b->fibers[x.thread]);
     error_append(&line, ")");
     error_keep(b, &line);

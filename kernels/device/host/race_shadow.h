@@ -11,11 +11,10 @@
 namespace simt {
 
 enum race_flag : uint16_t {
-    RACE_PENDING = 1,       /* an asynchronous copy has not been waited for by its thread or its barrier */
-    RACE_STALE = 2,         /* what was there is no longer to be read */
-    RACE_ASYNC = 4,         /* written through the async proxy */
-    RACE_WRITE_ATOMIC = 8,
-    RACE_READ_ATOMIC = 16,  /* the first reader; twice that: the second */
+    RACE_PENDING = 1, /* an asynchronous copy has not been waited for by its thread or its barrier */
+    RACE_STALE = 2,   /* what was there is no longer to be read */
+    RACE_ASYNC = 4,   /* written through the async proxy */
+    RACE_ATOMIC_WRITE = 8,
 };
 
 /* Readers since the write: the first that nothing orders after another reader, and the last. A stamp of an
@@ -34,7 +33,7 @@ struct race_page {
 
 struct race_region {
     uintptr_t low, high;
-    race_page *pages;          /* from `base` on */
+    race_page *pages; /* from `base` on */
     uintptr_t base;
     size_t page_count;
     const host_buffer *buffer; /* NULL: shared memory */

@@ -21,76 +21,96 @@ static const int32_t EXPONENT_OF_ZERO = -4000; /* below every other, and sums of
 static const int32_t NAN_BITS = 0x7fffffff;       /* the one NaN tensor cores produce */
 static const int FRACTION = 25;                /* bits kept below the largest exponent */
 
-/* A finite number is mantissa * 2^(exponent - fraction bits of its type). */
-struct number {
-    float value, mantissa;
-    int32_t exponent;
-    bool finite;
+/* ---- operands ---- */
+
+template <tensor_type TYPE> struct format;
+template <> struct format<TENSOR_BF16> {
+    static const int fraction = 7, top = 255; /* bits of the fraction; exponent field of infinity and NaN */
+};
+template <> struct format<TENSOR_F16> {
+    static const int fraction = 10, top = 31;
 };
 
-struct format {
-    int fraction, exponent_bits;
+/* 16 bits of a, or of one column of b: a finite number is mantissa * 2^(exponent - fraction bits). */
+template <int COUNT> struct numbers {
+    float mantissa[COUNT];
+    int32_t exponent[COUNT];
+    int32_t finite[COUNT]; /* 0 or 1 */
 };
-static const format formats[] = {{7, 8}, {10, 5}}; /* by tensor_type */
 
-static inline number decode(uint16_t bits, tensor_type type) {
-    const format f = formats[type];
-    const int bias = (1 << (f.exponent_bits - 1)) - 1;
-    const int field = bits >> f.fraction & ((1 << f.exponent_bits) - 1);
-    const int fraction = bits & ((1 << f.fraction) - 1);
-    const int magnitude = field ? fraction | 1 << f.fraction : fraction;
-    number n;
-    n.value = type == TENSOR_BF16 ? bf16_to_float({bits}) : f16_to_float({bits});
-    n.mantissa = bits & 0x8000 ? -(float)magnitude : (float)magnitude;
-    n.exponent = !magnitude ? EXPONENT_OF_ZERO : (field ? field : 1) - bias;
-    n.finite = field != (1 << f.exponent_bits) - 1;
-    return n;
+template <tensor_type TYPE, int COUNT> static inline void decode(numbers<COUNT> *to, const uint16_t *from) {
+    typedef format<TYPE> f;
+    for (int i = 0; i < COUNT; i++) {
+        const int32_t bits = from[i], field = bits >> f::fraction & f::top;
+        const int32_t fraction = bits & ((1 << f::fraction) - 1), normal = field != 0;
+        const int32_t magnitude = fraction | normal << f::fraction;
+        const int32_t exponent = field + 1 - normal - f::top / 2;
+        to->mantissa[i] = (float)(bits & 0x8000 ? -magnitude : magnitude);
+        to->exponent[i] = magnitude ? exponent : EXPONENT_OF_ZERO;
+        to->finite[i] = field != f::top;
+    }
+}
+
+template <tensor_type TYPE, int COUNT> static inline void decode_values(float *to, const uint16_t *from) {
+    for (int i = 0; i < COUNT; i++) to[i] = TYPE == TENSOR_BF16 ? bf16_to_float({from[i]}) : f16_to_float({from[i]});
 }
 
 /* Eight columns of b, decoded once for all rows. */
 struct panel {
-    floats value[TENSOR_K], mantissa[TENSOR_K];
-    ints exponent[TENSOR_K];
-    bool finite[LANES], all_finite;
+    numbers<LANES> k[TENSOR_K];
+    int32_t finite[LANES], all_finite;
 };
 
-static void panel_decode(panel *p, const uint16_t *b, int columns, tensor_type type) {
-    p->all_finite = true;
-    for (int n = 0; n < LANES; n++) p->finite[n] = true;
-    for (int k = 0; k < TENSOR_K; k++)
-        for (int n = 0; n < LANES; n++) {
-            const number x = decode(b[k * columns + n], type);
-            p->value[k][n] = x.value;
-            p->mantissa[k][n] = x.mantissa;
-            p->exponent[k][n] = x.exponent;
-            p->finite[n] &= x.finite;
-            p->all_finite &= x.finite;
-        }
+template <tensor_type TYPE> static void panel_decode(panel *p, const uint16_t *b, int columns) {
+    p->all_finite = 1;
+    for (int n = 0; n < LANES; n++) p->finite[n] = 1;
+    for (int k = 0; k < TENSOR_K; k++) {
+        decode<TYPE, LANES>(&p->k[k], b + k * columns);
+        for (int n = 0; n < LANES; n++) p->finite[n] &= p->k[k].finite[n];
+    }
+    for (int n = 0; n < LANES; n++) p->all_finite &= p->finite[n];
 }
 
 struct row {
-    float value[TENSOR_K], mantissa[TENSOR_K];
-    int32_t exponent[TENSOR_K];
-    bool finite;
+    numbers<TENSOR_K> k;
+    int32_t finite;
 };
 
-static void row_decode(row *r, const uint16_t *a, tensor_type type) {
-    r->finite = true;
-    for (int k = 0; k < TENSOR_K; k++) {
-        const number x = decode(a[k], type);
-        r->value[k] = x.value;
-        r->mantissa[k] = x.mantissa;
-        r->exponent[k] = x.exponent;
-        r->finite &= x.finite;
-    }
+template <tensor_type TYPE> static void row_decode(row *r, const uint16_t *a) {
+    decode<TYPE, TENSOR_K>(&r->k, a);
+    r->finite = 1;
+    for (int k = 0; k < TENSOR_K; k++) r->finite &= r->k.finite[k];
+}
+
+static inline floats load(const float *p) {
+    floats v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+static inline ints load(const int32_t *p) {
+    ints v;
+    memcpy(&v, p, sizeof v);
+    return v;
 }
 
 /* ---- plain ---- */
 
-static inline floats plain_sum(floats d, const row *r, const panel *p) {
-    for (int k = 0; k < TENSOR_K; k++) d += r->value[k] * p->value[k];
-    const ints unordered = d != d, bits = reinterpret_cast<ints>(d);
-    return reinterpret_cast<floats>(unordered ? bits * 0 + NAN_BITS : bits);
+static inline void plain_row(float *d, const float *a, const float (*b)[LANES]) {
+    floats sum = load(d);
+    for (int k = 0; k < TENSOR_K; k++) sum += a[k] * load(b[k]);
+    const ints unordered = sum != sum, bits = reinterpret_cast<ints>(sum);
+    const ints result = unordered ? bits * 0 + NAN_BITS : bits;
+    memcpy(d, &result, sizeof result);
+}
+
+template <tensor_type TYPE>
+static void plain_multiply(float *d, const uint16_t *a, const uint16_t *b, int rows, int columns) {
+    float value[64 * TENSOR_K], panel_value[TENSOR_K][LANES];
+    for (int i = 0; i < rows; i++) decode_values<TYPE, TENSOR_K>(value + i * TENSOR_K, a + i * TENSOR_K);
+    for (int n = 0; n < columns; n += LANES) {
+        for (int k = 0; k < TENSOR_K; k++) decode_values<TYPE, LANES>(panel_value[k], b + k * columns + n);
+        for (int i = 0; i < rows; i++) plain_row(d + i * columns + n, value + i * TENSOR_K, panel_value);
+    }
 }
 
 /* ---- truncating ---- */
@@ -138,14 +158,15 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
     accumulator_decode(d, &mantissa, &exponent);
     ints largest = exponent;
     for (int k = 0; k < TENSOR_K; k++) {
-        const ints e = p->exponent[k] + r->exponent[k];
+        const ints e = load(p->k[k].exponent) + r->k.exponent[k];
         largest = e > largest ? e : largest;
     }
     /* Products are below 4 * 2^FRACTION, their sum below 2^31; with the accumulator it needs a bit more. */
     const ints to_unit = FRACTION - product_fraction - largest;
     ints products = {};
     for (int k = 0; k < TENSOR_K; k++)
-        products += scale_cut(r->mantissa[k] * p->mantissa[k], to_unit + p->exponent[k] + r->exponent[k]);
+        products += scale_cut(r->k.mantissa[k] * load(p->k[k].mantissa),
+                              to_unit + load(p->k[k].exponent) + r->k.exponent[k]);
     const ints accumulator = scale_cut(mantissa, FRACTION - 23 - largest + exponent);
 
     float out[LANES];
@@ -167,49 +188,50 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
     return result;
 }
 
-/* Sums in which an infinity or a NaN takes part: no rounding matters. */
-static void special_sums(float *d, const float *before, const row *r, const panel *p) {
-    for (int n = 0; n < LANES; n++) {
-        if (r->finite && p->finite[n] && isfinite(before[n])) continue;
-        double sum = before[n];
-        for (int k = 0; k < TENSOR_K; k++) sum += (double)r->value[k] * (double)p->value[k][n];
-        d[n] = (float)sum;
-        if (isnan(sum)) memcpy(&d[n], &NAN_BITS, sizeof NAN_BITS);
+/* Sums in which an infinity or a NaN takes part: no rounding matters. a: [16], b: a column, `step` apart. */
+template <tensor_type TYPE> static float special_sum(float d, const uint16_t *a, const uint16_t *b, int step) {
+    double sum = d;
+    for (int k = 0; k < TENSOR_K; k++) {
+        float x, y;
+        decode_values<TYPE, 1>(&x, a + k);
+        decode_values<TYPE, 1>(&y, b + k * step);
+        sum += (double)x * (double)y;
     }
+    float result = (float)sum;
+    if (isnan(sum)) memcpy(&result, &NAN_BITS, sizeof result);
+    return result;
 }
 
-static inline void truncated_row(float *d, const row *r, const panel *p, int product_fraction) {
-    float before[LANES];
-    memcpy(before, d, sizeof before);
-    floats accumulators;
-    memcpy(&accumulators, d, sizeof accumulators);
-    accumulators = truncated_sum(accumulators, r, p, product_fraction);
-    memcpy(d, &accumulators, sizeof accumulators);
-    bool finite = r->finite && p->all_finite;
-    for (int n = 0; n < LANES; n++) finite &= isfinite(before[n]);
-    if (!finite) special_sums(d, before, r, p);
-}
-
-static inline void plain_row(float *d, const row *r, const panel *p) {
-    floats accumulators;
-    memcpy(&accumulators, d, sizeof accumulators);
-    accumulators = plain_sum(accumulators, r, p);
-    memcpy(d, &accumulators, sizeof accumulators);
+template <tensor_type TYPE>
+static void truncating_multiply(float *d, const uint16_t *a, const uint16_t *b, int rows, int columns) {
+    row decoded[64];
+    panel p;
+    for (int i = 0; i < rows; i++) row_decode<TYPE>(&decoded[i], a + i * TENSOR_K);
+    for (int n = 0; n < columns; n += LANES) {
+        panel_decode<TYPE>(&p, b + n, columns);
+        for (int i = 0; i < rows; i++) {
+            float *to = d + i * columns + n, before[LANES];
+            memcpy(before, to, sizeof before);
+            const floats sum = truncated_sum(load(before), &decoded[i], &p, 2 * format<TYPE>::fraction);
+            memcpy(to, &sum, sizeof sum);
+            int finite = decoded[i].finite & p.all_finite;
+            for (int lane = 0; lane < LANES; lane++) finite &= isfinite(before[lane]);
+            if (finite) continue;
+            for (int lane = 0; lane < LANES; lane++)
+                if (!decoded[i].finite || !p.finite[lane] || !isfinite(before[lane]))
+                    to[lane] = special_sum<TYPE>(before[lane], a + i * TENSOR_K, b + n + lane, columns);
+        }
+    }
 }
 
 void tensor_core_multiply(float *d, const uint16_t *a, const uint16_t *b, int rows, int columns,
                           tensor_type type, simt_tensor_core mode) {
-    row decoded[64];
-    panel p;
-    for (int i = 0; i < rows; i++) row_decode(&decoded[i], a + i * TENSOR_K, type);
-    for (int n = 0; n < columns; n += LANES) {
-        panel_decode(&p, b + n, columns, type);
-        if (mode == SIMT_PLAIN)
-            for (int i = 0; i < rows; i++) plain_row(d + i * columns + n, &decoded[i], &p);
-        else
-            for (int i = 0; i < rows; i++)
-                truncated_row(d + i * columns + n, &decoded[i], &p, 2 * formats[type].fraction);
-    }
+    static const struct {
+        void (*multiply[2])(float *, const uint16_t *, const uint16_t *, int, int); /* by tensor_type */
+    } models[] = {/* by simt_tensor_core */
+                  {{truncating_multiply<TENSOR_BF16>, truncating_multiply<TENSOR_F16>}},
+                  {{plain_multiply<TENSOR_BF16>, plain_multiply<TENSOR_F16>}}};
+    models[mode].multiply[type](d, a, b, rows, columns);
 }
 
 } // namespace simt

@@ -99,7 +99,7 @@ static void check_box(const tile_copy &copy, race_kind kind, const char *operati
 
 /* ---- the instructions ---- */
 
-void tma_load_2d(void *dst, const tensor_map *map, uint64_t *bar, int x, int y, place at) {
+void tma_load_2d(void *dst, const tensor_map *map, mbarrier *bar, int x, int y, place at) {
     static const char operation[] = "tma_load_2d";
     block *b = running;
     async_state *s = async_of(b);

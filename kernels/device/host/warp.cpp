@@ -63,7 +63,8 @@ void warp_collective(uint32_t mask, const char *operation, warp_run run, void *a
 void warp_aligned(const char *operation, warp_run run, void *argument, place at) {
     const warp *w = &running->warps[self->warp];
     const warp_group *g = &w->group[0];
-    if (w->groups == 1 && g->mask == UINT32_MAX && (g->at.line != at.line || strcmp(g->at.file, at.file)))
+    const bool waiting = w->groups == 1 && g->mask == UINT32_MAX;
+    if (waiting && (g->at.line != at.line || (g->at.file != at.file && strcmp(g->at.file, at.file))))
         fail(at, "%s, while lane %d waits in %s at another place (%s:%d); all lanes must come to the same one",
              operation, __builtin_ctz(g->arrived), g->operation, g->at.file, g->at.line);
     warp_collective(UINT32_MAX, operation, run, argument, at);
