@@ -22,7 +22,8 @@ SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-re
 C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu kernels/device/*.cu)
-TESTS = $(wildcard tests/test_*.c)
+TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c))
+CONFORMANCE = $(BUILD)/tests/kernels/conformance
 TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
 ifeq ($(NVCC_OK),1)
@@ -39,7 +40,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-10s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize layers format install clean
+.PHONY: all help setup-done verify test sanitize bench layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -51,6 +52,10 @@ sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/shardcheck-tests
 	@SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
 	@$(BUILD)-asan/shardcheck run tiny
+
+bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
+	@$(BUILD)/bench/bounds
+	@$(BUILD)/bench/kernels --device host
 
 layers: ## check who includes whom
 	@scripts/layers
@@ -68,6 +73,10 @@ $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
+$(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) $(OBJECTS)
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

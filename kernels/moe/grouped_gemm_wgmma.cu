@@ -34,7 +34,8 @@ constexpr int WARPGROUP = 128, SLAB = 64; /* threads of a warpgroup, rows it mul
 constexpr int DEPTH = 64, INNER = 16;     /* k of a stage: rows of 128 bytes; k of one instruction */
 constexpr int ATOM_BYTES = 8 * DEPTH * 2; /* eight swizzled rows */
 constexpr int BAND = 16;                  /* row tiles */
-constexpr int PIECE = 64, PITCH = PIECE + 8; /* columns a warp stores at once; 8 more spread rows over banks */
+constexpr int PIECE = 64,
+              PITCH = PIECE + 8; /* columns a warp stores at once; 8 more spread rows over banks */
 
 template <int CONSUMERS_, int COLS_, int STAGES_> struct tile_shape {
     static constexpr int CONSUMERS = CONSUMERS_, COLS = COLS_, STAGES = STAGES_; /* COLS: rows of w */
@@ -57,7 +58,7 @@ struct product_args {
     int64_t out_stride;
     int n_rows, n_cols, n_groups, steps; /* steps: of DEPTH k */
     int col_tiles, tile_cols;            /* tile_cols: columns of out */
-    int half_rows, group_rows;           /* rows of w from a tile's first half to its second, between groups */
+    int half_rows, group_rows; /* rows of w from a tile's first half to its second, between groups */
 };
 
 /* ---- which tile ---- */
@@ -67,8 +68,8 @@ struct tile_walk {
     int group, before; /* tiles of the groups before `group` */
 };
 struct tile_place {
-    int row, n_rows;  /* first row; rows of the group from there on, at most the tile's */
-    int col, w_row;   /* first column of out, first row of w */
+    int row, n_rows; /* first row; rows of the group from there on, at most the tile's */
+    int col, w_row;  /* first column of out, first row of w */
 };
 
 /* The tile walk.index; false: past the last one. The index only grows. */
@@ -96,7 +97,7 @@ __device__ __forceinline__ bool find_tile(tile_place &tile, tile_walk &walk, con
 /* ---- the ring of stages ---- */
 
 template <class S> struct ring {
-    bf16 *stages; /* [STAGES][STAGE] */
+    bf16 *stages;                  /* [STAGES][STAGE] */
     struct mbarrier *full, *empty; /* [STAGES] */
     int stage;
     uint32_t parity; /* of the phase of full[stage] that is being filled or read */
@@ -110,7 +111,7 @@ template <class S> struct ring {
 /* One thread: copy every tile of the block, stage by stage, as the consumers give stages back. */
 template <class S>
 __device__ __forceinline__ void produce(ring<S> at, const struct tensor_map *x_map,
-                                               const struct tensor_map *w_map, const product_args &a) {
+                                        const struct tensor_map *w_map, const product_args &a) {
     tile_walk walk = {(int)blockIdx.x, 0, 0};
     for (tile_place tile; find_tile<S>(tile, walk, a); walk.index += (int)gridDim.x) {
         const int slabs = (tile.n_rows + SLAB - 1) / SLAB;
@@ -203,7 +204,7 @@ template <bool GATED, int SUMS> __device__ __forceinline__ uint32_t finish(const
  * lanes store a row's 128 bytes. */
 template <class S, bool GATED>
 __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *staging, const tile_place &tile,
-                                             const product_args &a) {
+                                      const product_args &a) {
     constexpr int COLS = GATED ? S::COLS / 2 : S::COLS;
     const int lane = (int)threadIdx.x % 32, warp_row = (int)threadIdx.x / 32 * INNER;
     int n_rows = tile.n_rows - warp_row;
@@ -217,8 +218,8 @@ __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *stagin
         UNROLL
         for (int c = 0; c < PIECE; c += 16) { /* four 8 x 8 matrices: rows 0, rows 8, the next 8 columns */
             const int i = (col + c) / 2;
-            const uint32_t r[4] = {finish<GATED>(sums, i), finish<GATED>(sums, i + 2), finish<GATED>(sums, i + 4),
-                                   finish<GATED>(sums, i + 6)};
+            const uint32_t r[4] = {finish<GATED>(sums, i), finish<GATED>(sums, i + 2),
+                                   finish<GATED>(sums, i + 4), finish<GATED>(sums, i + 6)};
             stmatrix_x4(staging + lane % 16 * PITCH + c + lane / 16 * 8, r);
         }
         __syncwarp();
@@ -250,8 +251,8 @@ __device__ __forceinline__ void consume(ring<S> at, bf16 *staging, const product
 
 template <class S, bool GATED>
 __global__ void __launch_bounds__(S::THREADS, 1)
-    product_kernel(const __grid_constant__ struct tensor_map x_map, const __grid_constant__ struct tensor_map w_map,
-                   const struct product_args a) {
+    product_kernel(const __grid_constant__ struct tensor_map x_map,
+                   const __grid_constant__ struct tensor_map w_map, const struct product_args a) {
     DYNAMIC_SHARED(shared);
     struct carve carve = {shared};
     ring<S> at = {};
@@ -287,10 +288,11 @@ struct product {
 };
 
 struct product linear_product(const struct linear_args &a) {
-    return {a.x, a.w, a.out, a.offsets, a.n_rows, a.n_cols, a.n_inner, a.n_groups, a.w.stride[1], 0, a.w.stride[0]};
+    return {a.x,       a.w,        a.out,         a.offsets, a.n_rows,     a.n_cols,
+            a.n_inner, a.n_groups, a.w.stride[1], 0,         a.w.stride[0]};
 }
 struct product gated_product(const struct gated_linear_args &a) {
-    return {a.x,       a.w,        a.out,         a.offsets,     a.n_rows,       a.width,
+    return {a.x,       a.w,        a.out,         a.offsets,     a.n_rows,     a.width,
             a.n_inner, a.n_groups, a.w.stride[2], a.w.stride[1], a.w.stride[0]};
 }
 
@@ -304,7 +306,8 @@ int64_t max_tiles(const struct product &p, int64_t tile_rows, int64_t col_tiles)
 int64_t processors() {
 #ifdef __CUDACC__
     int device = 0, count = 0;
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device)) return 1;
+    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device))
+        return 1;
     return count;
 #else
     return 4; /* few, so that a block sees several tiles there too */
@@ -335,8 +338,8 @@ template <class S, bool GATED> const char *launch_tile(const struct product &p, 
                                    (int)half_rows,
                                    (int)group_rows};
     const int64_t blocks = min(processors(), max_tiles(p, S::ROWS, col_tiles));
-    return LAUNCH((product_kernel<S, GATED>), dim3((unsigned)blocks), dim3(S::THREADS), S::shared_bytes(), stream,
-                  x_map, w_map, a);
+    return LAUNCH((product_kernel<S, GATED>), dim3((unsigned)blocks), dim3(S::THREADS), S::shared_bytes(),
+                  stream, x_map, w_map, a);
 }
 
 template <bool GATED> const char *launch(const struct product &p, void *stream) {
@@ -346,7 +349,8 @@ template <bool GATED> const char *launch(const struct product &p, void *stream) 
 
 } // namespace
 
-extern "C" const char *KERNEL_SYMBOL(grouped_gemm_wgmma)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(grouped_gemm_wgmma)(const struct call *call, void *scratch,
+                                                         void *stream) {
     (void)scratch;
     return launch<false>(linear_product(call->u.linear), stream);
 }
@@ -393,8 +397,8 @@ static const char *unsupported(const struct product &p) {
     if (p.w_half % p.w_row || p.w_group % p.w_row || p.w_half < 0 || p.w_group < 0)
         return "needs groups of w that are whole rows apart";
     const int64_t w_rows = p.groups * (p.w_group / p.w_row) + p.w_half / p.w_row + p.cols;
-    if (p.rows > INT32_MAX / 2 || p.inner > INT32_MAX / 2 || p.groups > INT32_MAX / 2 || w_rows > INT32_MAX / 2 ||
-        max_tiles(p, flat_tile::ROWS, p.cols / SLAB + 1) > INT32_MAX / 2)
+    if (p.rows > INT32_MAX / 2 || p.inner > INT32_MAX / 2 || p.groups > INT32_MAX / 2 ||
+        w_rows > INT32_MAX / 2 || max_tiles(p, flat_tile::ROWS, p.cols / SLAB + 1) > INT32_MAX / 2)
         return "needs sizes whose rows and tiles number less than 2^30";
     return nullptr;
 }

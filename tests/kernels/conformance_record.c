@@ -2,7 +2,7 @@
  * hash of their bits. fixtures/golden/instructions_h200.txt is its output on an H200; with a second argument all
  * output words go to that file, for the case that lines differ.
  *
- *   conformance_record host|cuda [FILE] */
+ *   conformance_record host|cuda [FILE [CASE]] */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +42,7 @@ int main(int argc, char **argv) {
     struct device *device;
     struct device_buffer in;
     if (argc < 2 || (!cuda && strcmp(argv[1], "host"))) {
-        fprintf(stderr, "usage: conformance_record host|cuda [FILE]\n");
+        fprintf(stderr, "usage: conformance_record host|cuda [FILE [CASE]]\n");
         return 2;
     }
     must(device_open(cuda ? DEVICE_CUDA : DEVICE_HOST, &device));
@@ -52,7 +52,8 @@ int main(int argc, char **argv) {
     must(device_push(device, &in));
     FILE *all = argc > 2 ? fopen(argv[2], "wb") : NULL;
     printf("# %s\n", device_label(device));
-    for (const struct conformance *c = conformance_cases; c->name; c++) record(device, c, &in, all);
+    for (const struct conformance *c = conformance_cases; c->name; c++)
+        if (argc < 4 || !strcmp(argv[3], c->name)) record(device, c, &in, all);
     if (all) fclose(all);
     device_free(device, &in);
     device_close(device);

@@ -1,13 +1,13 @@
 /* race - what the executor tells the race detector (make race); in every other build these are empty.
  * The detector keeps a vector clock for each CUDA thread and each asynchronous unit, and for each word of
- * shared and global memory who touched it last. Two accesses of one word, one of them a write, that no chain of
- * barriers orders are a race: it ends the grid with one line that names both. Plain loads and stores of kernels
- * arrive through the compiler (race_compiler.cpp), everything else arrives here. Unless said otherwise a hook
- * speaks for the running thread, when it issues the instruction, whenever the executor moves the data.
+ * shared and global memory who touched it last. Two accesses of one word, one of them a write, that no chain
+ * of barriers orders are a race: it ends the grid with one line that names both. Plain loads and stores of
+ * kernels arrive through the compiler (race_compiler.cpp), everything else arrives here. Unless said otherwise
+ * a hook speaks for the running thread, when it issues the instruction, whenever the data are moved.
  *
  *   ldmatrix, stmatrix  race_access by every lane, for its own row
- *   cp.async            race_access(src, RACE_READ), race_async_write_begin(dst, 16, nullptr); when the thread
- *                       has waited: race_async_write_end(dst, 16, nullptr)
+ *   cp.async            race_access(src, RACE_READ), race_async_write_begin(dst, 16, nullptr);
+ *                       when the thread has waited: race_async_write_end(dst, 16, nullptr)
  *   mbarrier            init: race_access(bar, 8, RACE_WRITE), race_forget(bar);
  *                       arrive: race_access(bar, 8, RACE_ATOMIC), race_arrive(bar);
  *                       the phase ends: race_phase_end(bar);
@@ -16,7 +16,7 @@
  *   TMA load            race_access(each row of the source, RACE_READ), race_async_write_begin(tile, bytes,
  *                       bar); data moved: race_async_write_end(tile, bytes, bar), before the race_phase_end
  *   TMA store           race_async_read(tile, bytes, key of the thread), race_access(each row of the target,
- *                       RACE_WRITE); commit: stamp = race_async_commit(key); wait: race_async_wait(key, stamp)
+ *                       RACE_WRITE); commit: s = race_async_commit(key); wait: race_async_wait(key, s)
  *   wgmma               one lane of each warp, at the issue: race_async_read(each part of A and B its warp
  *                       reads, key of the warpgroup); commit and wait as above, by every thread */
 /* SPDX-License-Identifier: MIT */

@@ -1,6 +1,5 @@
 /* race_report - what a race looks like to a reader: one line with both source lines, both threads and the
- * buffer. Of plain accesses the code address is known; addr2line (binutils) says, once a report, which line that
- * is. */
+ * buffer. Of plain accesses the code address is known; addr2line (binutils) says which line that is. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include <algorithm>
