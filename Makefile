@@ -57,6 +57,11 @@ bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and
 	@$(BUILD)/bench/bounds
 	@$(BUILD)/bench/kernels --device host
 
+arm: $(BUILD)/conformance_record ## the executor cross-built for 64-bit Arm, under qemu-user: the same bits
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-arm CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ ARCH= NVCC= PKG= $(BUILD)-arm/conformance_record
+	@qemu-aarch64 -L /usr/aarch64-linux-gnu $(BUILD)-arm/conformance_record host | tail -n +2 >$(BUILD)-arm/bits
+	@$(BUILD)/conformance_record host | tail -n +2 | cmp - $(BUILD)-arm/bits && echo "arm: $$(wc -l <$(BUILD)-arm/bits) cases, the same bits as on this machine"
+
 layers: ## check who includes whom
 	@scripts/layers
 
@@ -75,8 +80,9 @@ $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.h
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
-$(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) $(OBJECTS)
-	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
+$(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
+    $(filter $(BUILD)/kernels/device/% $(BUILD)/reference/status.o $(BUILD)/reference/dtype.o,$(OBJECTS))
+	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lcublas,$(LDLIBS))
 $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

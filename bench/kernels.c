@@ -1,6 +1,6 @@
 /* How fast are the kernels?  Attention and expert products at the sizes of real models, each by every kernel of the
- * registry that takes the call (or those named). On cuda: warm launches one after another and one wait, by the wall clock;
- * on host: one launch of a small case. One line a measurement, which bench/compare joins with bench/peers.py:
+ * registry that takes the call (or those named). On cuda: warm launches one after another and one wait, by the wall
+ * clock; on host: one launch of a small case. One line a measurement, which bench/compare joins with bench/peers.py:
  *   bench NAME SHAPE: TIME ms RATE UNIT
  * Nothing is judged here: `shardcheck run` says whether the numbers are right. */
 /* SPDX-License-Identifier: MIT */
@@ -15,8 +15,10 @@
 
 enum { PAGE = 16, MAX_STEPS = 3, MAX_NAMES = 32 };
 enum { WARM_LAUNCHES = 3, MIN_LAUNCHES = 20, MAX_LAUNCHES = 500 };
-#define MEASURE_SECONDS 0.3  /* as many launches as fill this, within the two limits */
-#define SLOW_SECONDS 0.05    /* a launch this slow is repeated twice only: the clock's noise is nothing to it */
+#define MEASURE_SECONDS 0.3 /* as many launches as fill this, within the two limits */
+#define SLOW_SECONDS                                                                                         \
+    0.05 /* a launch this slow is repeated twice only: the clock's noise is nothing to it \
+                             */
 
 enum slot { SLOT_IN, SLOT_OUT, SLOT_W1, SLOT_W2, SLOT_MID, SLOT_MID2, SLOT_INDEX, SLOT_SCRATCH, SLOT_COUNT };
 
@@ -56,7 +58,8 @@ static void fill_random(uint16_t *out, size_t n, double deviation) {
     const size_t fresh = n < PERIOD ? n : PERIOD;
     for (size_t i = 0; i < fresh; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        dtype_store(out, DTYPE_BF16, (int64_t)i, deviation * sqrt(3) * (ldexp((double)(state >> 40), -23) - 1));
+        dtype_store(out, DTYPE_BF16, (int64_t)i,
+                    deviation * sqrt(3) * (ldexp((double)(state >> 40), -23) - 1));
     }
     for (size_t done = fresh; done < n; done += fresh)
         memcpy(out + done, out, (n - done < fresh ? n - done : fresh) * sizeof *out);
@@ -64,7 +67,8 @@ static void fill_random(uint16_t *out, size_t n, double deviation) {
 
 /* Dense, of `count` bf16 elements; random where deviation > 0, else an output. */
 static struct view operand(struct bench *b, enum slot slot, int64_t count, double deviation) {
-    static const char *const names[SLOT_COUNT] = {"input", "output", "w1", "w2", "mid", "mid2", "index", "scratch"};
+    static const char *const names[SLOT_COUNT] = {"input", "output", "w1",    "w2",
+                                                  "mid",   "mid2",   "index", "scratch"};
     struct device_buffer *const buffer = &b->buffer[slot];
     must(device_reuse(b->device, names[slot], (size_t)count * 2, 0, false, buffer));
     if (deviation > 0) {
@@ -95,8 +99,8 @@ static struct view index_view(const struct bench *b, int64_t first, int64_t coun
 
 static void launch(const struct bench *b, const struct chain *chain) {
     for (int i = 0; i < chain->n; i++) {
-        const char *const refused = chain->kernel[i]->launch[b->kind](&chain->call[i], b->buffer[SLOT_SCRATCH].data,
-                                                                      device_stream(b->device));
+        const char *const refused = chain->kernel[i]->launch[b->kind](
+            &chain->call[i], b->buffer[SLOT_SCRATCH].data, device_stream(b->device));
         if (refused) must(status_error("%s: %s", chain->kernel[i]->name, refused));
     }
 }
@@ -122,7 +126,10 @@ static double measure(struct bench *b, const struct chain *chain) {
     if (once > SLOW_SECONDS) return seconds_of(b, chain, 2);
     seconds_of(b, chain, WARM_LAUNCHES);
     const double wanted = MEASURE_SECONDS / once;
-    return seconds_of(b, chain, wanted < MIN_LAUNCHES ? MIN_LAUNCHES : wanted > MAX_LAUNCHES ? MAX_LAUNCHES : (int)wanted);
+    return seconds_of(b, chain,
+                      wanted < MIN_LAUNCHES   ? MIN_LAUNCHES
+                      : wanted > MAX_LAUNCHES ? MAX_LAUNCHES
+                                              : (int)wanted);
 }
 
 /* ---- which kernels ---- */
@@ -170,20 +177,22 @@ static const struct attention_case {
     int64_t heads, kv_heads, dim, seqs, keys;
     enum device_kind device;
 } attention_cases[] = {
-    {"prefill", 32, 8, 64, 8, 1024, DEVICE_CUDA},   {"prefill", 32, 8, 64, 2, 4096, DEVICE_CUDA},
-    {"prefill", 32, 8, 64, 1, 16384, DEVICE_CUDA},  {"prefill", 64, 8, 128, 8, 1024, DEVICE_CUDA},
-    {"prefill", 64, 8, 128, 2, 4096, DEVICE_CUDA},  {"prefill", 64, 8, 128, 1, 16384, DEVICE_CUDA},
-    {"decode", 32, 8, 64, 64, 4096, DEVICE_CUDA},   {"decode", 32, 8, 64, 32, 16384, DEVICE_CUDA},
-    {"decode", 64, 8, 128, 64, 4096, DEVICE_CUDA},  {"decode", 64, 8, 128, 32, 16384, DEVICE_CUDA},
-    {"prefill", 8, 2, 64, 2, 64, DEVICE_HOST},      {"prefill", 8, 2, 128, 1, 64, DEVICE_HOST},
+    {"prefill", 32, 8, 64, 8, 1024, DEVICE_CUDA},  {"prefill", 32, 8, 64, 2, 4096, DEVICE_CUDA},
+    {"prefill", 32, 8, 64, 1, 16384, DEVICE_CUDA}, {"prefill", 64, 8, 128, 8, 1024, DEVICE_CUDA},
+    {"prefill", 64, 8, 128, 2, 4096, DEVICE_CUDA}, {"prefill", 64, 8, 128, 1, 16384, DEVICE_CUDA},
+    {"decode", 32, 8, 64, 64, 4096, DEVICE_CUDA},  {"decode", 32, 8, 64, 32, 16384, DEVICE_CUDA},
+    {"decode", 64, 8, 128, 64, 4096, DEVICE_CUDA}, {"decode", 64, 8, 128, 32, 16384, DEVICE_CUDA},
+    {"prefill", 8, 2, 64, 2, 64, DEVICE_HOST},     {"prefill", 8, 2, 128, 1, 64, DEVICE_HOST},
     {"decode", 8, 2, 64, 4, 256, DEVICE_HOST},
 };
 
 /* Pages lie in an order without a pattern: an odd factor permutes a power of two. */
-static void attention_call(struct bench *b, const struct attention_case *c, int64_t queries, struct call *call) {
+static void attention_call(struct bench *b, const struct attention_case *c, int64_t queries,
+                           struct call *call) {
     const int64_t pages = c->seqs * c->keys / PAGE, max_pages = c->keys / PAGE, tokens = c->seqs * queries;
     const int64_t row = c->kv_heads * c->dim, n_index = pages + c->seqs + 1 + c->seqs;
-    int32_t *const index = indices(b, n_index), *const start = index + pages, *const length = start + c->seqs + 1;
+    int32_t *const index = indices(b, n_index), *const start = index + pages,
+                   *const length = start + c->seqs + 1;
     for (int64_t i = 0; i < pages; i++) index[i] = (int32_t)(i * 2654435761 % pages);
     for (int64_t i = 0; i <= c->seqs; i++) start[i] = (int32_t)(i * queries);
     for (int64_t i = 0; i < c->seqs; i++) length[i] = (int32_t)c->keys;
@@ -222,7 +231,8 @@ static void bench_attention(struct bench *b, const struct attention_case *c) {
     snprintf(shape, sizeof shape, "%s H%lld G%lld D%lld B%lld S%lld", c->phase, (long long)c->heads,
              (long long)c->kv_heads, (long long)c->dim, (long long)c->seqs, (long long)c->keys);
     attention_call(b, c, decode ? 1 : c->keys, &chain.call[0]);
-    for (const struct kernel *k = next_kernel(b, NULL, OP_ATTENTION); k; k = next_kernel(b, k, OP_ATTENTION)) {
+    for (const struct kernel *k = next_kernel(b, NULL, OP_ATTENTION); k;
+         k = next_kernel(b, k, OP_ATTENTION)) {
         chain.kernel[0] = k;
         report(b, &chain, shape, rate);
     }
@@ -243,7 +253,8 @@ struct moe_calls {
     struct call gate_up, activation, gated, down;
 };
 
-/* Every (token, choice) goes to an expert at random, as in bench/peers.py; rows are sorted by expert already. */
+/* Every (token, choice) goes to an expert at random, as in bench/peers.py; rows are sorted by expert already.
+ */
 static void moe_calls(struct bench *b, const struct moe_case *c, struct moe_calls *calls) {
     const int64_t rows = c->tokens * c->top_k, m = c->hidden, f = c->width, n = c->experts;
     uint64_t state = 7;
@@ -256,23 +267,40 @@ static void moe_calls(struct bench *b, const struct moe_case *c, struct moe_call
     for (int64_t e = 0; e < n; e++) offsets[e + 1] += offsets[e];
     must(device_push(b->device, &b->buffer[SLOT_INDEX]));
     const struct view x = operand(b, SLOT_IN, rows * m, 1), out = operand(b, SLOT_OUT, rows * m, 0);
-    const struct view w1 = operand(b, SLOT_W1, n * 2 * f * m, 0.02), w2 = operand(b, SLOT_W2, n * m * f, 0.02);
+    const struct view w1 = operand(b, SLOT_W1, n * 2 * f * m, 0.02),
+                      w2 = operand(b, SLOT_W2, n * m * f, 0.02);
     const struct view mid = operand(b, SLOT_MID, rows * 2 * f, 0), act = operand(b, SLOT_MID2, rows * f, 0);
     const struct view at = index_view(b, 0, n + 1, 1);
-    *calls = (struct moe_calls){.gate_up = {.op = OP_LINEAR}, .activation = {.op = OP_ACTIVATION},
-                                .gated = {.op = OP_GATED_LINEAR}, .down = {.op = OP_LINEAR}};
-    calls->gate_up.u.linear = (struct linear_args){.x = strided(x, m, 0, 0), .w = strided(w1, 2 * f * m, m, 0),
-                                                   .out = strided(mid, 2 * f, 0, 0), .offsets = at, .n_rows = rows,
-                                                   .n_cols = 2 * f, .n_inner = m, .n_groups = n};
+    *calls = (struct moe_calls){.gate_up = {.op = OP_LINEAR},
+                                .activation = {.op = OP_ACTIVATION},
+                                .gated = {.op = OP_GATED_LINEAR},
+                                .down = {.op = OP_LINEAR}};
+    calls->gate_up.u.linear = (struct linear_args){.x = strided(x, m, 0, 0),
+                                                   .w = strided(w1, 2 * f * m, m, 0),
+                                                   .out = strided(mid, 2 * f, 0, 0),
+                                                   .offsets = at,
+                                                   .n_rows = rows,
+                                                   .n_cols = 2 * f,
+                                                   .n_inner = m,
+                                                   .n_groups = n};
     calls->activation.u.activation = (struct activation_args){
         .gate_up = strided(mid, 2 * f, f, 0), .out = strided(act, f, 0, 0), .n_rows = rows, .width = f};
     calls->gated.u.gated_linear = (struct gated_linear_args){.x = strided(x, m, 0, 0),
                                                              .w = strided(w1, 2 * f * m, f * m, m),
-                                                             .out = strided(act, f, 0, 0), .offsets = at,
-                                                             .n_rows = rows, .width = f, .n_inner = m, .n_groups = n};
-    calls->down.u.linear = (struct linear_args){.x = strided(act, f, 0, 0), .w = strided(w2, m * f, f, 0),
-                                                .out = strided(out, m, 0, 0), .offsets = at, .n_rows = rows,
-                                                .n_cols = m, .n_inner = f, .n_groups = n};
+                                                             .out = strided(act, f, 0, 0),
+                                                             .offsets = at,
+                                                             .n_rows = rows,
+                                                             .width = f,
+                                                             .n_inner = m,
+                                                             .n_groups = n};
+    calls->down.u.linear = (struct linear_args){.x = strided(act, f, 0, 0),
+                                                .w = strided(w2, m * f, f, 0),
+                                                .out = strided(out, m, 0, 0),
+                                                .offsets = at,
+                                                .n_rows = rows,
+                                                .n_cols = m,
+                                                .n_inner = f,
+                                                .n_groups = n};
 }
 
 /* Each linear kernel on both sides of the activation, and each fused kernel before the best linear one. */
@@ -281,16 +309,18 @@ static void bench_moe(struct bench *b, const struct moe_case *c) {
     const struct rate rate = {"TFLOP/s", 1e-12 * 6 * rows * (double)c->hidden * (double)c->width};
     struct moe_calls calls;
     char shape[120];
-    snprintf(shape, sizeof shape, "moe T%lld E%lld K%lld M%lld F%lld", (long long)c->tokens, (long long)c->experts,
-             (long long)c->top_k, (long long)c->hidden, (long long)c->width);
+    snprintf(shape, sizeof shape, "moe T%lld E%lld K%lld M%lld F%lld", (long long)c->tokens,
+             (long long)c->experts, (long long)c->top_k, (long long)c->hidden, (long long)c->width);
     moe_calls(b, c, &calls);
     const struct kernel *const silu = kernel_pick(OP_ACTIVATION, b->kind, &calls.activation, NULL);
     const struct kernel *const best = kernel_pick(OP_LINEAR, b->kind, &calls.down, NULL);
-    for (const struct kernel *k = next_kernel(b, NULL, OP_LINEAR); k && silu; k = next_kernel(b, k, OP_LINEAR)) {
+    for (const struct kernel *k = next_kernel(b, NULL, OP_LINEAR); k && silu;
+         k = next_kernel(b, k, OP_LINEAR)) {
         const struct chain apart = {3, {k, silu, k}, {calls.gate_up, calls.activation, calls.down}};
         report(b, &apart, shape, rate);
     }
-    for (const struct kernel *k = next_kernel(b, NULL, OP_GATED_LINEAR); k && best; k = next_kernel(b, k, OP_GATED_LINEAR)) {
+    for (const struct kernel *k = next_kernel(b, NULL, OP_GATED_LINEAR); k && best;
+         k = next_kernel(b, k, OP_GATED_LINEAR)) {
         const struct chain fused = {2, {k, best}, {calls.gated, calls.down}};
         report(b, &fused, shape, rate);
     }
@@ -302,14 +332,16 @@ static void read_arguments(struct bench *b, int argc, char **argv) {
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--device") && i + 1 < argc) {
             const char *const kind = argv[++i];
-            for (b->kind = 0; b->kind < DEVICE_COUNT && strcmp(kind, device_kind_name(b->kind)); b->kind++) continue;
+            for (b->kind = 0; b->kind < DEVICE_COUNT && strcmp(kind, device_kind_name(b->kind)); b->kind++)
+                continue;
             if (b->kind == DEVICE_COUNT) must(status_error("--device %s: use host or cuda", kind));
         } else if (kernel_by_name(argv[i]) && b->n_names < MAX_NAMES) {
             b->name[b->n_names++] = argv[i];
         } else {
-            must(status_error("%s: no such kernel; use kernels [--device host|cuda] [KERNEL...] with the names of "
-                              "shardcheck list kernels",
-                              argv[i]));
+            must(status_error(
+                "%s: no such kernel; use kernels [--device host|cuda] [KERNEL...] with the names of "
+                "shardcheck list kernels",
+                argv[i]));
         }
     }
 }

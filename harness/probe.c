@@ -1,6 +1,6 @@
-/* How wrong are this device's exp, log, root and division, and do the contracts of the kernels allow for it?  Every float
- * of the interval that matters goes through the device and is compared with double libm, whose own error is 2^-52. The
- * constant is the smallest that any kernel of the device declares. */
+/* How wrong are this device's exp, log, root and division, and do the contracts of the kernels allow for it?
+ * Every float of the interval that matters goes through the device and is compared with double libm, whose
+ * own error is 2^-52. The constant is the smallest that any kernel of the device declares. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/probe.h"
 
@@ -47,6 +47,11 @@ static double division_error(const struct contract *c) {
     }
 }
 
+/* The fused silu: two places of the quotient, which are four of its unit. */
+static double fast_division_error(const struct contract *c) {
+    return c->op == OP_GATED_LINEAR ? 4 * c->u.gated_linear.activation.unit : INFINITY;
+}
+
 static double reciprocal_root(double x) { return 1 / sqrt(x); }
 
 static const struct probe_row {
@@ -58,9 +63,11 @@ static const struct probe_row {
 } probe_table[] = {
     {"expf(x)", "[-87, -2^-25]", PROBE_EXP, 0xb3000000, 0xc2ae0000, exp, exp_error},
     {"exp2f(x)", "[-126, -2^-25]", PROBE_EXP2, 0xb3000000, 0xc2fc0000, exp2, exp_error},
+    {"exp2_approx(x)", "[-126, -2^-25]", PROBE_EXP2_APPROX, 0xb3000000, 0xc2fc0000, exp2, exp_error},
     {"logf(x)", "[1, 2^20]", PROBE_LOG, 0x3f800000, 0x49800000, log, log_error},
     {"1 / sqrtf(x)", "[1, 4)", PROBE_RECIPROCAL_ROOT, 0x3f800000, 0x407fffff, reciprocal_root, root_error},
     {"y / x", "[1, 2)", PROBE_DIVISION, 0x3f800000, 0x3fffffff, NULL, division_error},
+    {"fast y / x", "[1, 2)", PROBE_FAST_DIVISION, 0x3f800000, 0x3fffffff, NULL, fast_division_error},
 };
 enum { N_PROBES = sizeof probe_table / sizeof *probe_table };
 
@@ -70,8 +77,8 @@ static struct call everyday_call(enum op op) {
     switch (op) {
     case OP_NORM: call.u.norm = (struct norm_args){.n_tokens = 64, .width = 2048, .eps = 1e-6}; break;
     case OP_QK_NORM:
-        call.u.qk_norm =
-            (struct qk_norm_args){.n_tokens = 64, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .eps = 1e-6};
+        call.u.qk_norm = (struct qk_norm_args){
+            .n_tokens = 64, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .eps = 1e-6};
         break;
     case OP_ATTENTION:
         call.u.attention = (struct attention_args){.n_tokens = 4,
@@ -130,7 +137,8 @@ struct worst {
     uint32_t bits;
 };
 
-static void compare_chunk(const struct probe_row *row, uint32_t first, uint32_t n, const float *got, struct worst *worst) {
+static void compare_chunk(const struct probe_row *row, uint32_t first, uint32_t n, const float *got,
+                          struct worst *worst) {
 #pragma omp parallel
     {
         struct worst own = {-1, 0};
@@ -149,8 +157,8 @@ static struct status measure(const struct probe_row *row, struct device *device,
     *worst = (struct worst){-1, 0};
     for (uint32_t first = row->first_bits; first <= row->last_bits; first += CHUNK) {
         const uint32_t left = row->last_bits - first + 1, n = left < CHUNK ? left : CHUNK;
-        const char *const refused = probe_launch[device_kind_of(device)](row->function, first, n, out->data,
-                                                                         device_stream(device));
+        const char *const refused =
+            probe_launch[device_kind_of(device)](row->function, first, n, out->data, device_stream(device));
         if (refused) return status_error("probe of %s: %s", row->name, refused);
         TRY(device_sync(device));
         TRY(device_pull(device, out));
@@ -161,18 +169,24 @@ static struct status measure(const struct probe_row *row, struct device *device,
 
 /* "2^-22.65"; "0" where every answer is exact. */
 static const char *power_text(double error, char text[24]) {
-    if (error > 0) snprintf(text, 24, "2^%.2f", log2(error));
-    else snprintf(text, 24, "0");
+    if (error > 0)
+        snprintf(text, 24, "2^%.2f", log2(error));
+    else
+        snprintf(text, 24, "0");
     return text;
 }
 
-static void print_row(FILE *file, const struct probe_row *row, const struct worst *worst, const struct assumed *assumed) {
+static void print_row(FILE *file, const struct probe_row *row, const struct worst *worst,
+                      const struct assumed *assumed) {
     char measured[24], constant[24], at[40];
     snprintf(at, sizeof at, "%.9g", (double)float_of(worst->bits));
     const bool exceeds = !(worst->error <= assumed->error);
-    fprintf(file, "%-13s %-15s %10u  %-9s %-15s %-9s %-8s %s\n", row->name, row->interval,
+    fprintf(file, "%-14s %-15s %10u  %-9s %-15s %-9s %-8s %s\n", row->name, row->interval,
             row->last_bits - row->first_bits + 1, power_text(worst->error, measured), at,
-            assumed->kernel ? power_text(assumed->error, constant) : "-", !assumed->kernel ? "unused" : exceeds ? "EXCEEDS" : "ok",
+            assumed->kernel ? power_text(assumed->error, constant) : "-",
+            !assumed->kernel ? "unused"
+            : exceeds        ? "EXCEEDS"
+                             : "ok",
             assumed->kernel ? assumed->kernel : "");
 }
 
@@ -183,8 +197,9 @@ struct status probe(enum device_kind kind, FILE *file, int *exceeded) {
     TRY(device_open(kind, &device));
     struct status s = device_alloc(device, "probe", CHUNK * sizeof(float), 0, &out);
     if (!s.code)
-        fprintf(file, "elementary functions on %s\n%-13s %-15s %10s  %-9s %-15s %-9s %-8s %s\n", device_label(device),
-                "FUNCTION", "INTERVAL", "ARGUMENTS", "ERROR", "AT X", "CONTRACT", "VERDICT", "TIGHTEST KERNEL");
+        fprintf(file, "elementary functions on %s\n%-14s %-15s %10s  %-9s %-15s %-9s %-8s %s\n",
+                device_label(device), "FUNCTION", "INTERVAL", "ARGUMENTS", "ERROR", "AT X", "CONTRACT",
+                "VERDICT", "TIGHTEST KERNEL");
     for (int i = 0; i < N_PROBES && !s.code; i++) {
         struct worst worst;
         const struct assumed assumed = least_assumed(&probe_table[i], kind);

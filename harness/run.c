@@ -204,6 +204,7 @@ struct status run_cases(const struct options *o, struct run_output *out) {
                              device_kind_name(o->cases[0].device), device_kind_name(o->cases[i].device));
     if (!s.code) {
         out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
+        out->result.n_cases = o->n_cases; /* what run_output_free releases, after an error too */
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
         if (o->dump_path) s = dump_create(o->dump_path, o->cases, o->n_cases, &dump);
         if (!s.code) s = run_all(o, fixture, device, dump, out);

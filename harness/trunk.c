@@ -283,7 +283,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
         t->edge.outside++;
         findings_note(&t->findings, stage, -1, result.problem);
     }
-    const struct judged judged = trunk_judged(t, stage, T_NONE, NULL, 0);
+    const struct judged judged = {.stage = stage, .plan = &t->plan, .trunk = true};
     schedule_judge(&result, &judged, &t->edge, &t->findings);
     store_free(&result.other);
     const struct contract contract = result.kernel->contract(&result.reference_call);

@@ -1,5 +1,5 @@
-/* Does every PTX instruction wrapper do on the host device what the PTX ISA says, bit by bit, whatever the order of
- * threads and the time of asynchronous work? Does every misuse end in one clear line? */
+/* Does every PTX instruction wrapper do on the host device what the PTX ISA says, bit by bit, whatever the
+ * order of threads and the time of asynchronous work? Does every misuse end in one clear line? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -57,7 +57,8 @@ static void check_case(const struct conformance *c, const struct device_buffer *
     must(device_pull(device, &out));
     const uint32_t *got = out.host;
     for (size_t i = 0; i < c->words; i++)
-        cr_assert_eq(got[i], expected[i], "%s (%s): word %zu is %08x, not %08x", c->name, how, i, got[i], expected[i]);
+        cr_assert_eq(got[i], expected[i], "%s (%s): word %zu is %08x, not %08x", c->name, how, i, got[i],
+                     expected[i]);
     size_t damaged;
     must(device_guard_damage(device, &out, &damaged));
     cr_assert_eq(damaged, 0, "%s (%s): wrote outside its output", c->name, how);
@@ -89,7 +90,42 @@ Test(instructions, every_wrapper_does_what_the_ptx_isa_says) {
     device_free(device, &in);
 }
 
+/* ---- and what a GPU does: lines of tests/kernels/conformance_record.c ---- */
+
+static const struct conformance *case_named(const char *name) {
+    for (const struct conformance *c = conformance_cases; c->name; c++)
+        if (!strcmp(c->name, name)) return c;
+    return NULL;
+}
+
+Test(instructions, an_h200_gives_the_same_bits) {
+    FILE *golden = fopen("fixtures/golden/instructions_h200.txt", "r");
+    cr_assert_not_null(golden,
+                       "fixtures/golden/instructions_h200.txt cannot be read; run from the project's root");
+    char line[200], name[100];
+    size_t words, cases = 0, rows = 0;
+    unsigned long long hash;
+    while (fgets(line, sizeof line, golden)) {
+        if (line[0] == '#') continue;
+        cr_assert_eq(sscanf(line, "%99[^\t]\t%zu\t%llx", name, &words, &hash), 3, "%s", line);
+        const struct conformance *c = case_named(name);
+        cr_assert_not_null(c, "%s is no conformance case", name);
+        cr_assert_eq(c->words, words, "%s", name);
+        uint32_t *expected = calloc(words, sizeof *expected);
+        conformance_expected(c, &input, 1, expected);
+        cr_assert_eq(conformance_hash(expected, words), hash, "%s differs from the recording", name);
+        free(expected);
+        rows++;
+    }
+    fclose(golden);
+    for (const struct conformance *c = conformance_cases; c->name; c++) cases++;
+    cr_assert_eq(rows, cases, "%zu cases are recorded, there are %zu", rows, cases);
+}
+
 /* ---- misuse ---- */
+
+static const struct misuse *const misuse_tables[] = {instruction_misuse_cases, copy_misuse_cases};
+enum { MISUSE_TABLES = sizeof misuse_tables / sizeof *misuse_tables };
 
 static void check_misuse(const struct misuse *m, int schedule, int async) {
     struct device_buffer misused = buffer_of("misused", MISUSE_FLOATS * sizeof(float));
@@ -99,9 +135,9 @@ static void check_misuse(const struct misuse *m, int schedule, int async) {
     cr_assert_eq(s.code, STATUS_ERROR, "%s (schedule %d, async %d): no error", m->name, schedule, async);
     cr_assert_null(strchr(s.message, '\n'), "%s: more than one line: %s", m->name, s.message);
     for (int i = 0; i < 3 && m->says[i]; i++)
-        cr_assert_not_null(strstr(s.message, m->says[i]), "%s (schedule %d, async %d) does not say '%s': %s", m->name,
-                           schedule, async, m->says[i], s.message);
-    cr_assert_not_null(strstr(s.message, "instruction_misuse.cu:"), "%s: %s", m->name, s.message);
+        cr_assert_not_null(strstr(s.message, m->says[i]), "%s (schedule %d, async %d) does not say '%s': %s",
+                           m->name, schedule, async, m->says[i], s.message);
+    cr_assert_not_null(strstr(s.message, "misuse.cu:"), "%s: %s", m->name, s.message);
     cr_assert_not_null(strstr(s.message, "kernel "), "%s: %s", m->name, s.message);
     if (schedule == 0 && async == 0) cr_log_info("%s: %s", m->name, s.message);
     must(device_sync(device));
@@ -112,7 +148,8 @@ Test(instructions, every_misuse_ends_in_one_line) {
     for (int s = 0; s < SCHEDULES; s++)
         for (int async = 0; async < SIMT_ASYNC_COUNT; async++) {
             set_schedule(s, (enum simt_async)async, SIMT_PLAIN);
-            for (const struct misuse *m = instruction_misuse_cases; m->name; m++) check_misuse(m, s, async);
+            for (int t = 0; t < MISUSE_TABLES; t++)
+                for (const struct misuse *m = misuse_tables[t]; m->name; m++) check_misuse(m, s, async);
         }
 }
 
@@ -125,16 +162,17 @@ Test(instructions, a_block_works_after_a_failed_one) {
     while (last[1].name) last++;
     uint32_t *expected = calloc(last->words, sizeof *expected);
     conformance_expected(last, &input, 1, expected);
-    for (const struct misuse *m = instruction_misuse_cases; m->name; m++) {
-        check_misuse(m, 1, 0);
-        check_case(last, &in, expected, m->name);
-    }
+    for (int t = 0; t < MISUSE_TABLES; t++)
+        for (const struct misuse *m = misuse_tables[t]; m->name; m++) {
+            check_misuse(m, 1, 0);
+            check_case(last, &in, expected, m->name);
+        }
     free(expected);
     device_free(device, &in);
 }
 
 Test(instructions, impossible_tensor_maps_are_refused) {
-    for (const struct misuse *m = instruction_misuse_launches; m->name; m++) {
+    for (const struct misuse *m = copy_misuse_launches; m->name; m++) {
         struct device_buffer buffer = buffer_of("unused", MISUSE_FLOATS * sizeof(float));
         const char *refused = m->launch(buffer.data);
         cr_assert_not_null(refused, "%s: not refused", m->name);
@@ -146,6 +184,6 @@ Test(instructions, impossible_tensor_maps_are_refused) {
 Test(instructions, a_block_may_not_end_before_its_tiles_have_come) {
     for (int s = 0; s < SCHEDULES; s++) {
         set_schedule(s, SIMT_LAZY, SIMT_PLAIN);
-        check_misuse(&instruction_misuse_lazy, s, SIMT_LAZY);
+        check_misuse(&copy_misuse_lazy, s, SIMT_LAZY);
     }
 }

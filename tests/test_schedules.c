@@ -1,5 +1,6 @@
-/* Are the numbered schedules all different and always the same; does a kernel whose bits hang on the order of its threads
- * fail on the edge it belongs to, with place, schedule and reproducer; and do ours pass under every order? */
+/* Are the numbered schedules all different and always the same; does a kernel whose bits hang on the order of
+ * its threads fail on the edge it belongs to, with place, schedule and reproducer; and do ours pass under
+ * every order? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/schedules.h"
 
@@ -31,7 +32,9 @@ Test(schedules, a_number_names_one_schedule_and_no_two_share_it) {
         cr_expect(same(schedule_numbered(i), schedule_numbered(i)));
         schedule_describe(i, text[i], sizeof text[i]);
         for (int j = 0; j < i; j++) cr_expect_str_neq(text[i], text[j]);
-        if (i >= 12) cr_expect_geq(schedule_numbered(i).order, SIMT_RANDOM_LANES, "%s repeats an earlier run", text[i]);
+        if (i >= 12)
+            cr_expect_geq(schedule_numbered(i).order, SIMT_RANDOM_LANES, "%s repeats an earlier run",
+                          text[i]);
     }
     cr_expect_str_eq(text[5], "order descending, async random, seed 6");
 }
@@ -50,8 +53,8 @@ Test(schedules, a_schedule_leaves_the_threads_alone) {
 /* ---- whole runs ---- */
 
 /* One attention case of preset tiny whose `stage` runs `kernel`. */
-static void run(const char *text, const char *schedules, int stage, const struct kernel *kernel, struct options *o,
-                struct run_output *out) {
+static void run(const char *text, const char *schedules, int stage, const struct kernel *kernel,
+                struct options *o, struct run_output *out) {
     char *argv[] = {"shardcheck", "run", (char *)text, "--schedules", (char *)schedules};
     struct status s = options_parse(5, argv, o);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
@@ -83,7 +86,8 @@ static void expect_failure(const struct case_result *r, enum edge edge, const ch
 
 Test(schedules, correct_kernels_store_the_same_bits_under_all, .timeout = 120) {
     static const char *const cases[] = {"tiny/attention:tp=2,phase=chunked,tokens=5,cached=9",
-                                        "tiny/attention:tp=4,phase=decode,tokens=3,cached=40", "tiny/ffn:tp=2,tokens=5"};
+                                        "tiny/attention:tp=4,phase=decode,tokens=3,cached=40",
+                                        "tiny/ffn:tp=2,tokens=5"};
     for (int i = 0; i < 3; i++) {
         struct options o;
         struct run_output out;
@@ -132,7 +136,8 @@ Test(schedules, a_difference_of_a_rank_is_the_shard_edges) {
     struct options o;
     struct run_output out;
     run("tiny/attention:tp=2,tokens=4", "4", S_ROPE, &rope, &o, &out);
-    expect_failure(&out.cases[0], EDGE_SHARD, "depends on the schedule (order random warps, async lazy, seed 4)");
+    expect_failure(&out.cases[0], EDGE_SHARD,
+                   "depends on the schedule (order random warps, async lazy, seed 4)");
     cr_expect_eq(out.cases[0].first.rank, 0);
     cr_expect_str_eq(out.cases[0].first.where, "token 1 head 1 dim 3");
     cr_expect_eq(out.cases[0].edge[EDGE_SHARD].outside, 2, "one element a rank");
@@ -168,8 +173,9 @@ Test(schedules, numbers_out_of_range_and_gpus_are_refused) {
         {"1", "host,cuda", "--schedules 1: only the host device"},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
-        char *argv[] = {"shardcheck", "run", "tiny",      "--schedules", (char *)mistakes[i][0],
-                        "--device",   (char *)mistakes[i][1]};
+        char *argv[] = {
+            "shardcheck",          "run", "tiny", "--schedules", (char *)mistakes[i][0], "--device",
+            (char *)mistakes[i][1]};
         struct options o;
         const struct status s = options_parse(7, argv, &o);
         cr_expect(s.code && strstr(s.message, mistakes[i][2]), "%s: '%s'", mistakes[i][2], s.message);

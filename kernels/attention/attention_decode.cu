@@ -106,6 +106,9 @@ __device__ slice find_slice(const struct attention_args &a, int length) {
     const int32_t *start = (const int32_t *)a.query_start.data + s.seq;
     s.row = start[0];
     s.key0 = (int)blockIdx.x * length;
+#ifdef BUG_DECODE_SPLIT_BOUNDARY
+    s.key0 -= s.key0 > 0;
+#endif
     s.key1 = start[0] < start[1] ? min(s.key0 + length, ((const int32_t *)a.kv_len.data)[s.seq]) : 0;
     return s;
 }
@@ -244,7 +247,9 @@ __global__ void __launch_bounds__(MERGE_THREADS)
     float largest = -INFINITY, sum = 0, out[OCTET] = {};
     for (int s = 0; s < part.n_slices; s++) largest = lse[s] > largest ? lse[s] : largest;
     for (int s = 0; s < part.n_slices; s++) {
+#ifndef BUG_DECODE_EMPTY_SPLIT
         if (lse[s] == -INFINITY) continue; /* empty: its output was never written */
+#endif
         const float weight = expf(lse[s] - largest);
         sum += weight;
         UNROLL

@@ -56,6 +56,9 @@ __device__ row_tile find_tile(const struct attention_args &a) {
     tile.seq = (int)blockIdx.z;
     tile.head = (int)blockIdx.y;
     tile.kv_head = tile.head / (int)(a.n_heads / a.n_kv_heads);
+#ifdef BUG_SIMT_WRONG_GQA_HEAD
+    tile.kv_head = tile.head % (int)a.n_kv_heads;
+#endif
     const int32_t *start = (const int32_t *)a.query_start.data + tile.seq;
     const int n_queries = start[1] - start[0];
     tile.first_row = (int64_t)start[0] + first;
@@ -63,6 +66,9 @@ __device__ row_tile find_tile(const struct attention_args &a) {
     tile.kv_len = ((const int32_t *)a.kv_len.data)[tile.seq];
     tile.past = tile.kv_len - n_queries + first;
     tile.causal = a.causal;
+#ifdef BUG_SIMT_UNWRITTEN_SLOT
+    tile.past++, tile.kv_len++;
+#endif
     return tile;
 }
 
@@ -84,6 +90,9 @@ __device__ void load_transposed(float *transposed, int width, int n, int head_di
     const int octets = (head_dim + OCTET - 1) / OCTET;
     for (int i = threadIdx.x; i < width * octets; i += THREADS) {
         const int row = i % width, d0 = i / width * OCTET;
+#ifdef BUG_SIMT_NO_ZERO_FILL
+        if (row >= n) continue;
+#endif
         float v[OCTET] = {};
         if (row < n) octet_load<T>(v, address(row) + d0, aligned, head_dim - d0);
         for (int e = 0; e < OCTET && d0 + e < head_dim; e++) transposed[(d0 + e) * width + row] = v[e];
@@ -102,6 +111,9 @@ __device__ void load_rows(float *values, int width, int n_rows, int n, int head_
         for (int e = 0; e < OCTET; e++) values[row * width + d0 + e] = v[e];
     }
     if (threadIdx.x == 0) shared_stale(values + n * width, (size_t)(n_rows - n) * width * sizeof(float));
+#ifdef BUG_SIMT_SHARED_OVERRUN
+    for (int d = threadIdx.x; d < width; d += THREADS) values[n_rows * width + d] = 0;
+#endif
 }
 
 /* score[r][j] = sum over d of q[d][r] k[d][j]; q and k point at the group's first row and the thread's first
@@ -188,7 +200,9 @@ __device__ __forceinline__ void softmax_step(group_state<RUNS, RUN> &g, const fl
             largest = key0 + j < seen[r] && score[r][j] > largest ? score[r][j] : largest;
         own_max[r] = largest;
     }
+#ifndef BUG_SIMT_NO_WARP_SYNC
     __syncwarp(WHOLE_WARP);
+#endif
     UNROLL
     for (int r = 0; r < GROUP; r++) {
         float largest = g.top[r], total = 0;
@@ -280,12 +294,18 @@ __global__ void __launch_bounds__(THREADS)
     });
 
     for (int first = 0; first < n_keys; first += TILE) {
+#ifdef BUG_SIMT_READ_PAST_END
+        const int n = TILE;
+#else
         const int n = min(TILE, n_keys - first);
+#endif
         load_transposed<T>(k, TILE, n, head_dim, aligned,
                            [&](int key) { return key_address<T>(a.k_cache, a, tile, first + key); });
         load_rows<T>(v, WIDTH, TILE, n, head_dim, aligned,
                      [&](int key) { return key_address<T>(a.v_cache, a, tile, first + key); });
+#ifndef BUG_SIMT_NO_SYNC_AFTER_FILL
         __syncthreads();
+#endif
 
         int seen[GROUP]; /* of the keys of this tile */
         float score[GROUP][KEYS] = {}, shrink[GROUP];
@@ -299,7 +319,9 @@ __global__ void __launch_bounds__(THREADS)
         }
         softmax_step(g, score, seen, x, shrink);
         add_values(g, shrink, seen, x.weight, v);
+#ifndef BUG_SIMT_NO_SYNC_BEFORE_REFILL
         __syncthreads();
+#endif
     }
     store_group<T>(g, a, tile);
 }

@@ -21,7 +21,7 @@
  *         own q, keys and position in the sequence only; all keys of a sequence must be finite.
  * Needs   compute capability 9.0, pages of 16 without gaps, scale > 0, 16-byte aligned rows. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
+#include "kernels/attention/attention_wgmma_tiles.cuh"
 #include "kernels/device/ptx_math.cuh"
 #include "kernels/kernels.h"
 
@@ -32,176 +32,6 @@
 #endif
 
 namespace {
-
-constexpr int WARPGROUP = 128, CONSUMERS = 2, CONSUMER_WARPS = CONSUMERS * 4;
-constexpr int THREADS = (1 + CONSUMERS) * WARPGROUP;
-constexpr int OWN_ROWS = 64, ROWS = CONSUMERS * OWN_ROWS; /* query rows of a consumer, of a block */
-constexpr int PAGE = 16, MAX_STAGES = 4;
-constexpr int SLICE = 64, SLICE_ROW = 128; /* columns of a slice; bytes of its rows */
-constexpr unsigned WHOLE_WARP = 0xffffffffu;
-
-/* Head size decides the tiles, nothing else may: they are part of the contract. */
-constexpr int tile_keys(int head_dim) { return head_dim <= 128 ? 128 : 64; }
-
-template <int D> struct shape {
-    static constexpr int KEYS = tile_keys(D), STAGES = D <= 64 ? 4 : 2;
-    static constexpr int SLICES = D / SLICE, PAGES = KEYS / PAGE;
-    static constexpr bool TURNS = D <= 128; /* the consumers alternate between products and softmax */
-    static constexpr uint32_t Q_BYTES = ROWS * D * sizeof(bf16), TILE_BYTES = KEYS * D * sizeof(bf16);
-    static_assert(PAGES * SLICES <= 32, "every lane of the producer brings one box of a tile");
-};
-
-/* [slices][rows][64] each */
-template <int D> struct shared_tiles {
-    bf16 q[shape<D>::SLICES][ROWS][SLICE];
-    bf16 k[shape<D>::STAGES][shape<D>::SLICES][shape<D>::KEYS][SLICE];
-    bf16 v[shape<D>::STAGES][shape<D>::SLICES][shape<D>::KEYS][SLICE];
-};
-
-struct ring {
-    struct mbarrier full[MAX_STAGES], empty[MAX_STAGES];
-};
-struct barriers {
-    struct mbarrier q, tail; /* tail: the last tile of V has come and wants its zeros */
-    struct ring k, v;
-};
-
-/* ---- what a block works on ---- */
-
-struct work {
-    int head, kv_head, seq;
-    int first_row; /* of the block, in q and out */
-    int n_rows;    /* 0: nothing to do */
-    int past;      /* row i of the block is at key position past + i */
-    int kv_len, n_tiles;
-    bool causal;
-};
-
-/* How many keys row i of the block sees; rows past the end of the sequence see no more than the last. */
-__device__ __forceinline__ int keys_seen(const work &w, int i) {
-    return w.causal ? max(0, min(w.past + i + 1, w.kv_len)) : w.kv_len;
-}
-
-__device__ __forceinline__ work find_work(const struct attention_args &a, int tile_keys) {
-    const int first = (int)(gridDim.z - 1 - blockIdx.z) * ROWS;
-    work w;
-    w.head = (int)blockIdx.x;
-    w.kv_head = w.head / (int)(a.n_heads / a.n_kv_heads);
-    w.seq = (int)blockIdx.y;
-    const int32_t *const start = (const int32_t *)a.query_start.data + w.seq;
-    const int n_queries = start[1] - start[0];
-    w.first_row = start[0] + first;
-    w.n_rows = max(0, min(ROWS, n_queries - first));
-    w.kv_len = max(0, ((const int32_t *)a.kv_len.data)[w.seq]);
-    w.past = w.kv_len - n_queries + first;
-    w.causal = a.causal;
-    w.n_tiles = w.n_rows ? (keys_seen(w, w.n_rows - 1) + tile_keys - 1) / tile_keys : 0;
-    return w;
-}
-
-/* ---- the producer: one warp ---- */
-
-/* Columns [64 slice, 64 slice + 64) of a page: lane l brings box l of every tile, if there are as many. */
-template <int D> struct producer {
-    shared_tiles<D> &tiles;
-    struct barriers &bars;
-    const work &w;
-    const int32_t *pages;  /* of the sequence */
-    int n_pages;           /* of it that hold keys */
-    int outside;           /* a row behind the caches */
-    int lane, page, slice; /* the lane's box */
-
-    __device__ __forceinline__ bool has_box() const { return lane < shape<D>::PAGES * shape<D>::SLICES; }
-
-    /* First row of the lane's page in the caches. */
-    __device__ __forceinline__ int cache_row(int tile) const {
-        const int i = tile * shape<D>::PAGES + page;
-        return has_box() && i < n_pages ? pages[i] * PAGE : outside;
-    }
-
-    __device__ __forceinline__ void wait_empty(struct ring &ring, int tile) const {
-#ifdef BUG_WGMMA_NO_EMPTY_WAIT
-        return;
-#endif
-        mbarrier_wait(&ring.empty[tile % shape<D>::STAGES], tile / shape<D>::STAGES % 2 ^ 1);
-    }
-
-    __device__ __forceinline__ void load(bf16 (&to)[shape<D>::SLICES][shape<D>::KEYS][SLICE],
-                                         const struct tensor_map *map, struct mbarrier *full, int column,
-                                         int row) const {
-        uint32_t bytes = shape<D>::TILE_BYTES;
-#ifdef BUG_WGMMA_WRONG_TX_BYTES
-        bytes += 16;
-#endif
-        if (lane == 0) mbarrier_arrive_expect_tx(full, bytes);
-        __syncwarp(WHOLE_WARP);
-        if (has_box()) tma_load_2d(to[slice][page * PAGE], map, full, column + slice * SLICE, row);
-    }
-
-    __device__ __forceinline__ void load_k(const struct tensor_map *map, int tile, int column) const {
-        const int row = cache_row(tile), stage = tile % shape<D>::STAGES;
-        wait_empty(bars.k, tile);
-        load(tiles.k[stage], map, &bars.k.full[stage], column, row);
-    }
-
-    /* The last tile is handed on when the rows of its last page that hold no key are zero. */
-    __device__ __forceinline__ void load_v(const struct tensor_map *map, int tile, int column) const {
-        const int row = cache_row(tile), stage = tile % shape<D>::STAGES;
-        const int n_keys = w.kv_len - tile * shape<D>::KEYS; /* of the sequence, from here on */
-        const bool tail = n_keys < shape<D>::KEYS && n_keys % PAGE;
-        wait_empty(bars.v, tile);
-        load(tiles.v[stage], map, tail ? &bars.tail : &bars.v.full[stage], column, row);
-        if (!tail) return;
-        mbarrier_wait(&bars.tail, 0);
-        zero_rows(tiles.v[stage], n_keys, (n_keys + PAGE - 1) / PAGE * PAGE);
-#ifndef BUG_WGMMA_NO_PROXY_FENCE
-        fence_proxy_async();
-#endif
-        __syncwarp(WHOLE_WARP);
-        if (lane == 0) mbarrier_arrive(&bars.v.full[stage]);
-    }
-
-    /* Whole rows of all slices, where the swizzle does not matter. */
-    __device__ __forceinline__ void zero_rows(bf16 (&tile)[shape<D>::SLICES][shape<D>::KEYS][SLICE], int begin,
-                                              int end) const {
-        constexpr int CHUNKS = SLICE_ROW / sizeof(uint4); /* of a row */
-        const int chunks = (end - begin) * CHUNKS;
-        for (int i = lane; i < chunks * shape<D>::SLICES; i += 32) {
-            uint4 *const rows = reinterpret_cast<uint4 *>(tile[i / chunks][begin]);
-            rows[i % chunks] = make_uint4(0, 0, 0, 0);
-        }
-    }
-};
-
-/* In the order in which the consumers need the tiles and give their stages back: K one tile ahead of V. */
-template <int D>
-__device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars, const work &w,
-                                        const struct attention_args &a, const struct tensor_map *q_map,
-                                        const struct tensor_map *k_map, const struct tensor_map *v_map) {
-    const int lane = (int)threadIdx.x % 32;
-    const producer<D> p = {tiles,
-                           bars,
-                           w,
-                           (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0],
-                           (w.kv_len + PAGE - 1) / PAGE,
-                           (int)a.n_pages * PAGE,
-                           lane,
-                           lane % shape<D>::PAGES,
-                           lane / shape<D>::PAGES};
-    const int k_column = w.kv_head * (int)a.k_cache.stride[2], v_column = w.kv_head * (int)a.v_cache.stride[2];
-    if (w.n_tiles == 0) return;
-    if (lane == 0) {
-        mbarrier_arrive_expect_tx(&bars.q, shape<D>::Q_BYTES);
-        for (int s = 0; s < shape<D>::SLICES; s++)
-            tma_load_2d(tiles.q[s], q_map, &bars.q, w.head * (int)a.q.stride[1] + s * SLICE, w.first_row);
-    }
-    p.load_k(k_map, 0, k_column);
-    for (int tile = 1; tile < w.n_tiles; tile++) {
-        p.load_k(k_map, tile, k_column);
-        p.load_v(v_map, tile - 1, v_column);
-    }
-    p.load_v(v_map, w.n_tiles - 1, v_column);
-}
 
 /* ---- the consumers: a warpgroup each ---- */
 
@@ -254,8 +84,8 @@ __device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<
 #else
     constexpr enum shared_swizzle SWIZZLE = SWIZZLE_128B;
 #endif
-    const uint64_t b = wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW,
-                                  SWIZZLE);
+    const uint64_t b =
+        wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW, SWIZZLE);
     UNROLL
     for (int i = 0; i < shape<D>::KEYS / 16; i++)
         wgmma_m64nNk16_ra<D, bf16, MN_MAJOR>(c.o, c.p[i], wgmma_desc_advance(b, i * 16 * SLICE_ROW), true);
@@ -267,8 +97,7 @@ template <int D> __device__ __forceinline__ void mask_scores(consumer<D> &c, int
     UNROLL
     for (int i = 0; i < shape<D>::KEYS / 8; i++) {
         UNROLL
-        for (int j = 0; j < 4; j++)
-            c.s[4 * i + j] = 8 * i + j % 2 < seen[j / 2] ? c.s[4 * i + j] : -INFINITY;
+        for (int j = 0; j < 4; j++) c.s[4 * i + j] = 8 * i + j % 2 < seen[j / 2] ? c.s[4 * i + j] : -INFINITY;
     }
 }
 
@@ -312,7 +141,9 @@ template <int D> __device__ __forceinline__ void shrink_output(consumer<D> &c) {
 }
 
 /* Named barriers 1 and 2: consumer i may issue its products. */
-__device__ __forceinline__ void await_turn(int group) { named_barrier_sync(1 + group, CONSUMERS * WARPGROUP); }
+__device__ __forceinline__ void await_turn(int group) {
+    named_barrier_sync(1 + group, CONSUMERS * WARPGROUP);
+}
 __device__ __forceinline__ void pass_turn(int group) {
     named_barrier_arrive(1 + (group ^ 1), CONSUMERS * WARPGROUP);
 }
@@ -320,7 +151,8 @@ __device__ __forceinline__ void pass_turn(int group) {
 /* One tile: its scores and weights, and P V of the tile before, which runs beside the softmax. */
 template <int D>
 __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, const shared_tiles<D> &tiles,
-                                             struct barriers &bars, int tile, float factor, int group, bool last) {
+                                             struct barriers &bars, int tile, float factor, int group,
+                                             bool last) {
     constexpr int STAGES = shape<D>::STAGES;
     if (shape<D>::TURNS) await_turn(group);
     wgmma_fence();
@@ -360,8 +192,8 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
 
 /* out = o / sum for the rows the sequence has; a row that sees no key is 0. */
 template <int D>
-__device__ __forceinline__ void store_rows(const consumer<D> &c, const struct attention_args &a, const work &w,
-                                           int row) {
+__device__ __forceinline__ void store_rows(const consumer<D> &c, const struct attention_args &a,
+                                           const work &w, int row) {
     UNROLL
     for (int r = 0; r < 2; r++) {
         float sum = c.sum[r];
@@ -468,13 +300,17 @@ const char *encode_rows(struct tensor_map *map, const struct view &of, int64_t r
 template <int D> const char *launch_size(const struct attention_args *a, void *stream) {
     struct tensor_map q_map, k_map, v_map;
     const struct view &k = a->k_cache, &v = a->v_cache;
-    const char *refused = encode_rows(&q_map, a->q, a->n_tokens, a->q.stride[0], a->n_heads, a->q.stride[1], D, ROWS);
-    if (!refused) refused = encode_rows(&k_map, k, a->n_pages * PAGE, k.stride[1], a->n_kv_heads, k.stride[2], D, PAGE);
-    if (!refused) refused = encode_rows(&v_map, v, a->n_pages * PAGE, v.stride[1], a->n_kv_heads, v.stride[2], D, PAGE);
+    const char *refused =
+        encode_rows(&q_map, a->q, a->n_tokens, a->q.stride[0], a->n_heads, a->q.stride[1], D, ROWS);
+    if (!refused)
+        refused = encode_rows(&k_map, k, a->n_pages * PAGE, k.stride[1], a->n_kv_heads, k.stride[2], D, PAGE);
+    if (!refused)
+        refused = encode_rows(&v_map, v, a->n_pages * PAGE, v.stride[1], a->n_kv_heads, v.stride[2], D, PAGE);
     if (refused) return refused;
     const double log2_e = 1.4426950408889634;
     const size_t bytes = carve_tile_bytes<shared_tiles<D>>(1) + carve_bytes<struct barriers>(1);
-    const dim3 grid((unsigned)a->n_heads, (unsigned)a->n_seqs, (unsigned)((a->max_queries + ROWS - 1) / ROWS));
+    const dim3 grid((unsigned)a->n_heads, (unsigned)a->n_seqs,
+                    (unsigned)((a->max_queries + ROWS - 1) / ROWS));
     return LAUNCH((attention_wgmma_kernel<D>), grid, dim3(THREADS), bytes, stream, q_map, k_map, v_map, *a,
                   (float)(a->scale * log2_e));
 }
@@ -523,9 +359,13 @@ extern "C" const char *attention_wgmma_unsupported(const struct call *call) {
 
 extern "C" struct contract attention_wgmma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
-    const struct accumulator tensor_core = {
-        .unit = UNIT_F32, .block = 16, .fraction = 25, .keep = 24, .splits = 1, .order = ORDER_INTERVAL,
-        .product_rounded = false};
+    const struct accumulator tensor_core = {.unit = UNIT_F32,
+                                            .block = 16,
+                                            .fraction = 25,
+                                            .keep = 24,
+                                            .splits = 1,
+                                            .order = ORDER_INTERVAL,
+                                            .product_rounded = false};
     const int64_t keys = tile_keys((int)a->head_dim);
     struct contract c = contract_exact(OP_ATTENTION);
     c.u.attention.qk = tensor_core;

@@ -2,12 +2,14 @@
  * Shapes  out [n] fp32; the argument is made from the index.
  * Grid    up to 256 blocks.   Block  256 threads; a thread takes every (grid * block)-th element.
  * Traffic n floats written; the functions are what is measured, not the time.
- * Numerics the very expressions of the kernels, compiled with their flags: expf (softmax, router, silu), exp2f (tensor-core
- *         attention), logf (merge of slices), 1 / sqrtf (norms), a / b (gates, silu, softmax). */
+ * Numerics the very expressions of the kernels, compiled with their flags: expf (softmax, router, silu), exp2f
+ *         and ex2.approx (attention and silu on tensor cores), logf (merge of slices), 1 / sqrtf (norms), a / b
+ *         (gates, silu, softmax), __fdividef (silu on tensor cores; the host divides). */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/probe.h"
 
 #include "kernels/device/kernel.cuh"
+#include "kernels/device/ptx_math.cuh"
 
 namespace {
 
@@ -23,9 +25,14 @@ template <int FUNCTION> __device__ __forceinline__ float evaluate(uint32_t bits)
     const float x = float_of(bits);
     if (FUNCTION == PROBE_EXP) return expf(x);
     if (FUNCTION == PROBE_EXP2) return exp2f(x);
+    if (FUNCTION == PROBE_EXP2_APPROX) return exp2_approx(x);
     if (FUNCTION == PROBE_LOG) return logf(x);
     if (FUNCTION == PROBE_RECIPROCAL_ROOT) return 1.0f / sqrtf(x);
-    return float_of(PROBE_NUMERATOR_BITS(bits)) / x;
+    const float numerator = float_of(PROBE_NUMERATOR_BITS(bits));
+#ifdef __CUDACC__
+    if (FUNCTION == PROBE_FAST_DIVISION) return __fdividef(numerator, x);
+#endif
+    return numerator / x;
 }
 
 template <int FUNCTION>
@@ -41,13 +48,16 @@ template <int FUNCTION> const char *launch(uint32_t first_bits, uint32_t n, floa
 
 } // namespace
 
-extern "C" const char *KERNEL_SYMBOL(probe)(int function, uint32_t first_bits, uint32_t n, float *out, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(probe)(int function, uint32_t first_bits, uint32_t n, float *out,
+                                            void *stream) {
     switch (function) {
     case PROBE_EXP: return launch<PROBE_EXP>(first_bits, n, out, stream);
     case PROBE_EXP2: return launch<PROBE_EXP2>(first_bits, n, out, stream);
+    case PROBE_EXP2_APPROX: return launch<PROBE_EXP2_APPROX>(first_bits, n, out, stream);
     case PROBE_LOG: return launch<PROBE_LOG>(first_bits, n, out, stream);
     case PROBE_RECIPROCAL_ROOT: return launch<PROBE_RECIPROCAL_ROOT>(first_bits, n, out, stream);
     case PROBE_DIVISION: return launch<PROBE_DIVISION>(first_bits, n, out, stream);
+    case PROBE_FAST_DIVISION: return launch<PROBE_FAST_DIVISION>(first_bits, n, out, stream);
     default: return "probe: no such function";
     }
 }

@@ -1,6 +1,7 @@
-/* ptx_copy - copies that run beside the threads: cp.async (each thread its 16 bytes), and TMA (one thread asks
- * for a whole tile, an mbarrier says when it is there). Until a copy has been waited for, its bytes are
- * nobody's: the host device moves them at the wait, at the issue, or at random in between (simt_options). */
+/* ptx_copy - copies that run beside the threads: cp.async (each thread its 16 bytes), and TMA (one thread
+ * asks for a whole tile, an mbarrier says when it is there). Until a copy has been waited for, its bytes
+ * are nobody's: the host device moves them at the wait, at the issue, or at random in between
+ * (simt_options). */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_PTX_COPY_CUH
 #define KERNELS_DEVICE_PTX_COPY_CUH
@@ -99,14 +100,16 @@ __device__ __forceinline__ void mbarrier_wait(struct mbarrier *bar, uint32_t par
 }
 
 /* ---- TMA, PTX ISA 9.7.9.25.5.2 cp.async.bulk.tensor (sm_90) ----
- * A box of a matrix that a tensor_map describes (tensor_map.h), its corner at column x, row y; both may lie
- * outside. The kernel's parameter is `const __grid_constant__ struct tensor_map map`, and &map goes here. The
- * shared tile has box_rows rows of box_cols elements without gaps, permuted by the map's swizzle; it starts at
- * a multiple of 128 bytes, with SWIZZLE_64B of 512, with SWIZZLE_128B of 1024. */
+ * A box of a matrix that a tensor_map describes (tensor_map.h), its corner at column x, row y; x is a
+ * multiple of 16 bytes, and parts of the box may lie outside the matrix. The kernel's parameter is `const
+ * __grid_constant__ struct tensor_map map`, and &map goes here. The shared tile has box_rows rows of
+ * box_cols elements without gaps, permuted by the map's swizzle; it starts at a multiple of 128 bytes,
+ * with SWIZZLE_64B of 512, with SWIZZLE_128B of 1024. */
 
-/* One thread. Elements outside the matrix come as zeros; all bytes of the box count towards bar's phase. */
-__device__ __forceinline__ void tma_load_2d(void *dst, const struct tensor_map *map, struct mbarrier *bar, int x,
-                                            int y PTX_CALLER) {
+/* One thread. Elements outside the matrix come as zeros, x and y may be negative; all bytes of the box
+ * count towards bar's phase. */
+__device__ __forceinline__ void tma_load_2d(void *dst, const struct tensor_map *map, struct mbarrier *bar,
+                                            int x, int y PTX_CALLER) {
 #ifdef __CUDACC__
     PTX_SM90("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
              "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(dst)),
@@ -117,7 +120,8 @@ __device__ __forceinline__ void tma_load_2d(void *dst, const struct tensor_map *
 #endif
 }
 
-/* One thread, after its threads' writes, fence_proxy_async and a barrier. Elements outside are not written. */
+/* One thread, after the writers' fence_proxy_async and a barrier. x and y are not negative. What lies
+ * outside is not written, but a row whose length is no multiple of 16 bytes is filled up to the next one. */
 __device__ __forceinline__ void tma_store_2d(const struct tensor_map *map, const void *src, int x,
                                              int y PTX_CALLER) {
 #ifdef __CUDACC__
@@ -135,8 +139,8 @@ __device__ __forceinline__ void tma_store_commit(PTX_CALLER_ONLY) {
     simt::tma_store_commit(SIMT_PLACE);
 #endif
 }
-/* All but the last N groups of the calling thread are stored; _read: have been read out of shared memory, which
- * may be refilled. The thread may not exit before that. */
+/* All but the last N groups of the calling thread are stored; _read: have been read out of shared memory,
+ * which may be refilled. The thread may not exit before that. */
 template <int N> __device__ __forceinline__ void tma_store_wait(PTX_CALLER_ONLY) {
 #ifdef __CUDACC__
     PTX_SM90("cp.async.bulk.wait_group %0;" ::"n"(N) : "memory");

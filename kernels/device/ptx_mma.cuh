@@ -88,10 +88,10 @@ __device__ __forceinline__ void stmatrix_x4(void *row, const uint32_t *r PTX_CAL
 }
 __device__ __forceinline__ void stmatrix_x4_trans(void *row, const uint32_t *r PTX_CALLER) {
 #ifdef __CUDACC__
-    PTX_SM90("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                 shared_address(row)),
-             "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
-             : "memory");
+    PTX_SM90(
+        "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+        "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+        : "memory");
 #else
     simt::stmatrix(row, r, 4, true, "stmatrix_x4_trans", SIMT_PLACE);
 #endif

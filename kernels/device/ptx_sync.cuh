@@ -1,4 +1,5 @@
-/* ptx_sync - barriers of some warps, the fence between the two ways to shared memory, and register budgets. */
+/* ptx_sync - barriers of some warps, the fence between the two ways to shared memory, and register
+ * budgets. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_PTX_SYNC_CUH
 #define KERNELS_DEVICE_PTX_SYNC_CUH
@@ -22,8 +23,8 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int threads PTX_CAL
 #endif
 }
 
-/* fence.proxy.async, PTX ISA 9.7.13.4 (sm_90): this thread's own reads and writes of shared memory come before
- * what TMA and wgmma do with it after the next barrier. */
+/* fence.proxy.async, PTX ISA 9.7.13.4 (sm_90): this thread's own reads and writes of shared memory come
+ * before what TMA and wgmma do with it after the next barrier. */
 __device__ __forceinline__ void fence_proxy_async(PTX_CALLER_ONLY) {
 #ifdef __CUDACC__
     PTX_SM90("fence.proxy.async.shared::cta;" ::: "memory");

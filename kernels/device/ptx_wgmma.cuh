@@ -40,8 +40,8 @@ template <int N> __device__ __forceinline__ void wgmma_wait(PTX_CALLER_ONLY) {
 #endif
 }
 
-/* The compiler does not know that products write d late: this keeps its uses of d behind the wait. On the host
- * it fails while a product into d is pending. */
+/* The compiler does not know that products write d late: this keeps its uses of d behind the wait. On the
+ * host it fails while a product into d is pending. */
 template <int COUNT> __device__ __forceinline__ void accumulator_ready(float (&d)[COUNT] PTX_CALLER) {
 #ifdef __CUDACC__
 #pragma unroll
@@ -55,15 +55,16 @@ template <int COUNT> __device__ __forceinline__ void accumulator_ready(float (&d
  * out of the tile as follows, all in bytes:
  *   K-major (rows of k)       no swizzle: 8 mn x 16 bytes of k, stored in 128 bytes without gaps;
  *                             leading = to the next 16 bytes of k, stride = to the next 8 mn
- *                             128B (64B): 8 mn x 128 (64) bytes of k; stride = to the next 8 mn, leading unused
+ *                             128B (64B): 8 mn x 128 (64) bytes of k; stride = to the next 8 mn; no leading
  *   MN-major (rows of mn)     no swizzle: 8 k x 16 bytes of mn; stride = to the next 16 bytes of mn,
  *                             leading = to the next 8 k
  *                             128B (64B): 8 k x 128 (64) bytes of mn; leading = to the next 128 (64) bytes of
  *                             mn, stride = to the next 8 k
  * Swizzled atoms lie as TMA writes them, at multiples of 1024 (512). */
-__device__ __forceinline__ uint64_t wgmma_desc(const void *tile, uint32_t leading_bytes, uint32_t stride_bytes,
-                                               enum shared_swizzle swizzle) {
-    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) | (uint64_t)((leading_bytes & 0x3ffff) >> 4) << 16 |
+__device__ __forceinline__ uint64_t wgmma_desc(const void *tile, uint32_t leading_bytes,
+                                               uint32_t stride_bytes, enum shared_swizzle swizzle) {
+    return (uint64_t)((shared_address(tile) & 0x3ffff) >> 4) |
+           (uint64_t)((leading_bytes & 0x3ffff) >> 4) << 16 |
            (uint64_t)((stride_bytes & 0x3ffff) >> 4) << 32 | (uint64_t)swizzle << 62;
 }
 /* The same matrix, `bytes` (a multiple of 16) further on: the next 16 k of a K-major 128B tile are 32 on. */
@@ -76,20 +77,28 @@ enum wgmma_major { K_MAJOR = 0, MN_MAJOR = 1 }; /* which of the matrix's two ind
 #ifdef __CUDACC__
 /* wgmma.mma_async, PTX ISA 9.7.15.5.2: the first R accumulators as operands, R = N / 2 */
 #define WGMMA_D16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define WGMMA_D32 WGMMA_D16 ", " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-#define WGMMA_D48 WGMMA_D32 ", " \
-    "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define WGMMA_D64 WGMMA_D48 ", " \
-    "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define WGMMA_D80 WGMMA_D64 ", " \
-    "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define WGMMA_D96 WGMMA_D80 ", " \
-    "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
-#define WGMMA_D112 WGMMA_D96 ", " \
-    "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
-#define WGMMA_D128 WGMMA_D112 ", " \
-    "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define WGMMA_D32                                                                                            \
+    WGMMA_D16 ", "                                                                                           \
+              "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define WGMMA_D48                                                                                            \
+    WGMMA_D32 ", "                                                                                           \
+              "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define WGMMA_D64                                                                                            \
+    WGMMA_D48 ", "                                                                                           \
+              "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define WGMMA_D80                                                                                            \
+    WGMMA_D64 ", "                                                                                           \
+              "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define WGMMA_D96                                                                                            \
+    WGMMA_D80 ", "                                                                                           \
+              "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define WGMMA_D112                                                                                           \
+    WGMMA_D96 ", "                                                                                           \
+              "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define WGMMA_D128                                                                                           \
+    WGMMA_D112                                                                                               \
+        ", "                                                                                                 \
+        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define WGMMA_F4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define WGMMA_F16(i) WGMMA_F4(i), WGMMA_F4(i + 4), WGMMA_F4(i + 8), WGMMA_F4(i + 12)
 #define WGMMA_R16 WGMMA_F16(0)

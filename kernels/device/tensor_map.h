@@ -1,5 +1,5 @@
-/* tensor_map - a matrix in global memory as the TMA unit sees it. A launcher makes one and passes it by value;
- * both devices keep their own kind of map in the same 128 bytes. */
+/* tensor_map - a matrix in global memory as the TMA unit sees it. A launcher makes one and passes it by
+ * value; both devices keep their own kind of map in the same 128 bytes. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_TENSOR_MAP_H
 #define KERNELS_DEVICE_TENSOR_MAP_H
@@ -25,7 +25,8 @@ static inline int tensor_map_element_bytes(enum tensor_map_element element) {
     return element == TENSOR_MAP_F32 ? 4 : 2;
 }
 
-/* NULL, or what TMA cannot do (CUDA driver API, cuTensorMapEncodeTiled). */
+/* NULL, or what TMA cannot do (CUDA driver API, cuTensorMapEncodeTiled). A swizzled box of narrower rows,
+ * which the driver takes, would have gaps in shared memory: not emulated, so not offered. */
 static inline const char *tensor_map_refused(const struct tensor_map_2d *of) {
     const int64_t box_row_bytes = (int64_t)of->box_cols * tensor_map_element_bytes(of->element);
     const struct {
@@ -40,8 +41,8 @@ static inline const char *tensor_map_refused(const struct tensor_map_2d *of) {
         {of->box_cols < 1 || of->box_cols > 256 || of->box_rows < 1 || of->box_rows > 256,
          "TMA moves boxes of 1 to 256 rows and columns"},
         {box_row_bytes % 16 != 0, "TMA needs boxes whose rows are a multiple of 16 bytes"},
-        {of->swizzle == SWIZZLE_128B && box_row_bytes > 128, "a 128B swizzled box has rows of at most 128 bytes"},
-        {of->swizzle == SWIZZLE_64B && box_row_bytes > 64, "a 64B swizzled box has rows of at most 64 bytes"},
+        {of->swizzle == SWIZZLE_128B && box_row_bytes != 128, "a 128B swizzled box has rows of 128 bytes"},
+        {of->swizzle == SWIZZLE_64B && box_row_bytes != 64, "a 64B swizzled box has rows of 64 bytes"},
     };
     for (const auto &rule : rules)
         if (rule.refused) return rule.why;
@@ -49,7 +50,8 @@ static inline const char *tensor_map_refused(const struct tensor_map_2d *of) {
 }
 
 /* NULL, or one line that says why there is no such map. */
-extern "C" const char *KERNEL_SYMBOL(tensor_map_encode)(struct tensor_map *map, const struct tensor_map_2d *of);
+extern "C" const char *KERNEL_SYMBOL(tensor_map_encode)(struct tensor_map *map,
+                                                        const struct tensor_map_2d *of);
 static inline const char *tensor_map_encode(struct tensor_map *map, const struct tensor_map_2d &of) {
     return KERNEL_SYMBOL(tensor_map_encode)(map, &of);
 }

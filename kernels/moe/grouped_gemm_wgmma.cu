@@ -1,22 +1,23 @@
 /* grouped_gemm_wgmma, gated_gemm_wgmma - the products of the experts on Hopper's own instructions (sm_90a):
- *   linear  out[r, c] = w[i, c] . x[r]                       for the rows r of group i
+ *   linear  out[r, c] = w[i, c] . x[r]                                        for the rows r of group i
  *   gated   out[r, c] = silu(w[i, 0, c] . x[r]) * (w[i, 1, c] . x[r])
  * Shapes  x [rows, K], w [groups, N, K] or [groups, 2, F, K], offsets int32 [groups + 1] -> out [rows, N or F];
- *         bf16; any row strides and distances between groups and halves that keep rows 16-byte aligned.
- * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list: groups in
- *         order, in a group bands of BAND row tiles, in a band column by column, so that blocks which run together
- *         share rows of x and of w in the second cache. Every block walks the offsets itself.
- * Block   one or two consumer warpgroups, each 64 rows of the tile, then a warpgroup of which one thread copies.
- * Tile    128 rows x 256 rows of w, 4 stages of 64 k; where groups hold few rows 64 x 128, 8 stages: then w streams
- *         from memory and 192 KiB are under way. Gated: half the rows of w are gates, half the ups of the same
- *         columns, so one product leaves both in one thread's registers. Rows past the group belong to another
- *         one and are dropped at the store; a warpgroup without rows of its own multiplies nothing.
- *         Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled as TMA writes and wgmma
- *         reads them. full[s]: the copies came; empty[s]: every consumer warp is done with the stage.
- * Traffic w once per row tile, x once per column tile, both in 128-byte pieces; out once, in 128-byte rows.
- * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend on its row of x
- *         and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which add nothing).
- *         Gated: silu and product in fp32 on the sums. One rounding to bf16 at the end. */
+ *         bf16; any strides and distances between groups and halves that keep rows at 16-byte multiples.
+ * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list: groups
+ *         in order, in a group bands of BAND row tiles, in a band column by column, so that blocks which run
+ *         together share rows of x and of w in the second cache. Every block walks the offsets itself.
+ * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one thread copies.
+ * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very few rows (w
+ *         streams from memory, 128 KiB under way, and x is copied 16 rows at a time) or tiles are too few for the
+ *         multiprocessors. Gated: half the rows of w are gates, half the ups of the same columns, so one product
+ *         leaves both in one thread's registers. Rows past the group belong to another one, or to an earlier
+ *         stage, and are dropped at the store; a warpgroup without rows of its own multiplies nothing.
+ *         Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled as TMA writes and
+ *         wgmma reads them. full[s]: the copies came; empty[s]: every consumer warp is done with the stage.
+ * Traffic w once per row tile, x once per column tile, in 128-byte pieces; out once, in 128-byte rows.
+ * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend on its row of
+ *         x and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which add
+ *         nothing). Gated: silu and product in fp32 on the sums. One rounding to bf16 at the end. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/device/ptx.cuh"
@@ -34,23 +35,24 @@ constexpr int WARPGROUP = 128, SLAB = 64; /* threads of a warpgroup, rows it mul
 constexpr int DEPTH = 64, INNER = 16;     /* k of a stage: rows of 128 bytes; k of one instruction */
 constexpr int ATOM_BYTES = 8 * DEPTH * 2; /* eight swizzled rows */
 constexpr int BAND = 16;                  /* row tiles */
-constexpr int PIECE = 64,
-              PITCH = PIECE + 8; /* columns a warp stores at once; 8 more spread rows over banks */
+constexpr int PIECE = 64;                 /* columns a warp stores at once */
+constexpr int PITCH = PIECE + 8;          /* of them in shared memory: spreads rows over banks */
 
-template <int CONSUMERS_, int COLS_, int STAGES_> struct tile_shape {
-    static constexpr int CONSUMERS = CONSUMERS_, COLS = COLS_, STAGES = STAGES_; /* COLS: rows of w */
+/* COLS: rows of w; COPY_ROWS: rows of x per copy. */
+template <int CONSUMERS_, int COLS_, int COPY_ROWS_, int STAGES_> struct tile_shape {
+    static constexpr int CONSUMERS = CONSUMERS_, COLS = COLS_, COPY_ROWS = COPY_ROWS_, STAGES = STAGES_;
     static constexpr int ROWS = CONSUMERS * SLAB, THREADS = (CONSUMERS + 1) * WARPGROUP;
     static constexpr int WARPS = CONSUMERS * 4;
     static constexpr int SUMS = SLAB * COLS / WARPGROUP; /* of a thread */
     static constexpr int X_SLAB = SLAB * DEPTH, W_HALF = COLS / 2 * DEPTH;
-    static constexpr int STAGE = CONSUMERS * X_SLAB + 2 * W_HALF; /* elements */
+    static constexpr int X_TILE = CONSUMERS * X_SLAB, STAGE = X_TILE + 2 * W_HALF; /* elements */
     static constexpr size_t shared_bytes() {
         return carve_bytes<bf16>(STAGES * STAGE) + carve_bytes<bf16>(WARPS * INNER * PITCH) +
                2 * carve_bytes<struct mbarrier>(STAGES);
     }
 };
-typedef tile_shape<2, 256, 4> tall_tile;
-typedef tile_shape<1, 128, 8> flat_tile;
+typedef tile_shape<2, 256, SLAB, 4> tall_tile;
+typedef tile_shape<1, 128, 16, 8> flat_tile;
 
 struct product_args {
     const int32_t *offsets; /* [n_groups + 1], or NULL: one group */
@@ -108,14 +110,23 @@ template <class S> struct ring {
     }
 };
 
+/* Rows that no copy fills are multiplied too, and dropped. */
+template <class S> __device__ __forceinline__ void clear_x(const ring<S> &at) {
+    constexpr int OCTETS = S::X_TILE / OCTET;
+    const octet<bf16> zero = {};
+    for (int i = (int)threadIdx.x; i < S::STAGES * OCTETS; i += S::THREADS)
+        *reinterpret_cast<octet<bf16> *>(at.stages + i / OCTETS * S::STAGE + i % OCTETS * OCTET) = zero;
+    fence_proxy_async();
+}
+
 /* One thread: copy every tile of the block, stage by stage, as the consumers give stages back. */
 template <class S>
 __device__ __forceinline__ void produce(ring<S> at, const struct tensor_map *x_map,
                                         const struct tensor_map *w_map, const product_args &a) {
     tile_walk walk = {(int)blockIdx.x, 0, 0};
     for (tile_place tile; find_tile<S>(tile, walk, a); walk.index += (int)gridDim.x) {
-        const int slabs = (tile.n_rows + SLAB - 1) / SLAB;
-        uint32_t bytes = (uint32_t)((slabs * S::X_SLAB + 2 * S::W_HALF) * sizeof(bf16));
+        const int copies = (tile.n_rows + S::COPY_ROWS - 1) / S::COPY_ROWS;
+        uint32_t bytes = (uint32_t)((copies * S::COPY_ROWS * DEPTH + 2 * S::W_HALF) * sizeof(bf16));
 #ifdef BUG_GEMM_WRONG_TX_BYTES
         bytes += 16;
 #endif
@@ -124,12 +135,14 @@ __device__ __forceinline__ void produce(ring<S> at, const struct tensor_map *x_m
             mbarrier_wait(&at.empty[at.stage], at.parity ^ 1);
 #endif
             struct mbarrier *const full = &at.full[at.stage];
-            bf16 *const x = at.data(), *const w = x + S::CONSUMERS * S::X_SLAB;
+            bf16 *const x = at.data(), *const w = x + S::X_TILE;
             mbarrier_arrive_expect_tx(full, bytes);
             UNROLL
-            for (int slab = 0; slab < S::CONSUMERS; slab++)
-                if (slab < slabs)
-                    tma_load_2d(x + slab * S::X_SLAB, x_map, full, k * DEPTH, tile.row + slab * SLAB);
+            for (int i = 0; i < S::ROWS / S::COPY_ROWS; i++) {
+                if (i >= copies) break;
+                const int row = i * S::COPY_ROWS;
+                tma_load_2d(x + row * DEPTH, x_map, full, k * DEPTH, tile.row + row);
+            }
             tma_load_2d(w, w_map, full, k * DEPTH, tile.w_row);
             tma_load_2d(w + S::W_HALF, w_map, full, k * DEPTH, tile.w_row + a.half_rows);
         }
@@ -140,8 +153,8 @@ template <class S> __device__ __forceinline__ void release(const ring<S> &at, in
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&at.empty[stage]);
 }
 
-/* sums = the warpgroup's slab of x times the tile of w, over all k. While a stage is multiplied, the one before
- * is given back. */
+/* sums = the warpgroup's slab of x times the tile of w, over all k. While a stage is multiplied, the one
+ * before is given back. */
 template <class S>
 __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, int slab, int steps) {
     int last = 0;
@@ -156,7 +169,7 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
         swizzle = SWIZZLE_64B;
 #endif
         const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, swizzle);
-        const uint64_t w = wgmma_desc(stage + S::CONSUMERS * S::X_SLAB, 16, ATOM_BYTES, swizzle);
+        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, swizzle);
         wgmma_fence();
         UNROLL
         for (int j = 0; j < DEPTH / INNER; j++)
@@ -172,8 +185,8 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
     release(at, last);
 }
 
-/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back for a slower one would let
- * the barrier run a phase ahead of it; in multiply, wgmma holds the lanes together. */
+/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back for a slower one would
+ * let the barrier run a phase ahead of it; in multiply, wgmma holds the lanes together. */
 template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) {
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
@@ -260,6 +273,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     bf16 *const staging = carve.take<bf16>(S::WARPS * INNER * PITCH);
     at.full = carve.take<struct mbarrier>(S::STAGES);
     at.empty = carve.take<struct mbarrier>(S::STAGES);
+    if (S::COPY_ROWS < SLAB) clear_x(at);
     if (threadIdx.x == 0) {
         for (int s = 0; s < S::STAGES; s++) {
             mbarrier_init(&at.full[s], 1);
@@ -296,19 +310,16 @@ struct product gated_product(const struct gated_linear_args &a) {
             a.n_inner, a.n_groups, a.w.stride[2], a.w.stride[1], a.w.stride[0]};
 }
 
-bool few_rows(const struct product &p) { return p.rows <= p.groups * flat_tile::ROWS; /* on average */ }
-
 /* At most so many tiles: every group may end in one that is not full. */
-int64_t max_tiles(const struct product &p, int64_t tile_rows, int64_t col_tiles) {
-    return (p.rows / tile_rows + p.groups) * col_tiles;
+int64_t max_tiles(const struct product &p, int64_t tile_rows, int64_t tile_cols) {
+    return (p.rows / tile_rows + p.groups) * ((p.cols + tile_cols - 1) / tile_cols);
 }
 
 int64_t processors() {
 #ifdef __CUDACC__
-    int device = 0, count = 0;
-    if (cudaGetDevice(&device) || cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device))
-        return 1;
-    return count;
+    int device = 0, n = 0;
+    const cudaError_t error = cudaGetDevice(&device);
+    return error || cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device) ? 1 : n;
 #else
     return 4; /* few, so that a block sees several tiles there too */
 #endif
@@ -316,35 +327,35 @@ int64_t processors() {
 
 template <class S, bool GATED> const char *launch_tile(const struct product &p, void *stream) {
     constexpr int TILE_COLS = GATED ? S::COLS / 2 : S::COLS;
-    const int64_t col_tiles = (p.cols + TILE_COLS - 1) / TILE_COLS;
     const int64_t half_rows = GATED ? p.w_half / p.w_row : S::COLS / 2, group_rows = p.w_group / p.w_row;
     const int64_t w_rows = (p.groups - 1) * group_rows + (GATED ? half_rows : 0) + p.cols;
+    const struct tensor_map_2d x = {p.x.data,          TENSOR_MAP_BF16, p.inner,      p.rows,
+                                    p.x.stride[0] * 2, DEPTH,           S::COPY_ROWS, SWIZZLE_128B};
+    const struct tensor_map_2d w = {p.w.data,    TENSOR_MAP_BF16, p.inner,     w_rows,
+                                    p.w_row * 2, DEPTH,           S::COLS / 2, SWIZZLE_128B};
     struct tensor_map x_map, w_map;
-    const char *problem = tensor_map_encode(
-        &x_map, {p.x.data, TENSOR_MAP_BF16, p.inner, p.rows, p.x.stride[0] * 2, DEPTH, SLAB, SWIZZLE_128B});
-    if (!problem)
-        problem = tensor_map_encode(&w_map, {p.w.data, TENSOR_MAP_BF16, p.inner, w_rows, p.w_row * 2, DEPTH,
-                                             S::COLS / 2, SWIZZLE_128B});
+    const char *problem = tensor_map_encode(&x_map, x);
+    if (!problem) problem = tensor_map_encode(&w_map, w);
     if (problem) return problem;
-    const struct product_args a = {static_cast<const int32_t *>(p.offsets.data),
-                                   static_cast<bf16 *>(p.out.data),
-                                   p.out.stride[0],
-                                   (int)p.rows,
-                                   (int)p.cols,
-                                   (int)p.groups,
-                                   (int)((p.inner + DEPTH - 1) / DEPTH),
-                                   (int)col_tiles,
-                                   TILE_COLS,
-                                   (int)half_rows,
-                                   (int)group_rows};
-    const int64_t blocks = min(processors(), max_tiles(p, S::ROWS, col_tiles));
+    struct product_args a = {};
+    a.offsets = static_cast<const int32_t *>(p.offsets.data);
+    a.out = static_cast<bf16 *>(p.out.data);
+    a.out_stride = p.out.stride[0];
+    a.n_rows = (int)p.rows, a.n_cols = (int)p.cols, a.n_groups = (int)p.groups;
+    a.steps = (int)((p.inner + DEPTH - 1) / DEPTH);
+    a.tile_cols = TILE_COLS, a.col_tiles = (a.n_cols + TILE_COLS - 1) / TILE_COLS;
+    a.half_rows = (int)half_rows, a.group_rows = (int)group_rows;
+    const int64_t blocks = min(processors(), max_tiles(p, S::ROWS, TILE_COLS));
     return LAUNCH((product_kernel<S, GATED>), dim3((unsigned)blocks), dim3(S::THREADS), S::shared_bytes(),
                   stream, x_map, w_map, a);
 }
 
 template <bool GATED> const char *launch(const struct product &p, void *stream) {
     if (!p.rows) return nullptr;
-    return few_rows(p) ? launch_tile<flat_tile, GATED>(p, stream) : launch_tile<tall_tile, GATED>(p, stream);
+    const bool few_rows = p.rows <= p.groups * flat_tile::COPY_ROWS; /* on average */
+    const int64_t tall_tiles = max_tiles(p, tall_tile::ROWS, tall_tile::COLS / (GATED ? 2 : 1));
+    return few_rows || tall_tiles < processors() ? launch_tile<flat_tile, GATED>(p, stream)
+                                                 : launch_tile<tall_tile, GATED>(p, stream);
 }
 
 } // namespace
@@ -370,8 +381,8 @@ extern "C" struct contract grouped_gemm_wgmma_contract(const struct call *) {
     return c;
 }
 
-/* The activation is what silu_mul does on the same numbers unrounded: x log2(e) is off by 1.3 units of x, exp2f by
- * 2 ulp (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
+/* The activation is what silu_mul does, on the unrounded sums: x log2(e) is off by 1.3 units of x, exp2f by 2 ulp
+ * (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
 extern "C" struct contract gated_gemm_wgmma_contract(const struct call *) {
     struct contract c = {};
     c.op = OP_GATED_LINEAR;
@@ -398,7 +409,7 @@ static const char *unsupported(const struct product &p) {
         return "needs groups of w that are whole rows apart";
     const int64_t w_rows = p.groups * (p.w_group / p.w_row) + p.w_half / p.w_row + p.cols;
     if (p.rows > INT32_MAX / 2 || p.inner > INT32_MAX / 2 || p.groups > INT32_MAX / 2 ||
-        w_rows > INT32_MAX / 2 || max_tiles(p, flat_tile::ROWS, p.cols / SLAB + 1) > INT32_MAX / 2)
+        w_rows > INT32_MAX / 2 || max_tiles(p, SLAB, SLAB) > INT32_MAX / 2)
         return "needs sizes whose rows and tiles number less than 2^30";
     return nullptr;
 }

@@ -91,7 +91,9 @@ static __global__ void copy_groups(input_t *in, uint32_t *out) {
 
 static __global__ void ring(input_t *in, uint32_t *out) {
     DYNAMIC_SHARED(shared);
-    struct carve c{shared};
+    struct carve c {
+        shared
+    };
     uint32_t *stages = c.take<uint32_t>(2 * 32);
     struct mbarrier *full = c.take<struct mbarrier>(2), *empty = c.take<struct mbarrier>(2);
     const int lane = (int)threadIdx.x % 32;
@@ -120,9 +122,12 @@ static __global__ void ring(input_t *in, uint32_t *out) {
 
 /* ---- TMA ---- */
 
-static __global__ void load_box(const __grid_constant__ struct tensor_map map, uint32_t *out, int x, int y, int words) {
+static __global__ void load_box(const __grid_constant__ struct tensor_map map, uint32_t *out, int x, int y,
+                                int words) {
     DYNAMIC_SHARED(shared);
-    struct carve c{shared};
+    struct carve c {
+        shared
+    };
     uint32_t *tile = c.take_tile<uint32_t>((size_t)words);
     struct mbarrier *bar = c.take<struct mbarrier>(1);
     if (threadIdx.x == 0) {
@@ -136,9 +141,12 @@ static __global__ void load_box(const __grid_constant__ struct tensor_map map, u
     for (int i = (int)threadIdx.x; i < words; i += (int)blockDim.x) out[i] = tile[i];
 }
 
-static __global__ void store_box(const __grid_constant__ struct tensor_map map, input_t *in, int x, int y, int words) {
+static __global__ void store_box(const __grid_constant__ struct tensor_map map, input_t *in, int x, int y,
+                                 int words) {
     DYNAMIC_SHARED(shared);
-    struct carve c{shared};
+    struct carve c {
+        shared
+    };
     uint32_t *tile = c.take_tile<uint32_t>((size_t)words);
     for (int i = (int)threadIdx.x; i < words; i += (int)blockDim.x)
         tile[i] = reinterpret_cast<const uint32_t *>(in->raw)[i];
@@ -191,7 +199,8 @@ struct product_args {
     struct conformance_product p;
 };
 
-static __device__ uint64_t operand(const unsigned char *image, const struct conformance_operand &o, int step) {
+static __device__ uint64_t operand(const unsigned char *image, const struct conformance_operand &o,
+                                   int step) {
     const uint64_t desc = wgmma_desc(image + o.start, (uint32_t)o.leading, (uint32_t)o.stride,
                                      static_cast<enum shared_swizzle>(o.swizzle));
     return wgmma_desc_advance(desc, (uint32_t)(step * o.advance));
@@ -310,8 +319,8 @@ extern "C" const char *KERNEL_SYMBOL(conformance)(const struct conformance *c, i
                        : LAUNCH((multiply<bf16>), dim3(CONFORMANCE_TILES), dim3(32), 0, stream, in, out, 0);
     case CONFORM_CP_ASYNC: return LAUNCH(copy_groups, one, dim3(64), 3 * 64 * 16, stream, in, out);
     case CONFORM_MBARRIER:
-        return LAUNCH(ring, one, dim3(64), carve_bytes<uint32_t>(64) + 2 * carve_bytes<struct mbarrier>(2), stream,
-                      in, out);
+        return LAUNCH(ring, one, dim3(64), carve_bytes<uint32_t>(64) + 2 * carve_bytes<struct mbarrier>(2),
+                      stream, in, out);
     case CONFORM_TMA_LOAD:
     case CONFORM_TMA_STORE: return run_box(c, in, out, stream);
     case CONFORM_NAMED_BARRIER: return LAUNCH(hand_over, one, dim3(128), 256, stream, in, out);

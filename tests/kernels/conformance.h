@@ -1,6 +1,6 @@
-/* conformance - one micro-kernel per instruction wrapper (conformance.cu, built for both devices), its inputs,
- * and its result in plain C, written from the PTX ISA (conformance_expected.c). Outputs are compared bit by bit:
- * host device, C and, through fixtures/golden, a GPU. */
+/* conformance - one micro-kernel per instruction wrapper (conformance.cu, built for both devices), its
+ * inputs, and its result in plain C, written from the PTX ISA (conformance_expected.c). Outputs are
+ * compared bit by bit: host device, C and, through fixtures/golden, a GPU. */
 /* SPDX-License-Identifier: MIT */
 #ifndef TESTS_KERNELS_CONFORMANCE_H
 #define TESTS_KERNELS_CONFORMANCE_H
@@ -20,9 +20,9 @@ enum {
 };
 
 struct conformance_input {
-    uint16_t raw[2 * CONFORMANCE_MATRIX_WORDS];                                       /* any bits */
-    uint16_t image[2][CONFORMANCE_IMAGE];                                             /* bf16, f16 */
-    uint16_t a[2][CONFORMANCE_TILES][16][16], b[2][CONFORMANCE_TILES][16][8];         /* bf16, f16 */
+    uint16_t raw[2 * CONFORMANCE_MATRIX_WORDS];                               /* any bits */
+    uint16_t image[2][CONFORMANCE_IMAGE];                                     /* bf16, f16 */
+    uint16_t a[2][CONFORMANCE_TILES][16][16], b[2][CONFORMANCE_TILES][16][8]; /* bf16, f16 */
     float c[CONFORMANCE_TILES][16][8], accumulators[64][256], floats[CONFORMANCE_FLOATS];
 };
 
@@ -47,7 +47,8 @@ struct conformance_box { /* TMA: matrix [rows][cols] in `raw`, or in the output 
     int cols, rows, row_bytes, box_cols, box_rows, swizzle, x, y;
 };
 struct conformance_operand { /* wgmma: where a matrix lies in `image`, see wgmma_desc */
-    int start, leading, stride, swizzle, mn_major, advance; /* bytes; advance: from one step of 16 k to the next */
+    int start, leading, stride, swizzle, mn_major,
+        advance; /* bytes; advance: from one step of 16 k to the next */
 };
 struct conformance_product { /* [64][64] x [64][columns], four steps of 16 k */
     int columns, a_in_registers, accumulate;
@@ -57,8 +58,8 @@ struct conformance_product { /* [64][64] x [64][columns], four steps of 16 k */
 struct conformance {
     const char *name;
     enum conformance_kind kind;
-    size_t words; /* of output, which starts with all bits set */
-    int type;     /* 0 bf16, 1 f16 */
+    size_t words;             /* of output, which starts with all bits set */
+    int type;                 /* 0 bf16, 1 f16 */
     int matrices, transposed; /* ldmatrix, stmatrix */
     struct conformance_box box;
     struct conformance_product product;

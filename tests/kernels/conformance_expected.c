@@ -1,5 +1,5 @@
-/* conformance_expected - what every conformance case must give, in plain C, from the text of the PTX ISA and not
- * from the emulation: fragment layouts, swizzles, fills, and tensor-core sums term by term. */
+/* conformance_expected - what every conformance case must give, in plain C, from the text of the PTX ISA
+ * and not from the emulation: fragment layouts, swizzles, fills, and tensor-core sums term by term. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <string.h>
@@ -52,9 +52,11 @@ static uint16_t rounded(int type, float x) {
     double least = INFINITY;
     for (uint32_t magnitude = 0; magnitude <= infinity; magnitude++) {
         /* the number past the largest stands for infinity */
-        const double value = magnitude == infinity ? ldexp(2, f.top - 1 - f.bias) : value_of(type, (uint16_t)magnitude);
+        const double value =
+            magnitude == infinity ? ldexp(2, f.top - 1 - f.bias) : value_of(type, (uint16_t)magnitude);
         const double distance = fabs(fabs((double)x) - value);
-        if (isinf(x) ? magnitude == infinity : distance < least || (distance == least && magnitude % 2 == 0)) {
+        if (isinf(x) ? magnitude == infinity
+                     : distance < least || (distance == least && magnitude % 2 == 0)) {
             best = (uint16_t)magnitude;
             least = distance;
         }
@@ -137,12 +139,13 @@ static void expect_cp_async(input_t *in, uint32_t *out) {
         for (int t = 0; t < 64; t++) {
             unsigned char *to = (unsigned char *)out + (group * 64 + t) * 16;
             memset(to, 0, 16);
-            memcpy(to, (const unsigned char *)in->raw + (group * 64 + t) * 7 % 256 * 16, (size_t)((t + group) % 17));
+            memcpy(to, (const unsigned char *)in->raw + (group * 64 + t) * 7 % 256 * 16,
+                   (size_t)((t + group) % 17));
         }
 }
 
-/* The swizzles as PTX ISA draws them: of the 16-byte chunks in line i of 128 bytes, 128B moves chunk j to j ^ i % 8,
- * and 64B, within each half of the line, to j ^ i % 4. */
+/* The swizzles as PTX ISA draws them: of the 16-byte chunks in line i of 128 bytes, 128B moves chunk j to
+ * j ^ i % 8, and 64B, within each half of the line, to j ^ i % 4. */
 static size_t swizzled(int swizzle, size_t offset) {
     const size_t line = offset / 128 % 8, chunk = offset / 16 % 8, rest = offset - chunk * 16;
     if (swizzle == 1) return rest + (chunk ^ line) * 16;
@@ -150,27 +153,29 @@ static size_t swizzled(int swizzle, size_t offset) {
     return offset;
 }
 
-/* move(tile bytes, matrix bytes or NULL outside) for every element of the box */
-static void for_each_element(const struct conformance_box *b, unsigned char *tile, unsigned char *matrix,
-                             void (*move)(unsigned char *tile, unsigned char *matrix, size_t bytes)) {
-    const size_t bytes = b->element == 2 ? 4 : 2;
+/* move(tile, matrix or NULL outside) for every 16 bytes of the box; `inside` of them are in the matrix.
+ * That a store writes all 16 when some are inside was seen on an H200, as was that x must be a multiple of
+ * 16 bytes. */
+static void for_each_chunk(const struct conformance_box *b, unsigned char *tile, unsigned char *matrix,
+                           void (*move)(unsigned char *tile, unsigned char *matrix, size_t inside)) {
+    const int bytes = b->element == 2 ? 4 : 2, width = b->cols * bytes, box_width = b->box_cols * bytes;
     for (int i = 0; i < b->box_rows; i++)
-        for (int j = 0; j < b->box_cols; j++) {
-            const int row = b->y + i, column = b->x + j;
-            const int inside = row >= 0 && row < b->rows && column >= 0 && column < b->cols;
-            unsigned char *in_matrix = inside ? matrix + row * b->row_bytes + column * (int)bytes : NULL;
-            move(tile + swizzled(b->swizzle, ((size_t)i * (size_t)b->box_cols + (size_t)j) * bytes), in_matrix, bytes);
+        for (int j = 0; j < box_width; j += 16) {
+            const int row = b->y + i, byte = b->x * bytes + j;
+            const int inside = row >= 0 && row < b->rows && byte >= 0 && byte < width;
+            move(tile + swizzled(b->swizzle, (size_t)(i * box_width + j)),
+                 inside ? matrix + row * b->row_bytes + byte : NULL,
+                 (size_t)(width - byte < 16 ? width - byte : 16));
         }
 }
 
-static void move_in(unsigned char *tile, unsigned char *matrix, size_t bytes) {
-    if (matrix)
-        memcpy(tile, matrix, bytes);
-    else
-        memset(tile, 0, bytes);
+static void move_in(unsigned char *tile, unsigned char *matrix, size_t inside) {
+    memset(tile, 0, 16);
+    if (matrix) memcpy(tile, matrix, inside);
 }
-static void move_out(unsigned char *tile, unsigned char *matrix, size_t bytes) {
-    if (matrix) memcpy(matrix, tile, bytes);
+static void move_out(unsigned char *tile, unsigned char *matrix, size_t inside) {
+    (void)inside;
+    if (matrix) memcpy(matrix, tile, 16);
 }
 
 static void expect_tma(const struct conformance *c, input_t *in, uint32_t *out) {
@@ -178,14 +183,15 @@ static void expect_tma(const struct conformance *c, input_t *in, uint32_t *out) 
     memcpy(raw, in->raw, sizeof raw);
     memset(out, 0xff, c->words * sizeof *out);
     if (c->kind == CONFORM_TMA_LOAD)
-        for_each_element(&c->box, (unsigned char *)out, (unsigned char *)raw, move_in);
+        for_each_chunk(&c->box, (unsigned char *)out, (unsigned char *)raw, move_in);
     else
-        for_each_element(&c->box, (unsigned char *)raw, (unsigned char *)out, move_out);
+        for_each_chunk(&c->box, (unsigned char *)raw, (unsigned char *)out, move_out);
 }
 
 /* ---- wgmma: element (mn, k) of an operand, PTX ISA "Strides" and its canonical layouts ---- */
 
-static uint16_t element_at(const uint16_t *image, const struct conformance_operand *o, int step, int mn, int k) {
+static uint16_t element_at(const uint16_t *image, const struct conformance_operand *o, int step, int mn,
+                           int k) {
     const int line = o->swizzle == 1 ? 64 : 32; /* elements of an atom's row, swizzled */
     int offset = o->start + step * o->advance;
     if (o->swizzle == 0 && !o->mn_major)
@@ -208,7 +214,8 @@ static void expect_wgmma(const struct conformance *c, input_t *in, int truncatin
             for (int step = 0; step < 4; step++) {
                 uint16_t a[16], b[16];
                 for (int k = 0; k < 16; k++) {
-                    a[k] = p->a_in_registers ? image[i * 64 + step * 16 + k] : element_at(image, &p->a, step, i, k);
+                    a[k] = p->a_in_registers ? image[i * 64 + step * 16 + k]
+                                             : element_at(image, &p->a, step, i, k);
                     b[k] = element_at(image, &p->b, step, n, k);
                 }
                 d = truncating ? truncated_sum(d, a, b, 1, c->type) : plain_sum(d, a, b, 1, c->type);

@@ -1,6 +1,6 @@
-/* conformance_record - what does a device make of every conformance case? One line a case: name, words of output,
- * hash of their bits. fixtures/golden/instructions_h200.txt is its output on an H200; with a second argument all
- * output words go to that file, for the case that lines differ.
+/* conformance_record - what does a device make of every conformance case? One line a case: name, words of
+ * output, hash of their bits. fixtures/golden/instructions_h200.txt is its output on an H200; with a
+ * second argument all output words go to that file, for the case that lines differ.
  *
  *   conformance_record host|cuda [FILE [CASE]] */
 /* SPDX-License-Identifier: MIT */
@@ -17,7 +17,8 @@ static void must(struct status s) {
     exit(2);
 }
 
-static void record(struct device *device, const struct conformance *c, const struct device_buffer *in, FILE *all) {
+static void record(struct device *device, const struct conformance *c, const struct device_buffer *in,
+                   FILE *all) {
     struct device_buffer out;
     conformance_launch *launch = conformance_host;
 #ifdef SHARDCHECK_CUDA

@@ -38,8 +38,9 @@ struct misuse {
 };
 extern const struct misuse misuse_cases[];    /* error at sync; ended by a row without a name */
 extern const struct misuse misuse_launches[]; /* refused at launch; ended likewise */
-extern const struct misuse instruction_misuse_cases[], instruction_misuse_launches[]; /* likewise */
-extern const struct misuse instruction_misuse_lazy; /* seen only when copies move late */
+extern const struct misuse instruction_misuse_cases[], copy_misuse_cases[]; /* likewise */
+extern const struct misuse copy_misuse_launches[];                          /* likewise */
+extern const struct misuse copy_misuse_lazy; /* seen only when copies move late */
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,5 @@
-/* tensor_map - tensor maps as the driver encodes them. The driver's function is looked up at run time, so that
- * nothing links against libcuda. */
+/* tensor_map - tensor maps as the driver encodes them. The driver's function is looked up at run time, so
+ * that nothing links against libcuda. */
 /* SPDX-License-Identifier: MIT */
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -9,10 +9,10 @@
 
 static_assert(sizeof(CUtensorMap) == sizeof(struct tensor_map), "tensor_map holds a CUtensorMap");
 
-typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
-                                    const cuuint64_t *, const cuuint32_t *, const cuuint32_t *,
-                                    CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                                    CUtensorMapFloatOOBfill);
+typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                    const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                    const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                    CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 static encode_function find_encode() {
     void *function = nullptr;

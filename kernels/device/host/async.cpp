@@ -41,7 +41,8 @@ static bool async_idle(block *b) {
     if (b->async->loads.empty()) return false;
     const tile_copy &load = b->async->loads[0];
     error_line line = {};
-    error_append(&line, "%s:%d: tma_load_2d: the block ends before its tile has come; wait for its mbarrier (",
+    error_append(&line,
+                 "%s:%d: tma_load_2d: the block ends before its tile has come; wait for its mbarrier (",
                  load.at.file, load.at.line);
     error_append_where(&line, b, &b->fibers[load.thread]);
     error_append(&line, ")");
@@ -76,7 +77,8 @@ void async_thread_exit(block *b) {
     if (t->copies.pending())
         fail(t->copies.operations[t->copies.done].at, "the thread exits without waiting for its cp_async_16");
     if (t->stores.pending())
-        fail(t->stores.operations[t->stores.done].at, "the thread exits without waiting for its tma_store_2d");
+        fail(t->stores.operations[t->stores.done].at,
+             "the thread exits without waiting for its tma_store_2d");
     if (t->products.pending())
         fail(t->products.operations[t->products.done].at, "the thread exits without waiting for its wgmma");
 }
@@ -142,11 +144,12 @@ void check_shared(const void *p, size_t bytes, const char *operation, const char
     const block *b = running;
     const ptrdiff_t offset = static_cast<const unsigned char *>(p) - b->shared;
     if (offset < 0 || (size_t)offset > b->shared_bytes || bytes > b->shared_bytes - (size_t)offset)
-        fail(at, "%s: %s of %zu bytes is outside dynamic shared memory: offset %td of %zu bytes", operation, what,
-             bytes, offset, b->shared_bytes);
+        fail(at, "%s: %s of %zu bytes is outside dynamic shared memory: offset %td of %zu bytes", operation,
+             what, bytes, offset, b->shared_bytes);
 #ifdef SIMT_ASAN
     if (__asan_region_is_poisoned(const_cast<void *>(p), bytes))
-        fail(at, "%s: %s of %zu bytes at shared offset %td runs past its array", operation, what, bytes, offset);
+        fail(at, "%s: %s of %zu bytes at shared offset %td runs past its array", operation, what, bytes,
+             offset);
 #endif
 }
 
@@ -164,7 +167,8 @@ void check_global(const void *p, size_t bytes, const char *operation, const char
     const host_buffer *nearest = buffer_nearest(p);
     if (!nearest) fail(at, "%s: %s %p is in no buffer", operation, what, p);
     if (!buffer_covers(nearest, address, bytes))
-        fail(at, "%s: %s of %zu bytes is outside every buffer; nearest is %s: offset %td of %zu bytes, guard %zu",
+        fail(at,
+             "%s: %s of %zu bytes is outside every buffer; nearest is %s: offset %td of %zu bytes, guard %zu",
              operation, what, bytes, nearest->name, address - nearest->data, nearest->bytes, nearest->guard);
     s->buffer = nearest;
 }

@@ -1,6 +1,6 @@
-/* async - what a block keeps for instructions that run beside its threads: copies and products not yet carried
- * out, barriers with waiting threads, and the checks of addresses such instructions share. Made by a block's
- * first such instruction. */
+/* async - what a block keeps for instructions that run beside its threads: copies and products not yet
+ * carried out, barriers with waiting threads, and the checks of addresses such instructions share. Made by
+ * a block's first such instruction. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_ASYNC_H
 #define KERNELS_DEVICE_HOST_ASYNC_H
@@ -30,7 +30,8 @@ template <class Operation> struct group_queue {
     }
     bool pending() const { return done < operations.size(); }
     void commit(uint32_t stamp) { groups.push_back({operations.size(), stamp}); }
-    /* finish(operation) for those of all but the last `left` groups, then last(stamp) of the last of these. */
+    /* finish(operation) for those of all but the last `left` groups, then last(stamp) of the last of
+     * these. */
     template <class Finish, class Last> void wait(int left, Finish finish, Last last) {
         if (groups.size() <= (size_t)left) return;
         const size_t over = groups.size() - (size_t)left;
@@ -102,9 +103,9 @@ struct warpgroup {
 };
 
 struct named_barrier_state {
-    int threads, arrived; /* threads expected, and here */
-    uint32_t phase, warps;       /* warps: those that have arrived */
-    int first;                   /* the thread that came first, at `at` */
+    int threads, arrived;  /* threads expected, and here */
+    uint32_t phase, warps; /* warps: those that have arrived */
+    int first;             /* the thread that came first, at `at` */
     place at;
 };
 

@@ -1,5 +1,5 @@
-/* mbarrier - a phase ends when its threads have arrived and its bytes have come. The state is in the 8 bytes of
- * shared memory themselves, as on a GPU: who overwrites them has lost the barrier. */
+/* mbarrier - a phase ends when its threads have arrived and its bytes have come. The state is in the 8
+ * bytes of shared memory themselves, as on a GPU: who overwrites them has lost the barrier. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -86,14 +86,14 @@ void mbarrier_wait(mbarrier *bar, uint32_t parity, place at) {
     static const char *const names[] = {"mbarrier_wait for parity 0", "mbarrier_wait for parity 1"};
     if (parity > 1) fail(at, "mbarrier_wait: parity is %u; it is 0 or 1", parity);
     race_access(bar, sizeof(state), RACE_ATOMIC, at);
-    while (state_of(bar, "mbarrier_wait", at)->phase == parity)
-        async_wait(running, bar, names[parity], at);
+    while (state_of(bar, "mbarrier_wait", at)->phase == parity) async_wait(running, bar, names[parity], at);
     race_wait(bar);
 }
 
 void mbarrier_check_tma(mbarrier *bar, const char *operation, place at) {
     if (!state_of(bar, operation, at)->fenced)
-        fail(at, "%s: the mbarrier was initialised without mbarrier_init_fence: TMA may not see it", operation);
+        fail(at, "%s: the mbarrier was initialised without mbarrier_init_fence: TMA may not see it",
+             operation);
 }
 
 void mbarrier_complete(block *b, mbarrier *bar, size_t bytes, const tile_copy &copy) {
@@ -116,9 +116,11 @@ void mbarrier_append(error_line *line, const block *b, const void *bar) {
     if (p < b->shared || p >= b->shared + b->shared_bytes) return; /* something else is waited for */
     state s;
     memcpy(&s, bar, sizeof s);
-    error_append(line, "; the mbarrier at shared offset %td is in a phase of parity %d that lacks %d of %d arrivals "
-                       "and %d bytes",
-                 p - b->shared, (int)s.phase, (int)s.missing, (int)s.count, (int)s.bytes);
+    error_append(
+        line,
+        "; the mbarrier at shared offset %td is in a phase of parity %d that lacks %d of %d arrivals "
+        "and %d bytes",
+        p - b->shared, (int)s.phase, (int)s.missing, (int)s.count, (int)s.bytes);
 }
 
 } // namespace simt

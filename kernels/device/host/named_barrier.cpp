@@ -20,8 +20,8 @@ static void check_arrival(const named_barrier_state *s, const arrival *a) {
     const char *operation = arrival_name(a->wait);
     const int warp_index = self->warp;
     if (s->arrived && s->threads != a->threads)
-        fail(a->at, "%s: barrier %d with %d threads, but thread %d came to it with %d (%s:%d)", operation, a->id,
-             a->threads, s->first, s->threads, s->at.file, s->at.line);
+        fail(a->at, "%s: barrier %d with %d threads, but thread %d came to it with %d (%s:%d)", operation,
+             a->id, a->threads, s->first, s->threads, s->at.file, s->at.line);
     if (s->warps >> warp_index & 1)
         fail(a->at, "%s: warp %d comes to barrier %d twice before its %d threads were there", operation,
              warp_index, a->id, a->threads);

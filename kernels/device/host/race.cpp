@@ -114,10 +114,15 @@ static __attribute__((noinline)) const race_region *buffer_find(uintptr_t a) {
     return &*r;
 }
 
+/* So far above the running frame lie the thread's variables, or shared memory: buffers begin with 4 MiB of closed
+ * pages. */
+static const size_t STACK_BYTES = 65536;
+
 static inline const race_region *region_find(uintptr_t a) {
     if (lies_in(dynamic_region, a)) return &dynamic_region;
     if (last_buffer < buffers.size() && lies_in(buffers[last_buffer], a)) return &buffers[last_buffer];
     if (lies_in(static_region, a)) return a == (uintptr_t)&self ? nullptr : &static_region;
+    if (a - (uintptr_t)__builtin_frame_address(0) < STACK_BYTES) return nullptr;
     return buffer_find(a);
 }
 

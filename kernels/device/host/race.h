@@ -2,7 +2,7 @@
  * The detector keeps a vector clock for each CUDA thread and each asynchronous unit, and for each word of
  * shared and global memory who touched it last. Two accesses of one word, one of them a write, that no chain
  * of barriers orders are a race: it ends the grid with one line that names both. Plain loads and stores of
- * kernels arrive through the compiler (race_compiler.cpp), everything else arrives here. Unless said otherwise
+ * kernels arrive through the compiler (race_compiler.cpp), all else arrives here. If not said otherwise
  * a hook speaks for the running thread, when it issues the instruction, whenever the data are moved.
  *
  *   ldmatrix, stmatrix  race_access by every lane, for its own row

@@ -1,6 +1,6 @@
 /* race_compiler - what g++ and clang++ call for every load, store and atomic under -fsanitize=thread.
  * Kernels of the race build are compiled with it, but libtsan is not linked: these functions stand in its
- * place and know CUDA threads. Accesses outside kernels, and of a thread's own stack, cost a comparison. */
+ * place and know CUDA threads. Accesses of a thread's own stack cost some comparisons. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include <string.h>
@@ -9,14 +9,9 @@
 
 namespace simt {
 
-/* So far above the frame of a hook lie variables of the thread, or nothing: buffers and shared memory begin
- * with closed pages. */
-static const size_t STACK_BYTES = 65536;
-
 static inline __attribute__((always_inline)) void seen(const volatile void *p, size_t bytes, race_kind kind,
                                                        const void *return_address) {
     if (!self) return;
-    if ((uintptr_t)p - (uintptr_t)__builtin_frame_address(0) < STACK_BYTES) return;
     race_touch(const_cast<const void *>(p), bytes, kind, race_place_of_code(return_address));
 }
 

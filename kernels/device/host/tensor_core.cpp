@@ -18,7 +18,7 @@ typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES)));
 
 static const int32_t EXPONENT_OF_ZERO = -4000; /* below every other, and sums of two still are */
-static const int32_t NAN_BITS = 0x7fffffff;       /* the one NaN tensor cores produce */
+static const int32_t NAN_BITS = 0x7fffffff;    /* the one NaN tensor cores produce */
 static const int FRACTION = 25;                /* bits kept below the largest exponent */
 
 /* ---- operands ---- */
@@ -27,9 +27,7 @@ template <tensor_type TYPE> struct format;
 template <> struct format<TENSOR_BF16> {
     static const int fraction = 7, top = 255; /* bits of the fraction; exponent field of infinity and NaN */
 };
-template <> struct format<TENSOR_F16> {
-    static const int fraction = 10, top = 31;
-};
+template <> struct format<TENSOR_F16> { static const int fraction = 10, top = 31; };
 
 /* 16 bits of a, or of one column of b: a finite number is mantissa * 2^(exponent - fraction bits). */
 template <int COUNT> struct numbers {
@@ -52,7 +50,8 @@ template <tensor_type TYPE, int COUNT> static inline void decode(numbers<COUNT> 
 }
 
 template <tensor_type TYPE, int COUNT> static inline void decode_values(float *to, const uint16_t *from) {
-    for (int i = 0; i < COUNT; i++) to[i] = TYPE == TENSOR_BF16 ? bf16_to_float({from[i]}) : f16_to_float({from[i]});
+    for (int i = 0; i < COUNT; i++)
+        to[i] = TYPE == TENSOR_BF16 ? bf16_to_float({from[i]}) : f16_to_float({from[i]});
 }
 
 /* Eight columns of b, decoded once for all rows. */
@@ -179,8 +178,8 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
     if (small) /* the conversion rounded to nearest */
         for (int n = 0; n < LANES; n++) {
             if (!below_normal(out[n])) continue;
-            const double exact = ((double)products[n] + (double)accumulator[n]) *
-                                 power_of_two(largest[n] - FRACTION);
+            const double exact =
+                ((double)products[n] + (double)accumulator[n]) * power_of_two(largest[n] - FRACTION);
             out[n] = (float)(trunc(exact * 0x1p149) * 0x1p-149);
         }
     floats result;
@@ -189,7 +188,8 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
 }
 
 /* Sums in which an infinity or a NaN takes part: no rounding matters. a: [16], b: a column, `step` apart. */
-template <tensor_type TYPE> static float special_sum(float d, const uint16_t *a, const uint16_t *b, int step) {
+template <tensor_type TYPE>
+static float special_sum(float d, const uint16_t *a, const uint16_t *b, int step) {
     double sum = d;
     for (int k = 0; k < TENSOR_K; k++) {
         float x, y;
@@ -228,7 +228,7 @@ void tensor_core_multiply(float *d, const uint16_t *a, const uint16_t *b, int ro
                           tensor_type type, simt_tensor_core mode) {
     static const struct {
         void (*multiply[2])(float *, const uint16_t *, const uint16_t *, int, int); /* by tensor_type */
-    } models[] = {/* by simt_tensor_core */
+    } models[] = {                                                                  /* by simt_tensor_core */
                   {{truncating_multiply<TENSOR_BF16>, truncating_multiply<TENSOR_F16>}},
                   {{plain_multiply<TENSOR_BF16>, plain_multiply<TENSOR_F16>}}};
     models[mode].multiply[type](d, a, b, rows, columns);

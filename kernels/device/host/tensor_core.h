@@ -1,4 +1,5 @@
-/* tensor_core - the arithmetic of mma and wgmma: what a tensor core makes of 16 products and an accumulator. */
+/* tensor_core - the arithmetic of mma and wgmma: what a tensor core makes of 16 products and an
+ * accumulator. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_HOST_TENSOR_CORE_H
 #define KERNELS_DEVICE_HOST_TENSOR_CORE_H

@@ -1,5 +1,7 @@
-/* tma - tiles of a matrix between global and shared memory: where each 16-byte chunk of a box goes, and what
- * becomes of elements outside the matrix. */
+/* tma - tiles of a matrix between global and shared memory: where each 16-byte chunk of a box goes, and
+ * what becomes of elements outside the matrix. As an H200 does it, and PTX ISA does not say: a box starts
+ * at a multiple of 16 bytes of a row, a stored box not before the matrix, and a chunk that begins inside a
+ * row is stored whole. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -29,21 +31,21 @@ static size_t box_bytes(const host_tensor_map &m) {
 
 /* ---- moving a box ---- */
 
-/* The part of a row's chunk that is inside the matrix: bytes [low, high) of CHUNK. */
-struct inside {
-    int64_t low, high;
-    unsigned char *global; /* of the chunk's first byte, which may itself be outside */
+/* A chunk of the matrix: how many of its bytes are inside, which are its first ones. */
+struct chunk {
+    int64_t inside;
+    unsigned char *global;
 };
 
-static inline int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
+static inline int64_t clamp(int64_t x, int64_t low, int64_t high) {
+    return x < low ? low : x > high ? high : x;
+}
 
-static inside chunk_inside(const tile_copy &copy, int row, int64_t byte) {
+static chunk chunk_of(const tile_copy &copy, int row, int64_t byte) {
     const host_tensor_map &m = copy.map;
     const int64_t y = (int64_t)copy.y + row, x = (int64_t)copy.x * m.element_bytes + byte;
-    const int64_t width = m.cols * m.element_bytes;
-    inside in = {clamp(-x, 0, CHUNK), clamp(width - x, 0, CHUNK), m.matrix + y * m.row_bytes + x};
-    if (y < 0 || y >= m.rows || in.low > in.high) in.low = in.high = 0;
-    return in;
+    const bool outside = y < 0 || y >= m.rows || x < 0;
+    return {outside ? 0 : clamp(m.cols * m.element_bytes - x, 0, CHUNK), m.matrix + y * m.row_bytes + x};
 }
 
 template <class Move> static void for_each_chunk(const block *b, const tile_copy &copy, Move move) {
@@ -54,14 +56,14 @@ template <class Move> static void for_each_chunk(const block *b, const tile_copy
         for (int64_t byte = 0; byte < row_bytes; byte += CHUNK) {
             const uint32_t address = swizzle_offset(static_cast<shared_swizzle>(m.swizzle),
                                                     tile + (uint32_t)(row * row_bytes + byte));
-            move(b->shared + (address - SHARED_WINDOW), chunk_inside(copy, row, byte));
+            move(b->shared + (address - SHARED_WINDOW), chunk_of(copy, row, byte));
         }
 }
 
 static void load_move(block *b, const tile_copy &copy) {
-    for_each_chunk(b, copy, [](unsigned char *shared, inside in) {
+    for_each_chunk(b, copy, [](unsigned char *shared, chunk from) {
         memset(shared, 0, (size_t)CHUNK);
-        if (in.low < in.high) memcpy(shared + in.low, in.global + in.low, (size_t)(in.high - in.low));
+        if (from.inside) memcpy(shared, from.global, (size_t)from.inside);
     });
     race_async_write_end(copy.tile, box_bytes(copy.map), copy.bar);
     mbarrier_complete(b, copy.bar, box_bytes(copy.map), copy);
@@ -70,8 +72,8 @@ static void load_move(block *b, const tile_copy &copy) {
 static void store_move(block *b, tile_copy *copy) {
     if (copy->moved) return;
     copy->moved = true;
-    for_each_chunk(b, *copy, [](const unsigned char *shared, inside in) {
-        if (in.low < in.high) memcpy(in.global + in.low, shared + in.low, (size_t)(in.high - in.low));
+    for_each_chunk(b, *copy, [](const unsigned char *shared, chunk to) {
+        if (to.inside) memcpy(to.global, shared, (size_t)CHUNK);
     });
 }
 
@@ -83,13 +85,21 @@ static void check_box(const tile_copy &copy, race_kind kind, const char *operati
     static const size_t alignments[] = {128, 1024, 512}; /* by shared_swizzle */
     const size_t alignment = alignments[m.swizzle];
     if ((size_t)(copy.tile - running->shared) % alignment)
-        fail(copy.at, "%s: the tile is at shared offset %td; with this map it starts at a multiple of %zu bytes",
+        fail(copy.at,
+             "%s: the tile is at shared offset %td; with this map it starts at a multiple of %zu bytes",
              operation, copy.tile - running->shared, alignment);
     check_shared(copy.tile, box_bytes(m), operation, tile, copy.at);
+    if (copy.x * (int64_t)m.element_bytes % CHUNK)
+        fail(copy.at, "%s: column %d; a box starts at a multiple of 16 bytes, here of %d columns", operation,
+             copy.x, (int)CHUNK / m.element_bytes);
+    if (kind == RACE_WRITE && (copy.x < 0 || copy.y < 0))
+        fail(copy.at, "%s: column %d, row %d; only a load may start before the matrix", operation, copy.x,
+             copy.y);
     const int64_t top = clamp(copy.y, 0, m.rows), bottom = clamp((int64_t)copy.y + m.box_rows, 0, m.rows);
     const int64_t left = clamp(copy.x, 0, m.cols), right = clamp((int64_t)copy.x + m.box_cols, 0, m.cols);
     if (left >= right) return; /* wholly outside the matrix */
-    const size_t bytes = (size_t)((right - left) * m.element_bytes);
+    const int64_t inside = (right - left) * m.element_bytes, whole = (inside + CHUNK - 1) / CHUNK * CHUNK;
+    const size_t bytes = (size_t)(kind == RACE_WRITE ? whole : inside);
     for (int64_t row = top; row < bottom; row++) {
         const unsigned char *p = m.matrix + row * m.row_bytes + left * m.element_bytes;
         check_global(p, bytes, operation, "a row of the box", copy.at);
@@ -103,8 +113,8 @@ void tma_load_2d(void *dst, const tensor_map *map, mbarrier *bar, int x, int y, 
     static const char operation[] = "tma_load_2d";
     block *b = running;
     async_state *s = async_of(b);
-    const tile_copy copy = {map_of(map, operation, at), static_cast<unsigned char *>(dst), bar, x, y,
-                            self->linear, false, at};
+    const tile_copy copy = {
+        map_of(map, operation, at), static_cast<unsigned char *>(dst), bar, x, y, self->linear, false, at};
     mbarrier_check_tma(bar, operation, at);
     check_box(copy, RACE_READ, operation, "destination");
     race_async_write_begin(dst, box_bytes(copy.map), bar, at);
@@ -163,15 +173,12 @@ void tile_store_some(block *b, int thread) {
 const char *tensor_map_encode_host(struct tensor_map *map, const struct tensor_map_2d *of) {
     const char *const refused = tensor_map_refused(of);
     if (refused) return refused;
-    const simt::host_tensor_map m = {simt::MAP_MAGIC,
-                                     static_cast<unsigned char *>(const_cast<void *>(of->matrix)),
-                                     of->cols,
-                                     of->rows,
-                                     of->row_bytes,
-                                     tensor_map_element_bytes(of->element),
-                                     of->box_cols,
-                                     of->box_rows,
-                                     of->swizzle};
+    const simt::host_tensor_map m = {
+        simt::MAP_MAGIC, static_cast<unsigned char *>(const_cast<void *>(of->matrix)),
+        of->cols,        of->rows,
+        of->row_bytes,   tensor_map_element_bytes(of->element),
+        of->box_cols,    of->box_rows,
+        of->swizzle};
     memset(map, 0, sizeof *map);
     memcpy(map->opaque, &m, sizeof m);
     return nullptr;

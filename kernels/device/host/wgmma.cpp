@@ -1,5 +1,5 @@
-/* wgmma - products of a warpgroup that run beside its threads. Every thread issues its part; when all 128 have,
- * the product may be carried out, at the latest when a thread waits for it. */
+/* wgmma - products of a warpgroup that run beside its threads. Every thread issues its part; when all 128
+ * have, the product may be carried out, at the latest when a thread waits for it. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -30,8 +30,8 @@ static descriptor descriptor_decode(uint64_t bits, const char *matrix, place at)
     return d;
 }
 
-/* Where eight elements that lie together start: (mn, k..k+7) of a K-major, (mn..mn+7, k) of an MN-major matrix.
- * The formulas are those of PTX ISA 9.7.15.5.1, strides and canonical layouts. */
+/* Where eight elements that lie together start: (mn, k..k+7) of a K-major, (mn..mn+7, k) of an MN-major
+ * matrix. The formulas are those of PTX ISA 9.7.15.5.1, strides and canonical layouts. */
 static uint32_t chunk_address(const descriptor &d, int major, uint32_t mn, uint32_t k) {
     const uint32_t row = d.swizzle == SWIZZLE_128B ? 128 : d.swizzle == SWIZZLE_64B ? 64 : 16; /* bytes */
     if (major == K_MAJOR) {
@@ -43,8 +43,8 @@ static uint32_t chunk_address(const descriptor &d, int major, uint32_t mn, uint3
     return d.start + mn / columns * d.leading + k / 8 * d.stride + k % 8 * row + mn % columns * 2;
 }
 
-static const unsigned char *chunk_at(const block *b, const descriptor &d, uint32_t address, const char *matrix,
-                                     place at) {
+static const unsigned char *chunk_at(const block *b, const descriptor &d, uint32_t address,
+                                     const char *matrix, place at) {
     const uint32_t offset = swizzle_offset(d.swizzle, address) - SHARED_WINDOW;
     if (offset >= b->shared_bytes || b->shared_bytes - offset < 16)
         fail(at, "wgmma: %s's descriptor leads outside dynamic shared memory: offset %d of %zu bytes", matrix,
@@ -67,8 +67,8 @@ static void operand_race(const block *b, int first, int count, uint64_t bits, in
 }
 
 /* mn x 16 elements into out: element (mn, k) at mn * mn_step + k * k_step. */
-static void operand_read(const block *b, uint16_t *out, int count, int mn_step, int k_step, uint64_t bits, int major,
-                         const char *matrix, place at) {
+static void operand_read(const block *b, uint16_t *out, int count, int mn_step, int k_step, uint64_t bits,
+                         int major, const char *matrix, place at) {
     const descriptor d = descriptor_decode(bits, matrix, at);
     const int along_mn = major == MN_MAJOR ? 8 : 1, along_k = major == MN_MAJOR ? 1 : 8;
     for (int mn = 0; mn < count; mn += along_mn)
@@ -143,8 +143,8 @@ void product_append(error_line *line, const block *b) {
     for (int i = 0; i < b->threads / GROUP_THREADS; i++) {
         const warpgroup &g = b->async->warpgroups[i];
         if (g.queue.empty() || g.queue[0]->issued == GROUP_THREADS) continue;
-        error_append(line, "; %d of warpgroup %d's 128 threads have issued the wgmma at %s:%d", g.queue[0]->issued, i,
-                     g.queue[0]->of.at.file, g.queue[0]->of.at.line);
+        error_append(line, "; %d of warpgroup %d's 128 threads have issued the wgmma at %s:%d",
+                     g.queue[0]->issued, i, g.queue[0]->of.at.file, g.queue[0]->of.at.line);
     }
 }
 
@@ -183,8 +183,8 @@ void wgmma_issue(const wgmma_operands &operands) {
     warpgroup *g = own_group(b);
     const int thread = self->linear % GROUP_THREADS;
     if (b->threads / GROUP_THREADS <= self->warp / 4)
-        fail(operands.at, "wgmma: thread %d is not in a whole warpgroup of a block of %d threads", self->linear,
-             b->threads);
+        fail(operands.at, "wgmma: thread %d is not in a whole warpgroup of a block of %d threads",
+             self->linear, b->threads);
     if (!t->fenced) fail(operands.at, "wgmma without a wgmma_fence since the last wgmma_wait");
     const size_t index = t->issued++;
     if (index - g->done == g->queue.size()) g->queue.push_back(product_new(s, operands));
@@ -199,7 +199,8 @@ void wgmma_issue(const wgmma_operands &operands) {
     if (operands.a) memcpy(p->a[thread], operands.a, sizeof p->a[thread]);
     t->products.operations.push_back({operands.d, operands.columns / 2, index, operands.at});
     if (++p->issued < GROUP_THREADS) return;
-    while (async_coin(b) && product_finish_oldest(b, g)) {}
+    while (async_coin(b) && product_finish_oldest(b, g)) {
+    }
     async_wake(b, g);
 }
 
