@@ -1,15 +1,18 @@
-# shardcheck. `make help` lists the targets; BUILD= chooses another build folder, SANITIZE=1 an ASan + UBSan build.
+# shardcheck. `make help` lists the targets; BUILD= chooses another build folder. SANITIZE=1: an ASan + UBSan build;
+# RACE=1: kernels instrumented for the race detector. Both leave the CUDA objects out.
 BUILD ?= build
 PREFIX ?= /usr/local
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
-NVCC_OK := $(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1)
+NVCC_OK := $(if $(SANITIZE)$(RACE),,$(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1))
 VERSION := 0.1.0
 
 PKG = hdf5 jansson
+# OpenMP threads that wait by spinning slow a machine that has other work
+export OMP_WAIT_POLICY ?= passive
 WARN = -Wall -Wextra -Wshadow -Werror
 ARCH := $(if $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && echo y),-march=x86-64-v3 -mtune=native)
-COMMON = -I. -g -O2 -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"' $(WARN)
+COMMON = -I. -g -O2 -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"' $(WARN) $(RACE_FLAGS)
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(COMMON) -Wconversion -Wno-sign-conversion -isystem $(RANDOM123) \
              $(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g') $(SAN) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(COMMON) -O3 $(ARCH) -Wno-psabi $(SAN) $(CXXFLAGS)
@@ -18,6 +21,8 @@ NVCCFLAGS = -std=c++17 -I. -O3 -lineinfo --Werror all-warnings -MMD -MP -Xcompil
 LDLIBS = $(shell pkg-config --libs $(PKG)) -lm -lpthread -fopenmp -lstdc++ $(SAN)
 RANDOM123 = /usr/include
 SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
+
+RACE_FLAGS = $(if $(RACE),-DSIMT_RACE)
 
 C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
@@ -40,7 +45,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-10s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize bench layers format install clean
+.PHONY: all help setup-done verify test sanitize race arm bench layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -50,8 +55,13 @@ test: setup-done ## set up, build and run every test
 
 sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/shardcheck-tests
-	@SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
+	@ASAN_OPTIONS=detect_leaks=0 SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
 	@$(BUILD)-asan/shardcheck run tiny
+
+race: setup-done ## the kernels under the race detector
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-race RACE=1 $(BUILD)-race/shardcheck $(BUILD)-race/shardcheck-tests
+	@SHARDCHECK=$(abspath $(BUILD))-race/shardcheck $(BUILD)-race/shardcheck-tests --filter 'race/*'
+	@$(BUILD)-race/shardcheck run tiny --phase prefill,chunked,decode
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
@@ -72,7 +82,7 @@ install: all ## copy the binary to PREFIX/bin
 	@install -Dm755 $(BUILD)/shardcheck $(DESTDIR)$(PREFIX)/bin/shardcheck
 
 clean: ## remove the build folders
-	@rm -rf $(BUILD) $(BUILD)-asan
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-race $(BUILD)-arm
 
 $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
@@ -92,7 +102,7 @@ $(BUILD)/%.o: %.cpp
 	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.host.o: %.cu
 	@mkdir -p $(@D)
-	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) -c -o $@ $<
+	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-fsanitize=thread) -c -o $@ $<
 $(BUILD)/%.cuda.o: %.cu
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $<

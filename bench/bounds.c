@@ -1,5 +1,5 @@
-/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e = NULL leaves the
- * plain double computation), best of five, alternating. The aim is a ratio of at most 1.5. */
+/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e =
+ * NULL leaves the plain double computation), best of five, alternating. The aim is a ratio of at most 1.5. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <stdio.h>

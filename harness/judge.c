@@ -31,11 +31,12 @@ static void edge_count(struct edge_result *edge, int64_t elements) {
 /* ---- where ---- */
 
 static void print_place(const struct place *p, char *text, size_t size) {
+    static const char *const fused[3] = {"", " of k", " of v"}; /* blocks of the one fused axis there is, q k v */
     size_t used = 0;
     text[0] = 0;
     for (int i = 0; i < p->n && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s %lld", i ? " " : "", axis_label(p->axis[i]),
-                                 (long long)p->index[i]);
+        used += (size_t)snprintf(text + used, size - used, "%s%s %lld%s", i ? " " : "", axis_label(p->axis[i]),
+                                 (long long)p->index[i], fused[p->block[i]]);
 }
 
 /* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but one fault is

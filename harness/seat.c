@@ -209,7 +209,7 @@ static struct status check_buffers(struct seat *seat, const struct rank_stage *a
         snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its scratch", result->kernel->name,
                  damaged);
     for (int i = 0; stage->in[i] != T_NONE; i++) {
-        if (!tensor_present(stage->in[i], &local) || seat->in[i].bytes >= SMALL_BYTES) continue;
+        if (!tensor_present(stage->in[i], &local)) continue;
         TRY(device_guard_damage(seat->device, &seat->in[i], &damaged));
         if (damaged && !result->problem[0])
             snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its input %s",

@@ -1,6 +1,6 @@
-/* gated - gate_up and activation in one: y = silu(g) u with g = w[i, 0] . x and u = w[i, 1] . x, and how far an
- * implementation can stray that keeps both sums in its accumulators. The sums and their bounds are two linear
- * calls. */
+/* gated - gate_up and activation in one: y = silu(g) u with g = w[i, 0] . x and u = w[i, 1] . x, and how far
+ * an implementation can stray that keeps both sums in its accumulators. The sums and their bounds are two
+ * linear calls. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -28,8 +28,8 @@ static struct call half_call(const struct gated_linear_args *a, int half) {
 /* The implementation has g' = g + dg and u' = u + du with |dg| <= eg, |du| <= eu.
  *   silu(g') u' - silu(g) u = (silu(g') - silu(g)) u' + silu(g) du
  *   |silu(g') - silu(g)| <= |dg| (|silu'(g)| + |dg| / 4), for |silu''| <= 1/2 everywhere
- * with silu'(g) = s (1 + g (1 - s)), s = 1 / (1 + exp(-g)); it never exceeds 1.1. What the activation then loses
- * is what it loses at (g', u'), whose magnitudes are at most |g| + eg and |u| + eu. */
+ * with silu'(g) = s (1 + g (1 - s)), s = 1 / (1 + exp(-g)); it never exceeds 1.1. What the activation then
+ * loses is what it loses at (g', u'), whose magnitudes are at most |g| + eg and |u| + eu. */
 static double gated_error(const struct activation_contract *c, double g, double eg, double u, double eu) {
     const double s = 1 / (1 + exp(-g)), silu = g * s, slope = s * (1 + g * (1 - s));
     const double sums = eg * (fabs(slope) + eg / 4) * (fabs(u) + eu) + fabs(silu) * eu;
@@ -46,7 +46,8 @@ void ref_gated_linear(const struct call *call, const struct contract *contract, 
     const struct call gate_call = half_call(a, 0), up_call = half_call(a, 1);
 
     const int64_t size = min_i64(row1 - row0, CHUNK) * a->width;
-    double *g = ref_alloc((size_t)size * 4 * sizeof *g), *u = g + size; /* [CHUNK, F] each, then their bounds */
+    /* [CHUNK, F] each, then their bounds */
+    double *g = ref_alloc((size_t)size * 4 * sizeof *g), *u = g + size;
     double *eg = out->e ? u + size : NULL, *eu = out->e ? u + 2 * size : NULL;
     for (int64_t r = row0; r < row1; r += CHUNK) {
         const int64_t end = min_i64(r + CHUNK, row1), n = (end - r) * a->width, at = (r - row0) * a->width;

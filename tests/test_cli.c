@@ -1,5 +1,6 @@
-/* Does the program keep its word from outside: exit codes, reports that other programs can parse, reproducers that reproduce?
- * Runs the binary named by the environment variable SHARDCHECK through sh. Its complaints are in test_cli_errors.c. */
+/* Does the program keep its word from outside: exit codes, reports that other programs can parse,
+ * reproducers that reproduce? Runs the binary named by the environment variable SHARDCHECK through sh. Its
+ * complaints are in test_cli_errors.c. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <ctype.h>

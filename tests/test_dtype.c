@@ -1,5 +1,5 @@
-/* Does a double become a stored number in exactly one rounding to nearest even? Held against a second formulation that
- * works on the bits of the double alone. */
+/* Does a double become a stored number in exactly one rounding to nearest even? Held against a second
+ * formulation that works on the bits of the double alone. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/dtype.h"
 
@@ -19,7 +19,7 @@ static double double_of(uint64_t b) {
     return v;
 }
 
-/* Integer arithmetic only. The target has 8 exponent bits and `fraction` fraction bits: both bf16 (7) and fp32 (23).
+/* Integer arithmetic only. The target has 8 exponent bits and `fraction` fraction bits: bf16 7, fp32 23.
  * Returns the pattern of 1 + 8 + fraction bits; NaN stays NaN. */
 static uint32_t round_bits(double v, int fraction) {
     const uint64_t b = bits_of(v);

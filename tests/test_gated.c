@@ -27,12 +27,15 @@ static void layer_make(struct layer *l, long seed, double scale) {
         l->w[i] = (float)dtype_round(DTYPE_BF16, scale * (drand48() * 2 - 1));
     memcpy(l->offsets, offsets, sizeof offsets);
     l->call = (struct call){.op = OP_GATED_LINEAR};
-    l->call.u.gated_linear = (struct gated_linear_args){
-        .x = {l->x, DTYPE_F32, {INNER}, 0, ROWS * INNER},
-        .w = {l->w, DTYPE_F32, {GROUP, HALF, INNER}, 0, GROUPS * GROUP},
-        .out = {l->out, DTYPE_F32, {WIDTH}, 0, ROWS * WIDTH},
-        .offsets = {l->offsets, DTYPE_I32, {1}, 0, GROUPS + 1},
-        .n_rows = ROWS, .width = WIDTH, .n_inner = INNER, .n_groups = GROUPS};
+    l->call.u.gated_linear =
+        (struct gated_linear_args){.x = {l->x, DTYPE_F32, {INNER}, 0, ROWS * INNER},
+                                   .w = {l->w, DTYPE_F32, {GROUP, HALF, INNER}, 0, GROUPS * GROUP},
+                                   .out = {l->out, DTYPE_F32, {WIDTH}, 0, ROWS * WIDTH},
+                                   .offsets = {l->offsets, DTYPE_I32, {1}, 0, GROUPS + 1},
+                                   .n_rows = ROWS,
+                                   .width = WIDTH,
+                                   .n_inner = INNER,
+                                   .n_groups = GROUPS};
 }
 
 struct answer {
@@ -55,7 +58,10 @@ Test(gated, multiplies_silu_of_the_gate_with_up) {
     c.u.gated_linear = (struct gated_linear_args){.x = {x, DTYPE_F64, {3}, 0, 6},
                                                   .w = {w, DTYPE_F64, {5, 3, 2}, 0, 10},
                                                   .offsets = {offsets, DTYPE_I32, {1}, 0, 3},
-                                                  .n_rows = 2, .width = 1, .n_inner = 2, .n_groups = 2};
+                                                  .n_rows = 2,
+                                                  .width = 1,
+                                                  .n_inner = 2,
+                                                  .n_groups = 2};
     cr_assert_eq(ref_n_rows(&c), 2);
     cr_assert_eq(ref_row_size(&c, 0), 1);
     double y[2], e[2];
@@ -87,8 +93,16 @@ Test(gated, agrees_with_the_two_stages_in_any_pieces) {
 
 /* ---- fp32 implementations ---- */
 
-enum defect { NONE, REVERSED, STABLE_SILU, LAST_TERM_LOST, HALVES_SWAPPED, FIRST_GROUP_ONLY, GATE_ROUNDED,
-              NO_ACTIVATION };
+enum defect {
+    NONE,
+    REVERSED,
+    STABLE_SILU,
+    LAST_TERM_LOST,
+    HALVES_SWAPPED,
+    FIRST_GROUP_ONLY,
+    GATE_ROUNDED,
+    NO_ACTIVATION
+};
 
 static float silu(float x, enum defect d) {
     if (d == NO_ACTIVATION) return x;
@@ -124,14 +138,14 @@ static int outside(const struct layer *l, enum dtype dtype, enum defect d, doubl
 }
 
 Test(gated, honest_float_arithmetic_stays_inside) {
-    static const double scales[] = {1e-3, 0.1, 1, 10, 300}; /* the last one: gates beyond -88, exp overflows */
+    static const double scales[] = {1e-3, 0.1, 1, 10, 300}; /* the last: gates beyond -88, exp overflows */
     double margin = 0;
     for (int s = 0; s < 5; s++)
         for (long seed = 0; seed < 8; seed++) {
             struct layer l;
             layer_make(&l, seed, scales[s]);
             for (enum defect d = NONE; d <= STABLE_SILU; d++) {
-                cr_assert_eq(outside(&l, DTYPE_F32, d, &margin), 0, "scale %g, variant %d", scales[s], (int)d);
+                cr_assert_eq(outside(&l, DTYPE_F32, d, &margin), 0, "scale %g, variant %d", scales[s], d);
                 cr_assert_eq(outside(&l, DTYPE_BF16, d, NULL), 0);
             }
         }
@@ -156,7 +170,10 @@ Test(gated, the_bound_holds_where_silu_is_flat) {
     struct call c = {.op = OP_GATED_LINEAR};
     c.u.gated_linear = (struct gated_linear_args){.x = {&x, DTYPE_F64, {1}, 0, 1},
                                                   .w = {w, DTYPE_F64, {2, 1, 1}, 0, 2},
-                                                  .n_rows = 1, .width = 1, .n_inner = 1, .n_groups = 1};
+                                                  .n_rows = 1,
+                                                  .width = 1,
+                                                  .n_inner = 1,
+                                                  .n_groups = 1};
     struct contract contract = contract_hf64(c.op);
     contract.u.gated_linear.acc = (struct accumulator){.unit = eg / -g / (1 + eg / -g), .block = 1};
     ref_compute(&c, &contract, 0, 1, (struct ref_out[]){{&y, &e, NULL}, {NULL, NULL, NULL}});

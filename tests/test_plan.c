@@ -1,5 +1,5 @@
-/* Is every element of every tensor held by the ranks that should hold it, once? Slices are held against a second, slow
- * description: walk the whole tensor and ask for each element who owns it. */
+/* Is every element of every tensor held by the ranks that should hold it, once? Slices are held against a
+ * second, slow description: walk the whole tensor and ask for each element who owns it. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/plan.h"
 
@@ -31,7 +31,7 @@ enum { N_PRESETS = sizeof presets / sizeof *presets };
 
 typedef void each_plan(const struct shard_plan *plan, const struct layer_spec *spec, enum part part);
 
-/* Every tp and ep that case_check accepts. `shrink` divides the axes that are only long (hidden, widths, head dim). */
+/* Every tp and ep that case_check accepts. `shrink` divides the axes that are only long. */
 static void for_each_plan(each_plan *visit, bool shrink) {
     int64_t plans = 0;
     for (int m = 0; m < N_PRESETS; m++)
@@ -117,7 +117,7 @@ Test(plan, every_rank_has_its_own_block_of_experts_and_uneven_rows_follow_them) 
     for_each_plan(expect_expert_blocks, false);
 }
 
-/* Local query head h uses local kv head h / (H/G), as the kernels do; it must be the one the whole layer uses. */
+/* Local query head h uses local kv head h / (H/G), as the kernels do; it must be the whole layer's. */
 static void expect_same_kv_head(const struct shard_plan *p, const struct layer_spec *spec, enum part part) {
     if (part != PART_ATTENTION) return;
     for (int rank = 0; rank < p->tp; rank++) {

@@ -1,5 +1,5 @@
-/* Can a kernel cheat? Kernels that do nothing, do too much, or are right only where it is easy stand in for real ones, and
- * each must be found out, at the right stage and rank. */
+/* Can a kernel cheat? Kernels that do nothing, do too much, or are right only where it is easy stand in
+ * for real ones, and each must be found out, at the right stage and rank. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 #include "reference/reference.h"

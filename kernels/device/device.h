@@ -42,7 +42,7 @@ struct status device_alloc(struct device *device, const char *name, size_t bytes
                            struct device_buffer *out);
 void device_free(struct device *device, struct device_buffer *buffer); /* resets to {0}; accepts {0} */
 /* Shrink or grow a warm buffer to `bytes` and `guard` without giving memory back where it is large enough;
- * contents undefined, data and guards poisoned when `poison`. */
+ * guards poisoned; data poisoned when `poison`, otherwise undefined. */
 struct status device_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
                            struct device_buffer *buffer);
 struct status device_push(struct device *device, struct device_buffer *buffer); /* host -> data */

@@ -1,23 +1,23 @@
 /* grouped_gemm_wgmma, gated_gemm_wgmma - the products of the experts on Hopper's own instructions (sm_90a):
  *   linear  out[r, c] = w[i, c] . x[r]                                        for the rows r of group i
  *   gated   out[r, c] = silu(w[i, 0, c] . x[r]) * (w[i, 1, c] . x[r])
- * Shapes  x [rows, K], w [groups, N, K] or [groups, 2, F, K], offsets int32 [groups + 1] -> out [rows, N or F];
- *         bf16; any strides and distances between groups and halves that keep rows at 16-byte multiples.
- * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list: groups
- *         in order, in a group bands of BAND row tiles, in a band column by column, so that blocks which run
- *         together share rows of x and of w in the second cache. Every block walks the offsets itself.
+ * Shapes  x [rows, K], w [groups, N, K] or [groups, 2, F, K], offsets int32 [groups + 1],
+ *         out [rows, N or F]; bf16; any strides and distances between groups and halves that keep rows at 16-byte multiples.
+ * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list:
+ *         groups in order, in a group bands of BAND row tiles, in a band column by column, so that blocks
+ *         running together share rows of x and of w in the second cache. Every block walks the offsets itself.
  * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one thread copies.
- * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very few rows (w
- *         streams from memory, 128 KiB under way, and x is copied 16 rows at a time) or tiles are too few for the
- *         multiprocessors. Gated: half the rows of w are gates, half the ups of the same columns, so one product
- *         leaves both in one thread's registers. Rows past the group belong to another one, or to an earlier
- *         stage, and are dropped at the store; a warpgroup without rows of its own multiplies nothing.
+ * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very few rows
+ *         (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or tiles are too few for the
+ *         multiprocessors. Gated: half the rows of w are gates, half the ups of the same columns, so one
+ *         product leaves both in one thread's registers. Rows past the group belong to another one, or to an
+ *         earlier stage, and are dropped at the store; a warpgroup without rows multiplies nothing.
  *         Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled as TMA writes and
  *         wgmma reads them. full[s]: the copies came; empty[s]: every consumer warp is done with the stage.
  * Traffic w once per row tile, x once per column tile, in 128-byte pieces; out once, in 128-byte rows.
- * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend on its row of
- *         x and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which add
- *         nothing). Gated: silu and product in fp32 on the sums. One rounding to bf16 at the end. */
+ * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend on its row
+ *         of x and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which
+ *         add nothing). Gated: silu and product in fp32 on the sums. One rounding to bf16 at the end. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/octet.cuh"
 #include "kernels/device/ptx.cuh"
@@ -185,8 +185,8 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
     release(at, last);
 }
 
-/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back for a slower one would
- * let the barrier run a phase ahead of it; in multiply, wgmma holds the lanes together. */
+/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back before the others
+ * saw it full would let the barrier run a phase ahead of them; in multiply, wgmma keeps lanes together. */
 template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) {
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
@@ -381,8 +381,8 @@ extern "C" struct contract grouped_gemm_wgmma_contract(const struct call *) {
     return c;
 }
 
-/* The activation is what silu_mul does, on the unrounded sums: x log2(e) is off by 1.3 units of x, exp2f by 2 ulp
- * (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
+/* The activation is what silu_mul does, on the unrounded sums: x log2(e) is off by 1.3 units of x, exp2f by
+ * 2 ulp (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
 extern "C" struct contract gated_gemm_wgmma_contract(const struct call *) {
     struct contract c = {};
     c.op = OP_GATED_LINEAR;

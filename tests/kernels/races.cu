@@ -36,6 +36,15 @@ template <bool RIGHT> static __global__ void refill(float *g) {
     }
 }
 
+/* One thread fills the tile by a call of the C library. */
+template <bool RIGHT> static __global__ void fill_by_memset(float *g) {
+    DYNAMIC_SHARED(shared);
+    float *tile = reinterpret_cast<float *>(shared); /* [THREADS] */
+    if (SELF == 0) ONE memset(tile, 0, sizeof(float) * blockDim.x);
+    if (RIGHT) __syncthreads();
+    TWO OUT[SELF] = tile[SELF];
+}
+
 template <bool RIGHT> static __global__ void static_array(float *g) {
     __shared__ float tile[THREADS];
     ONE tile[SELF] = 1;
@@ -212,6 +221,8 @@ extern "C" const struct race_case race_cases[] = {
     {"fill, right", RUN(3, fill<true>), {}},
     {"refill", RUN(3, refill<false>), {SHARED, NO_BARRIER}},
     {"refill, right", RUN(3, refill<true>), {}},
+    {"fill_by_memset", RUN(3, fill_by_memset<false>), {SHARED, NO_BARRIER}},
+    {"fill_by_memset, right", RUN(3, fill_by_memset<true>), {}},
     {"static_array", RUN(3, static_array<false>), {"of static shared memory", NO_BARRIER}},
     {"static_array, right", RUN(3, static_array<true>), {}},
     {"within_a_warp", RUN(3, within_a_warp<false>), {SHARED, NO_BARRIER}},

@@ -118,7 +118,11 @@ static struct status lay_out(struct device *device, struct cuda_buffer *owned, c
     out->guard = guard;
     out->host = owned->staging ? owned->staging : out->data;
     out->owner = owned;
-    if (!poison) return status_ok();
+    if (!poison) {
+        unsigned char *const data = (unsigned char *)out->data;
+        TRY(cuda_status(cudaMemsetAsync(data - guard, 0xff, guard, stream_of(device)), "poisoning", name));
+        return cuda_status(cudaMemsetAsync(data + bytes, 0xff, guard, stream_of(device)), "poisoning", name);
+    }
     if (bytes) memset(out->host, 0xff, bytes);
     return cuda_status(cudaMemsetAsync(owned->base, 0xff, owned->capacity, stream_of(device)), "poisoning",
                        name);

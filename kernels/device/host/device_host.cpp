@@ -33,7 +33,7 @@ static struct status host_alloc(struct device *, const char *name, size_t bytes,
     if (!mapped)
         return status_error("buffer %s: no memory for %zu bytes and two guards of %zu; use a smaller case",
                             name, bytes, guard);
-    if (poison) simt::buffer_poison(mapped);
+    poison ? simt::buffer_poison(mapped) : simt::buffer_poison_guards(mapped);
     show(mapped, out);
     return status_ok();
 }
@@ -50,7 +50,7 @@ static struct status host_reuse(struct device *device, const char *name, size_t 
         *buffer = {};
         return host_alloc(device, name, bytes, guard, poison, buffer);
     }
-    if (poison) simt::buffer_poison(mapped);
+    poison ? simt::buffer_poison(mapped) : simt::buffer_poison_guards(mapped);
     show(mapped, buffer);
     return status_ok();
 }

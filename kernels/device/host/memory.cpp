@@ -97,6 +97,11 @@ void buffer_poison(host_buffer *buffer) {
     memset(buffer->open, POISON, (size_t)(buffer->end - buffer->open));
 }
 
+void buffer_poison_guards(host_buffer *buffer) {
+    memset(buffer->data - buffer->guard, POISON, buffer->guard);
+    memset(buffer->data + buffer->bytes, POISON, buffer->guard);
+}
+
 static size_t count_changed(const unsigned char *p, size_t bytes) {
     size_t changed = 0, i = 0;
     for (uint64_t word; i + sizeof word <= bytes; i += sizeof word) {

@@ -26,6 +26,7 @@ host_buffer *buffer_new(const char *name, size_t bytes, size_t guard);
 /* false: does not fit into the reservation, or no memory; the buffer is unchanged. */
 bool buffer_resize(host_buffer *buffer, const char *name, size_t bytes, size_t guard);
 void buffer_poison(host_buffer *buffer); /* data, guards and what alignment left */
+void buffer_poison_guards(host_buffer *buffer);
 size_t buffer_guard_damage(const host_buffer *buffer);
 void buffer_free(host_buffer *buffer);
 

@@ -114,8 +114,8 @@ static __attribute__((noinline)) const race_region *buffer_find(uintptr_t a) {
     return &*r;
 }
 
-/* So far above the running frame lie the thread's variables, or shared memory: buffers begin with 4 MiB of closed
- * pages. */
+/* So far above the running frame lie the thread's variables, or shared memory; buffers begin with more closed
+ * pages than that. */
 static const size_t STACK_BYTES = 65536;
 
 static inline const race_region *region_find(uintptr_t a) {

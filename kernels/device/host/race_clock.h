@@ -23,10 +23,9 @@ struct clocks {
 
 struct race_unit {
     const void *key;
-    uint16_t issuer;     /* the last thread that gave it work */
-    clocks *come, *over; /* of those who have come to the barrier; of those whose phase has ended */
-    std::vector<uint32_t>
-        groups; /* stamp of the reads of each committed group, the same for all its threads */
+    uint16_t issuer;              /* the last thread that gave it work */
+    clocks *come, *over;          /* of those who have come to the barrier; of those whose phase has ended */
+    std::vector<uint32_t> groups; /* stamp of the reads of each committed group */
     std::vector<uint32_t> committed; /* groups so far, by thread */
 };
 uint32_t race_unit_stamp(race_unit *u); /* of the group to which the running thread's next read belongs */

@@ -85,6 +85,7 @@ SEEN_BYTES(16)
 void __tsan_read_range(void *p, size_t bytes) { simt::seen(p, bytes, simt::RACE_READ, CALLER); }
 void __tsan_write_range(void *p, size_t bytes) { simt::seen(p, bytes, simt::RACE_WRITE, CALLER); }
 
+/* The build renames the memory functions of kernels to these. */
 void *__tsan_memcpy(void *to, const void *from, size_t bytes) {
     simt::seen(from, bytes, simt::RACE_READ, CALLER);
     simt::seen(to, bytes, simt::RACE_WRITE, CALLER);
