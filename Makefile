@@ -22,7 +22,9 @@ LDLIBS = $(shell pkg-config --libs $(PKG)) -lm -lpthread -fopenmp -lstdc++ $(SAN
 RANDOM123 = /usr/include
 SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 
-RACE_FLAGS = $(if $(RACE),-DSIMT_RACE)
+RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
+# What the compiler makes of array copies must be seen by the detector too.
+TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
 C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
@@ -62,6 +64,9 @@ race: setup-done ## the kernels under the race detector
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-race RACE=1 $(BUILD)-race/shardcheck $(BUILD)-race/shardcheck-tests
 	@SHARDCHECK=$(abspath $(BUILD))-race/shardcheck $(BUILD)-race/shardcheck-tests --filter 'race/*'
 	@$(BUILD)-race/shardcheck run tiny --phase prefill,chunked,decode
+	@for kernel in attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma; do \
+	    $(BUILD)-race/shardcheck run param2-17b --part attention --tp 8 --tokens 9 --kernel $$kernel || exit; done
+	@$(BUILD)-race/shardcheck run tiny --part ffn --tp 1,4 --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
@@ -102,7 +107,8 @@ $(BUILD)/%.o: %.cpp
 	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.host.o: %.cu
 	@mkdir -p $(@D)
-	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-fsanitize=thread) -c -o $@ $<
+	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-O1 -fsanitize=thread) -c -o $@ $<
+	@$(if $(RACE),objcopy $(TSAN_RENAME) $@)
 $(BUILD)/%.cuda.o: %.cu
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $<

@@ -77,7 +77,7 @@ void findings_note(struct findings *f, int stage, int rank, const char *note) {
     f->named = true;
     f->first = (struct mismatch){.rank = rank, .got = NAN, .expected = NAN, .bound = NAN, .margin = INFINITY};
     snprintf(f->first.stage, sizeof f->first.stage, "%s", stage_table[stage].name);
-    snprintf(f->first.note, sizeof f->first.note, "%.95s", note);
+    snprintf(f->first.note, sizeof f->first.note, "%s", note);
     f->worst = f->first;
 }
 

@@ -17,7 +17,7 @@ struct mismatch {
     char where[96];      /* "token 3 head 5 dim 7", global indices */
     double got, expected, bound; /* stored value, reference value, half-width E */
     double margin;       /* > 1; infinite for NaN */
-    char note[96];       /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
+    char note[480];      /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
 };
 
 struct edge_result {

@@ -164,8 +164,8 @@ Test(judge, a_concatenated_axis_names_the_head_within_its_block) {
     cr_assert_eq(s.j.count, 9 * 4 * 16);
     expect_caught(&s, 0, 1e9, "token 0 head 4 dim 0");
     expect_caught(&s, 31, 1e9, "token 0 head 5 dim 15");
-    expect_caught(&s, 32, 1e9, "token 0 kv head 2 dim 0");
-    expect_caught(&s, 3 * 64 + 48, 1e9, "token 3 kv head 2 dim 0");
+    expect_caught(&s, 32, 1e9, "token 0 kv head 2 of k dim 0");
+    expect_caught(&s, 3 * 64 + 48, 1e9, "token 3 kv head 2 of v dim 0");
     slice_free(&s);
     close_all();
 }

@@ -2,14 +2,14 @@
  *   linear  out[r, c] = w[i, c] . x[r]                                        for the rows r of group i
  *   gated   out[r, c] = silu(w[i, 0, c] . x[r]) * (w[i, 1, c] . x[r])
  * Shapes  x [rows, K], w [groups, N, K] or [groups, 2, F, K], offsets int32 [groups + 1],
- *         out [rows, N or F]; bf16; any strides and distances between groups and halves that keep rows at 16-byte multiples.
+ *         out [rows, N or F]; bf16; any strides that keep rows at 16-byte multiples.
  * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list:
  *         groups in order, in a group bands of BAND row tiles, in a band column by column, so that blocks
- *         running together share rows of x and of w in the second cache. Every block walks the offsets itself.
+ *         that run together share x and w in the second cache. Every block walks the offsets itself.
  * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one thread copies.
  * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very few rows
- *         (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or tiles are too few for the
- *         multiprocessors. Gated: half the rows of w are gates, half the ups of the same columns, so one
+ *         (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or tiles are too few for
+ *         the multiprocessors. Gated: half the rows of w are gates, half the ups of the same columns, so one
  *         product leaves both in one thread's registers. Rows past the group belong to another one, or to an
  *         earlier stage, and are dropped at the store; a warpgroup without rows multiplies nothing.
  *         Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled as TMA writes and
