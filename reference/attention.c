@@ -31,10 +31,32 @@ struct task {
 struct scratch {
     double *row;    /* [D] */
     lanes *k, *v;   /* [n / LANES][D] lanes of keys, [D / LANES][n] lanes of dims */
+    lanes *size;    /* [D / LANES] sum |v| over the first n_sized keys */
+    int64_t n_sized;
     double *k_norm; /* [n] |k_j| */
     double *q;      /* [COLUMNS][D] */
     double *w, *r;  /* [COLUMNS][n] weights; bounds of their log error, then w h */
 };
+
+static lanes lanes_at(const double *p) {
+    lanes x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+static void lanes_put(double *p, lanes x) { memcpy(p, &x, sizeof x); }
+static lanes lanes_all(double x) { return (lanes){x, x, x, x}; }
+/* a b + c, rounded once where that is one instruction: only bounds are summed so. */
+static inline lanes lanes_fma(lanes a, lanes b, lanes c) {
+#if defined __AVX__ && defined __FMA__
+    return _mm256_fmadd_pd(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+/* x where s1 > 0, else 0: a sum of exact zeros has no error. */
+static lanes where_positive(lanes s1, double x) {
+    return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
+}
 
 static int64_t group_size(const struct attention_args *a) { return max_i64(a->n_heads / a->n_kv_heads, 1); }
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
@@ -62,21 +84,26 @@ static void read_slot(double *row, const struct view *cache, const struct attent
                  a->head_dim);
 }
 
+static double norm(const double *x, int64_t n) {
+    double square = 0;
+    for (int64_t i = 0; i < n; i++) square += x[i] * x[i];
+    return sqrt(square);
+}
+
 /* Bring keys 0..n of the task's sequence and head into lanes; unused lanes are 0. */
-static void gather(struct scratch *s, const struct attention_args *a, const struct task *task, int64_t n) {
+static void gather(struct scratch *s, const struct attention_args *a, const struct task *task, int64_t n,
+                   bool norms) {
     const int64_t D = a->head_dim;
+    memset(s->size, 0, (size_t)round_up(D, LANES) * sizeof(double));
+    s->n_sized = 0;
     memset(s->k, 0, (size_t)(round_up(n, LANES) * D) * sizeof(double));
     memset(s->v, 0, (size_t)(round_up(D, LANES) * n) * sizeof(double));
     for (int64_t j = 0; j < n; j++) {
         const int64_t entry = task->seq * a->page_table.stride[0] + j / a->page_size;
         const int64_t page = view_index(&a->page_table, entry), slot = j % a->page_size;
-        double square = 0;
         read_slot(s->row, &a->k_cache, a, page, slot, task->kv_head);
-        for (int64_t d = 0; d < D; d++) {
-            s->k[j / LANES * D + d][j % LANES] = s->row[d];
-            square += s->row[d] * s->row[d];
-        }
-        s->k_norm[j] = sqrt(square);
+        for (int64_t d = 0; d < D; d++) s->k[j / LANES * D + d][j % LANES] = s->row[d];
+        s->k_norm[j] = norms ? norm(s->row, D) : 0;
         read_slot(s->row, &a->v_cache, a, page, slot, task->kv_head);
         for (int64_t d = 0; d < D; d++) s->v[d / LANES * n + j][d % LANES] = s->row[d];
     }
@@ -84,116 +111,199 @@ static void gather(struct scratch *s, const struct attention_args *a, const stru
 
 /* ---- one query, up to COLUMNS heads that share the kv head ---- */
 
-struct head_sums {
-    double least;  /* D = sum w exp(-r) */
-    double h_max;  /* largest h_j */
-    double blocks; /* key blocks and splits: rescalings */
+/* An accumulator's bound is linear in W and S1, but for `tiny`, which counts where anything was added. */
+struct slopes {
+    double w, s1, tiny;
 };
+
+static struct slopes bound_slopes(const struct accumulator *acc, int64_t n) {
+    if (!isfinite(accumulator_bound(acc, n, 1, 1))) return (struct slopes){.tiny = INFINITY};
+    return (struct slopes){.w = accumulator_bound(acc, n, 1, 0),
+                           .s1 = accumulator_bound(acc, n, 0, 1),
+                           .tiny = accumulator_bound(acc, n, 0x1p-1074, 0x1p-1074)};
+}
 
 /* Pass 1: scores s_j = scale q.k_j into w, and how far each can be off into r. */
 static void scores(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
-                   int n_heads, int64_t stride, int64_t n) {
+                   int n_heads, int64_t stride, int64_t n, bool bounds) {
     const int64_t D = a->head_dim;
+    const struct slopes dot = bounds ? bound_slopes(&c->qk, D) : (struct slopes){0};
+    const int want = (dot.w > 0 ? WANT_SPAN : 0) | (dot.s1 > 0 ? WANT_SIZE : 0);
+    const double rounded = 1 + c->score_unit, by_dot = fabs(a->scale) * rounded;
+    const double by_score = 3 * (c->unit + UNIT_F64) * rounded + c->score_unit;
     for (int64_t tile = 0; tile * LANES < n; tile++) {
         struct dot_sums sums[COLUMNS] = {{.y = {0}}};
-        dot_continue(sums, s->q, D, n_heads, s->k + tile * D, D, true);
-        for (int h = 0; h < n_heads; h++)
-            for (int64_t l = 0; l < LANES && tile * LANES + l < n; l++) {
-                const double score = a->scale * sums[h].y[l];
-                const double dot =
-                    accumulator_bound(&c->qk, D, sums[h].high[l] - sums[h].low[l], sums[h].s1[l]);
-                const double error = fabs(a->scale) * dot + 3 * (c->unit + UNIT_F64) * fabs(score);
-                s->w[h * stride + tile * LANES + l] = score;
-                s->r[h * stride + tile * LANES + l] = error + c->score_unit * (fabs(score) + error);
-            }
+        dot_continue(sums, s->q, D, n_heads, s->k + tile * D, D, want);
+        for (int h = 0; h < n_heads; h++) {
+            const lanes score = a->scale * sums[h].y, span = sums[h].high - sums[h].low, s1 = sums[h].s1;
+            lanes_put(s->w + h * stride + tile * LANES, score);
+            if (!bounds) continue;
+            const lanes error = dot.w * span + dot.s1 * s1 + where_positive(span + s1, dot.tiny);
+            lanes_put(s->r + h * stride + tile * LANES, by_dot * error + by_score * lanes_abs(score));
+        }
     }
 }
 
 /* Rope-table errors in q and k move a score by a fraction of scale |q| |k|. */
 static void add_norm_error(struct scratch *s, const struct attention_args *a, double fraction, int h,
                            int64_t stride, int64_t n) {
-    double square = 0;
-    for (int64_t d = 0; d < a->head_dim; d++) square += s->q[h * a->head_dim + d] * s->q[h * a->head_dim + d];
-    const double q_norm = sqrt(square);
+    const double q_norm = norm(s->q + h * a->head_dim, a->head_dim);
     for (int64_t j = 0; j < n; j++) s->r[h * stride + j] += fraction * fabs(a->scale) * q_norm * s->k_norm[j];
 }
 
-/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j with h_j = exp(r_j) - 1, where r_j adds the subtraction
- * of the maximum, one exponential for the weight, one per rescaling and those of the split merge. */
-static struct head_sums weigh(double *w, double *r, const struct attention_contract *c, int64_t n) {
-    struct head_sums sums = {0};
-    double m = -INFINITY, l = 0;
-    for (int64_t j = 0; j < n; j++) m = w[j] > m ? w[j] : m;
-    const double splits = c->splits > 1 ? c->splits : 0;
-    sums.blocks = (c->block ? (double)((n + c->block - 1) / c->block) : 1) + splits;
+struct head_sums {
+    double m, l;   /* largest score; sum exp(s - m) */
+    double least;  /* D = sum w exp(-r) */
+    double h_max;  /* largest h_j */
+    double blocks; /* key blocks and splits: rescalings */
+};
 
-    for (int64_t j = 0; j < n; j++) {
-        r[j] += 4 * (c->unit + UNIT_F64) * (m - w[j]);
-        w[j] = exp(w[j] - m);
-        l += w[j];
+/* What every log weight may be off by: one exponential for the weight and one per rescaling, and with split-KV
+ * the merge of the slices i through lse_i = m_i + log l_i, weight exp(lse_i - L), L the largest lse. The
+ * slice's own l_i cancels against its division by l_i; what stays is
+ *   2u log l_i    the logarithm (to one place, two units). l_i lies in [1, n] whatever lse_i is: log n
+ *   u |lse_i|     rounding the sum m_i + log l_i. Its two halves may cancel, their errors do not
+ *   u (L - lse_i) rounding the subtraction in the exponential
+ *   4u            the division, and second-order terms
+ * A key of the slice has s_j <= lse_i <= L <= lse = m + log l (m, l of all keys), so both L - lse_i and
+ * |lse_i| - |lse| are at most (m - s_j) + log l. The two (m - s_j) and the one inside the slices are three of
+ * the four units that every weight pays for its subtractions anyway. */
+static double common_log_error(const struct head_sums *h, const struct attention_contract *c, int64_t n) {
+    const double lse = h->m + log(h->l);
+    const double merge =
+        c->splits > 1 ? c->unit * (fabs(lse) + 2 * log(h->l) + 2 * log((double)n) + 4) : 0;
+    return (1 + h->blocks) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
+}
+
+/* r_j become w_j h_j, h_j >= exp(r_j) - 1. Where all r < 1:
+ *   exp(r) - 1 = r + r^2/2 + r^3/6 + ... <= r + r^2 (e - 2) <= r (1 + r)
+ *   exp(-r) >= 1 - r + r^2/2 - r^3/6, an alternating series cut after a negative term. */
+static void weigh_errors(struct head_sums *sums, const double *w, double *r, double each, double top,
+                         int64_t n) {
+    lanes least = {0};
+    sums->h_max = top < 1 ? top * (1 + top) : expm1(top);
+    if (top < 1)
+        for (int64_t j = 0; j < n; j += LANES) {
+            const lanes x = lanes_at(r + j) + each, weight = lanes_at(w + j);
+            least += weight * (1 + x * (x * (0.5 - x * (1.0 / 6)) - 1));
+            lanes_put(r + j, weight * (x * (1 + x)));
+        }
+    else
+        for (int64_t j = 0; j < n; j++) {
+            const double x = r[j] + each, h = x < 1 ? x * (1 + x) : expm1(x);
+            least[0] += w[j] / (1 + h);
+            r[j] = w[j] * h;
+        }
+    sums->least = (least[0] + least[1]) + (least[2] + least[3]);
+}
+
+/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j. */
+static struct head_sums weigh(double *w, double *r, const struct attention_contract *c, int64_t n,
+                              bool bounds) {
+    struct head_sums sums = {.m = -INFINITY};
+    for (int64_t j = 0; j < n; j++) sums.m = w[j] > sums.m ? w[j] : sums.m;
+    lanes top = {0};
+    if (bounds) {
+        for (int64_t j = n; j % LANES; j++) w[j] = sums.m, r[j] = 0;
+        for (int64_t j = 0; j < n; j += LANES) { /* the subtraction of the maximum */
+            const lanes x = lanes_at(r + j) + 4 * (c->unit + UNIT_F64) * (sums.m - lanes_at(w + j));
+            top = lanes_max(x, top);
+            lanes_put(r + j, x);
+        }
     }
-    const double merge = splits > 0 ? 2 * c->unit * fabs(m + log(l)) + 2 * c->exp_error + 4 * c->unit : 0;
-    const double each = (1 + sums.blocks) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
     for (int64_t j = 0; j < n; j++) {
-        const double log_error = r[j] + each;
-        const double h = log_error < 1 ? log_error + log_error * log_error : expm1(log_error);
-        w[j] /= l;
-        r[j] = w[j] * h;
-        sums.least += w[j] / (1 + h);
-        sums.h_max = h > sums.h_max ? h : sums.h_max;
+        w[j] = exp(w[j] - sums.m);
+        sums.l += w[j];
     }
+    for (int64_t j = 0; j < n; j++) w[j] /= sums.l;
+    if (!bounds) return sums;
+
+    for (int64_t j = n; j % LANES; j++) w[j] = 0;
+    sums.blocks =
+        (c->block ? (double)((n + c->block - 1) / c->block) : 1) + (c->splits > 1 ? c->splits : 0);
+    const double each = common_log_error(&sums, c, n);
+    weigh_errors(&sums, w, r, each, fmax(fmax(top[0], top[1]), fmax(top[2], top[3])) + each, n);
     return sums;
 }
 
-/* Pass 4: sum w h |v - o| and sum |v| of LANES dims. */
-static void centred_sums(lanes *centred, lanes *magnitude, const double *wh, const lanes *v, const lanes *o,
-                         int64_t n) {
-    lanes sum = {0}, size = {0};
+/* Pass 4 of LANES dims: sum w |v| and sum w h |v - o| of every head. */
+static inline __attribute__((always_inline)) void size_steps(struct dot_sums *o, lanes *centred,
+                                                             const double *w, const double *wh,
+                                                             int64_t stride, const int n_heads, const lanes *v,
+                                                             int64_t n) {
+    lanes y[COLUMNS], size[COLUMNS], away[COLUMNS];
+    for (int h = 0; h < n_heads; h++) y[h] = o[h].y, size[h] = away[h] = lanes_all(0);
     for (int64_t j = 0; j < n; j++) {
-        const lanes away = v[j] - *o, x = v[j];
-        for (int l = 0; l < LANES; l++) sum[l] += wh[j] * fabs(away[l]);
-        for (int l = 0; l < LANES; l++) size[l] += fabs(x[l]);
+        const lanes x = v[j], magnitude = lanes_abs(x);
+        for (int h = 0; h < n_heads; h++) {
+            size[h] = lanes_fma(lanes_all(w[h * stride + j]), magnitude, size[h]);
+            away[h] = lanes_fma(lanes_all(wh[h * stride + j]), lanes_abs(x - y[h]), away[h]);
+        }
     }
-    *centred = sum;
-    *magnitude = size;
+    for (int h = 0; h < n_heads; h++) o[h].s1 = size[h], centred[h] = away[h];
 }
 
-static double output_error(const struct attention_contract *c, const struct head_sums *h, int64_t n, double o,
-                           double w, double s1, double centred, double magnitude) {
-    const double unit = c->unit;
-    const double depth = (double)(c->l_depth ? c->l_depth : n);
-    const double moved = s1 * (h->h_max + c->p_unit * (1 + h->h_max)); /* how far the terms w v have moved */
-    const double weights = centred / h->least;
-    const double p = c->p_unit * (1 + h->h_max) * s1;
-    const double sum =
-        accumulator_bound(&c->pv, n, w + moved, s1 + moved) + (h->blocks + 1) * unit * (w + moved);
-    const double denominator = (fabs(o) + weights) * ((depth + 8) * unit + (double)(n + 8) * UNIT_F64);
-    const double tiny = c->unit > UNIT_F64 ? 0x1p-126 * magnitude : 0;
-    return 1.01 * weights + (p + sum + tiny) / h->least + denominator;
+static void value_sizes(struct dot_sums *o, lanes *centred, const double *w, const double *wh, int64_t stride,
+                        int n_heads, const lanes *v, int64_t n) {
+    if (n_heads == COLUMNS)
+        size_steps(o, centred, w, wh, stride, COLUMNS, v, n);
+    else
+        for (int h = 0; h < n_heads; h++)
+            size_steps(o + h, centred + h, w + h * stride, wh + h * stride, stride, 1, v, n);
+}
+
+/* E is linear in its sums, with one set of factors for a head. */
+struct output_factors {
+    double centred, w, s1, o, magnitude, tiny;
+};
+
+static struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
+                                            int64_t n) {
+    const struct slopes sum = bound_slopes(&c->pv, n);
+    const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
+    const double p = c->p_unit * (1 + h->h_max), moved = h->h_max + p; /* of s1: how far the terms w v moved */
+    const double rescaled = sum.w + (h->blocks + 1) * unit;
+    const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
+    return (struct output_factors){.centred = (1.01 + denominator) / h->least,
+                                   .w = rescaled / h->least,
+                                   .s1 = (p + rescaled * moved + sum.s1 * (1 + moved)) / h->least,
+                                   .o = denominator,
+                                   .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
+                                   .tiny = sum.tiny / h->least};
+}
+
+static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes centred,
+                          lanes magnitude) {
+    return f->centred * centred + f->w * (o->high - o->low) + f->s1 * o->s1 + f->o * lanes_abs(o->y) +
+           f->magnitude * magnitude + where_positive(o->s1, f->tiny);
 }
 
 /* Passes 3 and 4: o = sum w v with its condition sums, then E. */
-static void weighted_values(struct scratch *s, const struct attention_args *a,
-                            const struct attention_contract *c, const struct head_sums *heads, int n_heads,
-                            int64_t stride, int64_t n, int64_t n_gathered, const struct ref_out *out,
-                            int64_t at) {
-    const int64_t D = a->head_dim;
+static void weighted_values(struct scratch *s, const struct attention_contract *c,
+                            const struct head_sums *heads, int n_heads, int64_t D, int64_t stride, int64_t n,
+                            int64_t n_gathered, const struct ref_out *out, int64_t at) {
+    struct output_factors factors[COLUMNS];
+    for (int h = 0; h < n_heads && out->e && n; h++) factors[h] = output_factors(c, &heads[h], n);
     for (int64_t tile = 0; tile * LANES < D; tile++) {
         const lanes *v = s->v + tile * n_gathered;
-        struct dot_sums sums[COLUMNS] = {{.y = {0}}};
-        dot_continue(sums, s->w, stride, n_heads, v, n, out->e || out->s1);
+        struct dot_sums o[COLUMNS] = {{.y = {0}}};
+        lanes centred[COLUMNS];
+        dot_continue(o, s->w, stride, n_heads, v, n, out->e ? WANT_SPAN : out->s1 ? WANT_SIZE : 0);
+        if (out->e) value_sizes(o, centred, s->w, s->r, stride, n_heads, v, n);
         for (int h = 0; h < n_heads; h++) {
-            const struct dot_sums *o = &sums[h];
-            lanes centred = {0}, magnitude = {0};
-            if (out->e) centred_sums(&centred, &magnitude, s->r + h * stride, v, &o->y, n);
-            for (int64_t l = 0; l < LANES && tile * LANES + l < D; l++) {
-                const double e = out->e && n ? output_error(c, &heads[h], n, o->y[l], o->high[l] - o->low[l],
-                                                            o->s1[l], centred[l], magnitude[l])
-                                             : 0;
-                put(out, at + h * D + tile * LANES + l, o->y[l], e, o->s1[l]);
-            }
+            lanes e = {0};
+            if (out->e && n) e = output_error(&factors[h], &o[h], centred[h], s->size[tile]);
+            for (int64_t l = 0; l < LANES && tile * LANES + l < D; l++)
+                put(out, at + h * D + tile * LANES + l, o[h].y[l], e[l], o[h].s1[l]);
         }
     }
+}
+
+/* sum |v| of the keys up to n; the queries of a task see more and more keys. */
+static void extend_sizes(struct scratch *s, int64_t D, int64_t n, int64_t n_gathered) {
+    for (int64_t tile = 0; tile * LANES < D; tile++)
+        for (int64_t j = s->n_sized; j < n; j++) s->size[tile] += lanes_abs(s->v[tile * n_gathered + j]);
+    s->n_sized = max_i64(s->n_sized, n);
 }
 
 static void attend(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
@@ -202,17 +312,19 @@ static void attend(struct scratch *s, const struct attention_args *a, const stru
     const int64_t D = a->head_dim, stride = round_up(n_gathered, LANES);
     const int64_t n = visible_keys(a, task->seq, token);
     const int64_t head_end = min_i64((task->kv_head + 1) * group_size(a), a->n_heads);
+    const bool bounds = out->e && n;
+    if (bounds) extend_sizes(s, D, n, n_gathered);
     for (int64_t head = task->kv_head * group_size(a); head < head_end; head += COLUMNS) {
         const int n_heads = (int)min_i64(COLUMNS, head_end - head);
         struct head_sums sums[COLUMNS];
         for (int h = 0; h < n_heads; h++)
             view_row(s->q + h * D, &a->q, token * a->q.stride[0] + (head + h) * a->q.stride[1], D);
-        scores(s, a, c, n_heads, stride, n);
+        scores(s, a, c, n_heads, stride, n, bounds);
         for (int h = 0; h < n_heads; h++) {
-            if (c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, stride, n);
-            sums[h] = weigh(s->w + h * stride, s->r + h * stride, c, n);
+            if (bounds && c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, stride, n);
+            sums[h] = weigh(s->w + h * stride, s->r + h * stride, c, n, bounds);
         }
-        weighted_values(s, a, c, sums, n_heads, stride, n, n_gathered, out,
+        weighted_values(s, c, sums, n_heads, D, stride, n, n_gathered, out,
                         ((token - row0) * a->n_heads + head) * D);
     }
 }
@@ -241,6 +353,7 @@ static struct scratch scratch_make(int64_t n, int64_t D) {
         .row = ref_alloc(dims * number),
         .k = ref_alloc(keys * dims * number),
         .v = ref_alloc(keys * dims * number),
+        .size = ref_alloc(dims * number),
         .k_norm = ref_alloc(keys * number),
         .q = ref_alloc(COLUMNS * dims * number),
         .w = ref_alloc(COLUMNS * keys * number),
@@ -249,12 +362,13 @@ static struct scratch scratch_make(int64_t n, int64_t D) {
 }
 
 static void scratch_free(struct scratch *s) {
-    free(s->row), free(s->k), free(s->v), free(s->k_norm), free(s->q), free(s->w), free(s->r);
+    free(s->row), free(s->k), free(s->v), free(s->size), free(s->k_norm), free(s->q), free(s->w), free(s->r);
 }
 
 void ref_attention(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                    const struct ref_out *out) {
     const struct attention_args *a = &call->u.attention;
+    const struct attention_contract *c = &contract->u.attention;
     const int64_t row_size = a->n_heads * a->head_dim;
     /* rows of no sequence stay NaN */
     for (int64_t i = 0; i < (row1 - row0) * row_size; i++) put(out, i, (double)NAN, (double)NAN, (double)NAN);
@@ -271,9 +385,9 @@ void ref_attention(const struct call *call, const struct contract *contract, int
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < n_tasks; i++) {
             const int64_t n = visible_keys(a, tasks[i].seq, tasks[i].end - 1);
-            gather(&s, a, &tasks[i], n);
+            gather(&s, a, &tasks[i], n, out->e && c->score_norm_error > 0);
             for (int64_t t = tasks[i].first; t < tasks[i].end; t++)
-                attend(&s, a, &contract->u.attention, &tasks[i], t, n, out, row0);
+                attend(&s, a, c, &tasks[i], t, n, out, row0);
         }
         scratch_free(&s);
     }

@@ -7,52 +7,40 @@
 
 #include <math.h>
 #include <stdlib.h>
-#ifdef __AVX__
-#include <immintrin.h>
-#endif
 
 /* ---- the blocked dot product ---- */
 
-typedef int64_t lane_bits __attribute__((vector_size(sizeof(lanes))));
-
-/* *low = min(*low, y) and *high = max(*high, y), keeping the old value where y is NaN. gcc does not find the
- * packed instructions by itself. */
-static inline __attribute__((always_inline)) void widen(lanes *low, lanes *high, const lanes *y) {
-#ifdef __AVX__
-    *low = _mm256_min_pd(*y, *low);
-    *high = _mm256_max_pd(*y, *high);
-#else
-    for (int l = 0; l < LANES; l++) {
-        (*low)[l] = (*y)[l] < (*low)[l] ? (*y)[l] : (*low)[l];
-        (*high)[l] = (*y)[l] > (*high)[l] ? (*y)[l] : (*high)[l];
-    }
-#endif
-}
-
 static inline __attribute__((always_inline)) void dot_steps(struct dot_sums *sums, const double *w,
                                                             int64_t w_stride, const int n_columns,
-                                                            const lanes *x, int64_t n, const bool condition) {
+                                                            const lanes *x, int64_t n, const int want) {
     struct dot_sums s[COLUMNS];
     for (int c = 0; c < n_columns; c++) s[c] = sums[c];
     for (int64_t k = 0; k < n; k++)
         for (int c = 0; c < n_columns; c++) {
             const lanes term = w[c * w_stride + k] * x[k];
             s[c].y += term;
-            if (!condition) continue;
-            widen(&s[c].low, &s[c].high, &s[c].y);
-            s[c].s1 += (lanes)((lane_bits)term & INT64_MAX); /* the sign bit cleared */
+            if (want & WANT_SPAN) {
+                s[c].low = lanes_min(s[c].y, s[c].low);
+                s[c].high = lanes_max(s[c].y, s[c].high);
+            }
+            if (want & WANT_SIZE) s[c].s1 += lanes_abs(term);
         }
     for (int c = 0; c < n_columns; c++) sums[c] = s[c];
 }
 
 void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
-                  int64_t n, bool condition) {
-    if (n_columns == COLUMNS && condition)
-        dot_steps(sums, w, w_stride, COLUMNS, x, n, true);
-    else if (n_columns == COLUMNS)
-        dot_steps(sums, w, w_stride, COLUMNS, x, n, false);
+                  int64_t n, int want) {
+    if (n_columns < COLUMNS)
+        for (int c = 0; c < n_columns; c++)
+            dot_steps(sums + c, w + c * w_stride, w_stride, 1, x, n, WANT_SPAN | WANT_SIZE);
+    else if (want == (WANT_SPAN | WANT_SIZE))
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, WANT_SPAN | WANT_SIZE);
+    else if (want == WANT_SPAN)
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, WANT_SPAN);
+    else if (want == WANT_SIZE)
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, WANT_SIZE);
     else
-        for (int c = 0; c < n_columns; c++) dot_steps(sums + c, w + c * w_stride, w_stride, 1, x, n, true);
+        dot_steps(sums, w, w_stride, COLUMNS, x, n, 0);
 }
 
 /* ---- linear ---- */
@@ -97,7 +85,7 @@ static void transpose_rows(lanes *x, const struct run *r, const struct linear_ar
 
 /* Sums of all rows of a run with columns [column, column + n_columns): sums [tiles][COLUMNS]. */
 static void run_dot(struct dot_sums *sums, const struct run *r, const struct linear_args *a, int64_t column,
-                    int n_columns, bool condition) {
+                    int n_columns, int want) {
     enum {
         CHUNK = 256
     }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
@@ -108,7 +96,7 @@ static void run_dot(struct dot_sums *sums, const struct run *r, const struct lin
         for (int c = 0; c < n_columns; c++)
             view_row(w[c], &a->w, r->group * a->w.stride[0] + (column + c) * a->w.stride[1] + k, n);
         for (int64_t t = 0; t < run_tiles(r); t++)
-            dot_continue(sums + t * COLUMNS, w[0], CHUNK, n_columns, r->x + t * a->n_inner + k, n, condition);
+            dot_continue(sums + t * COLUMNS, w[0], CHUNK, n_columns, r->x + t * a->n_inner + k, n, want);
     }
 }
 
@@ -137,7 +125,7 @@ void ref_linear(const struct call *call, const struct contract *contract, int64_
                 const struct ref_out *out) {
     const struct linear_args *a = &call->u.linear;
     const struct finish f = {a, &contract->u.linear, out, row0};
-    const bool condition = out->e || out->s1;
+    const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
 
     /* 1. which rows belong to which group; rows that no group owns stay NaN */
     struct run *runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
@@ -167,7 +155,7 @@ void ref_linear(const struct call *call, const struct contract *contract, int64_
             for (int64_t block = 0; block < n_blocks; block++) {
                 const int64_t column = block * COLUMNS;
                 const int n_columns = (int)min_i64(COLUMNS, a->n_cols - column);
-                run_dot(sums, &runs[i], a, column, n_columns, condition);
+                run_dot(sums, &runs[i], a, column, n_columns, want);
                 for (int64_t r = 0; r < runs[i].n; r++)
                     for (int c = 0; c < n_columns; c++) {
                         const struct dot_sums *s = &sums[r / LANES * COLUMNS + c];
