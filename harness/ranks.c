@@ -5,18 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "harness/clock.h"
 #include "harness/schedules.h"
 
 #define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
 #define PLAN_ROWS 4
-
-static double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant, const struct trunk *trunk) {
     *r = (struct ranks){.c = c, .mutant = mutant};
@@ -313,7 +307,7 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     const struct trunk *const t = w->trunk;
     const struct rank_stage at = {.stage = w->stage, .c = r->c, .spec = &t->spec, .plan = &r->plan, .rank = w->rank,
                                   .batch = &t->batch, .whole = &t->store, .own = &r->own[w->rank], .mutant = r->mutant};
-    const double start = now_seconds();
+    const double start = clock_seconds();
     TRY(seat_load(&r->seat, &at, &w->result));
     w->contract = t->kernel->contract(&w->result.reference_call);
     slice_answer(w);
@@ -323,7 +317,7 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     } else if (stage_table[w->stage].op != OP_ROUTE) { /* ids are needed first */
         plan_edge(w);
     }
-    r->seconds_reference += now_seconds() - start;
+    r->seconds_reference += clock_seconds() - start;
     const enum edge_state before = r->edge[EDGE_SHARD].state;
     TRY(seat_run(&r->seat, &at, &w->result));
     r->seconds_kernel += w->result.seconds;

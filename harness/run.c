@@ -5,9 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "harness/clock.h"
 #include "harness/dump.h"
 #include "harness/oracle.h"
 #include "harness/ranks.h"
@@ -22,12 +22,6 @@ struct group { /* the cases of one trunk */
     struct case_result *results;
     int64_t n;
 };
-
-static double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* One line on a terminal that the next one overwrites; silence elsewhere. */
 static void progress(const char *line, const char *what) {
@@ -108,10 +102,10 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
         TRY(trunk_stage(t, stage));
         for (int64_t i = 0; i < g->n && !t->unsupported[0] && !t->declined; i++) {
             if (ranks[i].unsupported[0]) continue;
-            const double start = now_seconds();
+            const double start = clock_seconds();
             TRY(ranks_stage(&ranks[i], t, stage));
             record_stage(&g->results[i], stage, t, &ranks[i]);
-            g->results[i].seconds += now_seconds() - start;
+            g->results[i].seconds += clock_seconds() - start;
         }
         if (t->declined) continue;
         if (g->dump) TRY(dump_stage(g->dump, t, stage));
@@ -129,10 +123,10 @@ static struct status run_group(struct group *g) {
     trunk.seat.schedules = g->options->schedules;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
-    const double start = now_seconds();
+    const double start = clock_seconds();
     struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, &oracle_edge, &oracle) : status_ok();
     if (!s.code) s = run_stages(g, &trunk, ranks);
-    double shared = now_seconds() - start;
+    double shared = clock_seconds() - start;
     for (int64_t i = 0; i < g->n; i++) shared -= g->results[i].seconds;
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
@@ -194,7 +188,7 @@ struct status run_cases(const struct options *o, struct run_output *out) {
     struct fixture *fixture = NULL;
     struct device *device = NULL;
     struct fixture_writer *dump = NULL;
-    const double start = now_seconds();
+    const double start = clock_seconds();
     *out = (struct run_output){0};
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
     struct status s = device_open(o->cases[0].device, &device);
@@ -216,7 +210,7 @@ struct status run_cases(const struct options *o, struct run_output *out) {
         out->result.device = out->device_label;
         out->result.version = SHARDCHECK_VERSION;
         out->result.command = out->command;
-        out->result.seconds = now_seconds() - start;
+        out->result.seconds = clock_seconds() - start;
     }
     device_close(device);
     fixture_close(fixture);

@@ -3,19 +3,13 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "harness/clock.h"
 #include "harness/schedules.h"
 
 #define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
 #define WEIGHT_GUARD ((size_t)64 << 10)
 #define GUARD_LIMIT ((size_t)256 << 20)
-
-static double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 bool seat_in_place(enum tensor_id id) { return id == T_K_CACHE || id == T_V_CACHE; }
 
@@ -251,11 +245,11 @@ static struct status run_once(struct seat *seat, const struct rank_stage *at, st
     const size_t scratch = result->kernel->scratch_bytes ? result->kernel->scratch_bytes(&call) : 0;
     TRY(device_reuse(seat->device, "scratch", scratch, WEIGHT_GUARD, true, &seat->scratch));
     hash_inputs(seat, &stage_table[at->stage], before);
-    const double start = now_seconds();
+    const double start = clock_seconds();
     const char *const refused =
         result->kernel->launch[at->c->device](&call, seat->scratch.data, device_stream(seat->device));
     const struct status ran = device_sync(seat->device);
-    *seconds = now_seconds() - start;
+    *seconds = clock_seconds() - start;
     if (refused) snprintf(result->problem, sizeof result->problem, "%.400s", refused);
     else if (ran.code) snprintf(result->problem, sizeof result->problem, "%.499s", ran.message);
     TRY(fetch_outputs(seat, at, into));

@@ -4,16 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "harness/clock.h"
 #include "harness/inputs.h"
 #include "harness/schedules.h"
-
-static double now_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* Which of a stage's outputs the reference's outputs are. kv_write is judged by the rows it moved. */
 static enum tensor_id answer_tensor(int stage, int i) {
@@ -245,9 +239,9 @@ static struct status sum_stage(struct trunk *t, int stage) {
     const enum tensor_id out = stage_table[stage].out[0];
     const int64_t count = slice_count(&t->plan, out, -1);
     const struct call call = trunk_sum_call(t, parts, n, store_renew(&t->fresh, out, t->c.dtype, count));
-    const double start = now_seconds();
+    const double start = clock_seconds();
     t->world->sum(&call.u.sum);
-    t->seconds_kernel = now_seconds() - start;
+    t->seconds_kernel = clock_seconds() - start;
     const struct contract contract = t->world->contract(&call.u.sum);
     answer_compute(&t->answer, stage, &call, &contract);
     judge_trunk(t, stage, &call, &contract, &t->fresh);
@@ -287,9 +281,9 @@ struct status trunk_stage(struct trunk *t, int stage) {
     schedule_judge(&result, &judged, &t->edge, &t->findings);
     store_free(&result.other);
     const struct contract contract = result.kernel->contract(&result.reference_call);
-    const double start = now_seconds();
+    const double start = clock_seconds();
     answer_compute(&t->answer, stage, &result.reference_call, &contract);
-    t->seconds_reference = now_seconds() - start;
+    t->seconds_reference = clock_seconds() - start;
     judge_trunk(t, stage, &result.reference_call, &contract, &result.got);
     t->fresh = result.got;
     if (stage == S_COMBINE) {
