@@ -6,6 +6,7 @@ NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
 NVCC_OK := $(if $(SANITIZE)$(RACE),,$(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1))
 VERSION := 0.1.0
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
 
 PKG = hdf5 jansson
 # OpenMP threads that wait by spinning slow a machine that has other work

@@ -1,7 +1,10 @@
-/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e =
- * NULL leaves the plain double computation), best of five, alternating. The aim is a ratio of at most 1.5. */
+/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e = NULL leaves the
+ * plain double computation): processor time of one thread, the best of ROUNDS alternating runs, because a shared machine
+ * only ever adds time. A ratio above 1.5 is measured again, twice at most, and then makes the program exit with 1;
+ * --report-only exits with 0 all the same. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,11 +12,14 @@
 
 #include "reference/reference.h"
 
-enum { ROUNDS = 5, PAGE = 16 };
+enum { ROUNDS = 9, ATTEMPTS = 3, PAGE = 16 };
+static const double LIMIT = 1.5;
+
+static int n_above; /* ops whose ratio stayed above LIMIT */
 
 static double now_seconds(void) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -60,12 +66,15 @@ static void measure(const char *what, const struct call *call) {
     double *const y = allocate(n * sizeof *y), *const e = allocate(n * sizeof *e);
     struct ref_out plain[MAX_REF_OUT] = {{y, NULL, NULL}}, bounded[MAX_REF_OUT] = {{y, e, NULL}};
     double best_plain = INFINITY, best_bounded = INFINITY;
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < ROUNDS * ATTEMPTS; i++) {
+        if (i && i % ROUNDS == 0 && best_bounded <= LIMIT * best_plain) break;
         best_plain = fmin(best_plain, time_once(call, &contract, plain));
         best_bounded = fmin(best_bounded, time_once(call, &contract, bounded));
     }
+    const bool above = best_bounded > LIMIT * best_plain;
+    n_above += above;
     printf("%-36s %10.2f %10.2f %8.2f%s\n", what, best_plain * 1e3, best_bounded * 1e3,
-           best_bounded / best_plain, best_bounded > 1.5 * best_plain ? "  above 1.5" : "");
+           best_bounded / best_plain, above ? "  above 1.5" : "");
     fflush(stdout);
     free(y);
     free(e);
@@ -148,15 +157,17 @@ static void measure_norm(const char *what, int64_t tokens, int64_t width) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) {
-        fprintf(stderr, "bounds: %s: takes no arguments\n", argv[1]);
+    const bool report_only = argc == 2 && !strcmp(argv[1], "--report-only");
+    if (argc > 1 && !report_only) {
+        fprintf(stderr, "bounds: %s: unknown argument; only --report-only is understood\n", argv[1]);
         return 2;
     }
+    omp_set_num_threads(1);
     printf("%-36s %10s %10s %8s\n", "op", "plain ms", "bounds ms", "ratio");
     measure_linear("linear 33 x 8192 x 2048", 33, 8192, 2048);
     measure_grouped("linear 198 x 512 x 2048, 61 groups", 198, 61, 512, 2048);
     measure_attention("attention 33 tokens, 32/8 heads of 64", 33, 32, 8, 64);
     measure_attention("attention 512 tokens, 32/8 heads of 64", 512, 32, 8, 64);
     measure_norm("norm 512 x 2048", 512, 2048);
-    return 0;
+    return n_above && !report_only;
 }

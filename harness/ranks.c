@@ -12,14 +12,13 @@
 #define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
 #define PLAN_ROWS 4
 
-void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant, const struct trunk *trunk) {
+void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant, struct trunk *trunk) {
     *r = (struct ranks){.c = c, .mutant = mutant};
     plan_build(&r->plan, &trunk->spec, c->tp, c->ep);
     for (enum axis_name a = 0; a < AXIS_COUNT; a++) r->plan.size[a] = trunk->plan.size[a];
     r->own = memory_zeroed((size_t)c->tp, sizeof *r->own);
     r->exact_down = memory_zeroed((size_t)c->tp, sizeof *r->exact_down);
-    r->seat.device = trunk->seat.device;
-    r->seat.schedules = trunk->seat.schedules;
+    r->seat = &trunk->seat;
     findings_init(&r->findings);
 }
 
@@ -30,7 +29,6 @@ void ranks_close(struct ranks *r) {
     }
     free(r->own);
     free(r->exact_down);
-    seat_free(&r->seat);
 }
 
 /* One rank at one stage, with what it is compared to. */
@@ -308,7 +306,7 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     const struct rank_stage at = {.stage = w->stage, .c = r->c, .spec = &t->spec, .plan = &r->plan, .rank = w->rank,
                                   .batch = &t->batch, .whole = &t->store, .own = &r->own[w->rank], .mutant = r->mutant};
     const double start = clock_seconds();
-    TRY(seat_load(&r->seat, &at, &w->result));
+    TRY(seat_load(r->seat, &at, &w->result));
     w->contract = t->kernel->contract(&w->result.reference_call);
     slice_answer(w);
     if (is_partial(t->answer.id[0])) {
@@ -319,7 +317,7 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     }
     r->seconds_reference += clock_seconds() - start;
     const enum edge_state before = r->edge[EDGE_SHARD].state;
-    TRY(seat_run(&r->seat, &at, &w->result));
+    TRY(seat_run(r->seat, &at, &w->result));
     r->seconds_kernel += w->result.seconds;
     if (!w->result.kernel) {
         snprintf(r->unsupported, sizeof r->unsupported, "rank %d of %lld: %.440s", w->rank, (long long)r->plan.tp,

@@ -383,3 +383,126 @@ Test(reference, attention_sees_no_later_key_and_no_page_outside_the_cache) {
     call.u.attention.n_pages = 11; /* sequence 0 uses page 11 */
     cr_assert(isnan(compute(&call, 0).y[0]));
 }
+
+/* ---- the split-KV merge: lse = m + log l may cancel, the errors of its halves do not ---- */
+
+enum { SPLIT_KEYS = 6144 };
+
+/* One query q = 1 of one dim: the keys are the scores. */
+static struct call split_case(double *scores, double *values, int n) {
+    static double one[] = {1};
+    static int32_t page[] = {0}, start[] = {0, 1}, length[1];
+    length[0] = n;
+    struct call c = {.op = OP_ATTENTION};
+    c.u.attention = (struct attention_args){.q = F64(one, 1, 1),
+                                            .k_cache = {scores, DTYPE_F64, {n, 1, 1}, 0, n},
+                                            .v_cache = {values, DTYPE_F64, {n, 1, 1}, 0, n},
+                                            .page_table = I32(page, 1),
+                                            .query_start = I32(start, 1),
+                                            .kv_len = I32(length, 1),
+                                            .n_tokens = 1,
+                                            .n_seqs = 1,
+                                            .n_heads = 1,
+                                            .n_kv_heads = 1,
+                                            .head_dim = 1,
+                                            .page_size = n,
+                                            .n_pages = 1,
+                                            .max_queries = 1,
+                                            .max_kv = n,
+                                            .scale = 1,
+                                            .causal = true};
+    return c;
+}
+
+/* The float next to log n on one side: what a logarithm to one place may return. */
+static float log_beside(int n, bool above) {
+    const double exact = log(n);
+    const float near = (float)exact;
+    if (((double)near > exact) == above) return near;
+    return nextafterf(near, above ? INFINITY : 0);
+}
+
+/* The slice length in [2981, 3072), where an ulp is largest beside log n, with the worst such logarithm. */
+static int worst_length(bool above) {
+    int worst = 2981;
+    for (int n = worst; n < SPLIT_KEYS / 2; n++)
+        if (fabs((double)log_beside(n, above) - log(n)) > fabs((double)log_beside(worst, above) - log(worst)))
+            worst = n;
+    return worst;
+}
+
+/* Two slices of equal scores -log n, so that both lse cancel to almost 0 and half the output comes from each;
+ * they take turns in the keys, so that the prefix sums are small. Everything is exact but the logarithm, one
+ * place high in the first slice and low in the second. What splitting adds to E must cover that by itself: the
+ * errors of large scores, which E holds anyway, are other errors. 2 u |lse| would not do. */
+Test(reference, a_split_merge_pays_for_its_logarithm_where_the_log_sum_exp_cancels) {
+    static double scores[SPLIT_KEYS], values[SPLIT_KEYS];
+    const int length[] = {worst_length(true), worst_length(false)}, n = length[0] + length[1];
+    struct contract c = contract_exact(OP_ATTENTION);
+    c.u.attention.qk = c.u.attention.pv = (struct accumulator){.unit = UNIT_F64, .block = 1};
+    c.u.attention.exp_error = 0x1p-50;
+    c.u.attention.splits = 2;
+    double weight[2];
+    for (int i = 0; i < 2; i++) {
+        const float m = -(float)log(length[i]);
+        weight[i] = exp((double)(m + log_beside(length[i], i == 0)));
+        for (int j = 0; j < length[i]; j++) { /* in turn, then what is left of the longer slice */
+            const int shorter = length[0] < length[1] ? length[0] : length[1];
+            const int at = j < shorter ? 2 * j + i : shorter + j;
+            scores[at] = (double)m, values[at] = i ? -1 : 1;
+        }
+    }
+    const double got = (weight[0] - weight[1]) / (weight[0] + weight[1]);
+    const struct call call = split_case(scores, values, n);
+    const struct answer split = compute_rows(&call, &c, 0, 1, 0);
+    c.u.attention.splits = 1;
+    const double off = fabs(got - split.y[0]) / UNIT_F32;
+    const double share = (split.e[0] - compute_rows(&call, &c, 0, 1, 0).e[0]) / UNIT_F32;
+    cr_assert_gt(off, 15.5, "the attack moved the output by %g u only", off);
+    cr_assert_leq(off, share, "off by %g u, splitting adds %g u", off, share);
+}
+
+/* attention_decode in fp32: slices of 64 keys, each with its maximum, sum and quotient, merged by their lse. */
+static float split_attention(const double *scores, const double *values, int n) {
+    float lse[SPLIT_KEYS / 64 + 1], part[SPLIT_KEYS / 64 + 1], top = -INFINITY, sum = 0, out = 0;
+    int slices = 0;
+    for (int j0 = 0; j0 < n; j0 += 64, slices++) {
+        float m = -INFINITY, l = 0, o = 0;
+        for (int j = j0; j < n && j < j0 + 64; j++) m = fmaxf(m, (float)scores[j]);
+        for (int j = j0; j < n && j < j0 + 64; j++) {
+            const float p = expf((float)scores[j] - m);
+            l += p, o = fmaf(p, (float)values[j], o);
+        }
+        lse[slices] = m + logf(l), part[slices] = o / l;
+        top = fmaxf(top, lse[slices]);
+    }
+    for (int i = 0; i < slices; i++) {
+        const float weight = expf(lse[i] - top);
+        sum += weight, out = fmaf(weight, part[i], out);
+    }
+    return out / sum;
+}
+
+Test(reference, honest_split_merges_stay_inside) {
+    static double scores[SPLIT_KEYS], values[SPLIT_KEYS];
+    srand48(11);
+    for (int trial = 0; trial < 200; trial++) {
+        const int n = 65 + (int)(drand48() * 2000);
+        const double spread = trial % 2 ? 8 : 0x1p-10;
+        fill(scores, n, DTYPE_F32), fill(values, n, DTYPE_BF16);
+        double l = 0;
+        for (int j = 0; j < n; j++) l += exp(spread * scores[j]);
+        const double shifts[] = {-log(l), -log(64), 0, 50};
+        for (int j = 0; j < n; j++)
+            scores[j] = dtype_round(DTYPE_F32, spread * scores[j] + shifts[trial / 2 % 4]);
+        const struct call call = split_case(scores, values, n);
+        struct contract c = contract_exact(OP_ATTENTION);
+        c.u.attention.block = 64;
+        c.u.attention.splits = (n + 63) / 64;
+        c.u.attention.l_depth = 65 + c.u.attention.splits;
+        const struct answer a = compute_rows(&call, &c, 0, 1, 0);
+        const double got = (double)split_attention(scores, values, n);
+        cr_assert_eq(element_judge(DTYPE_F32, got, a.y[0], a.e[0]).kind, ELEMENT_OK,
+                     "trial %d, %d keys: got %g y %g e %g", trial, n, got, a.y[0], a.e[0]);
+    }
+}
