@@ -15,12 +15,12 @@ WARN = -Wall -Wextra -Wshadow -Werror
 ARCH := $(if $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && echo y),-march=x86-64-v3 -mtune=native)
 COMMON = -I. -g -O2 -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"' $(WARN) $(RACE_FLAGS)
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(COMMON) -Wconversion -Wno-sign-conversion -isystem $(RANDOM123) \
-             $(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g') $(SAN) $(CFLAGS)
+             $(if $(PKG),$(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g')) $(SAN) $(CFLAGS)
 CXXFLAGS_ALL = -std=c++17 $(COMMON) -O3 $(ARCH) -Wno-psabi $(SAN) $(CXXFLAGS)
 # ptxas says C75xx when it serialises wgmma or ignores setmaxnreg: an "info" that fails the build here.
 NVCCFLAGS = -std=c++17 -I. -O3 -lineinfo --Werror all-warnings -MMD -MP -Xcompiler -Wall \
             -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
-LDLIBS = $(shell pkg-config --libs $(PKG)) -lm -lpthread -fopenmp -lstdc++ $(SAN)
+LDLIBS = $(if $(PKG),$(shell pkg-config --libs $(PKG))) -lm -lpthread -fopenmp -lstdc++ $(SAN)
 RANDOM123 = /usr/include
 SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 

@@ -23,6 +23,8 @@ static struct status read_config(const char *model, char *json) {
 
 struct status dump_create(const char *path, const struct check_case *cases, int64_t n_cases,
                           struct fixture_writer **out) {
+    if (cases[0].phase != PHASE_PREFILL || cases[0].seqs != 1)
+        return status_error("--dump: a file holds one sequence from its first token; use --phase prefill with --seqs 1");
     for (int64_t i = 0; i < n_cases; i++) {
         struct check_case a = cases[0], b = cases[i];
         a.part = b.part;
@@ -54,7 +56,7 @@ static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t
 /* q and k are stored by more than one stage: the last one counts. */
 static bool stored_again(const struct trunk *t, int stage, enum tensor_id id) {
     for (int later = stage + 1; later < S_COUNT; later++) {
-        if (!stage_applies(later, t->c.part, &t->spec)) continue;
+        if (!trunk_has_stage(t, later)) continue;
         for (const enum tensor_id *out = stage_table[later].out; *out != T_NONE; out++)
             if (*out == id) return true;
     }

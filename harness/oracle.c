@@ -11,7 +11,7 @@ struct oracle {
     struct store store; /* all real tensors as fp64 */
     enum dtype stored;  /* what the file's producer rounded activations to; fp64: it did not */
     bool computed[T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
-    struct edge_result *edge;
+    struct edge_result *edges; /* [S_COUNT] */
     struct findings *findings;
 };
 
@@ -148,7 +148,7 @@ static struct status judge_file(struct oracle *o, int stage, const struct answer
         for (int64_t n = 0; n < a->count[i]; n++) dtype_store(got, dtype, n, file[n]);
         const struct judged j = {.stage = stage, .id = id, .plan = &o->plan, .trunk = true, .dtype = dtype, .got = got,
                                  .y = a->y[i], .e = a->e[i], .count = a->count[i]};
-        if (is_judgeable(o, stage)) judge_set(&j, o->edge, o->findings);
+        if (is_judgeable(o, stage)) judge_set(&j, &o->edges[stage], o->findings);
         free(got);
         memcpy(y, file, (size_t)a->count[i] * sizeof *file);
     }
@@ -172,7 +172,7 @@ static struct status choose_experts(struct oracle *o, const struct call *call, c
         ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
         const struct judged j = {.stage = S_ROUTE, .id = T_IDS, .plan = &o->plan, .trunk = true, .dtype = DTYPE_I32,
                                  .got = a->ids.data, .count = count};
-        judge_topk(&j, lo, hi, a->n_experts, a->top_k, o->edge, o->findings);
+        judge_topk(&j, lo, hi, a->n_experts, a->top_k, &o->edges[S_ROUTE], o->findings);
         free(lo);
         free(hi);
     }
@@ -256,9 +256,9 @@ static void prepare(struct oracle *o) {
                        o->trunk->batch.n_positions, spec->rot_dim, spec->rope_theta);
 }
 
-struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk, struct edge_result *edge,
-                              struct findings *findings) {
-    struct oracle o = {.fixture = fixture, .trunk = trunk, .edge = edge, .findings = findings,
+struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
+                              struct edge_result edges[S_COUNT], struct findings *findings) {
+    struct oracle o = {.fixture = fixture, .trunk = trunk, .edges = edges, .findings = findings,
                        .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);

@@ -8,7 +8,7 @@
 
 /* Every tensor of the trunk's part that the file brings is judged; tensors it does not bring are computed on the way.
  * A file without activations is a source of inputs only: the edge stays "not run". */
-struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk, struct edge_result *edge,
-                              struct findings *findings);
+struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
+                              struct edge_result edges[S_COUNT], struct findings *findings);
 
 #endif

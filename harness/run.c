@@ -61,7 +61,9 @@ static void describe_repro(const struct options *o, struct case_result *r) {
     append_quoted(r->repro + n, size - n, o->fixture_path);
 }
 
-static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k) {
+/* The oracle edge of the case is the sum over all its steps, also those a fused kernel stands for. */
+static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k,
+                         const struct edge_result *oracle) {
     struct stage_result *const s = &r->stage[r->n_stages++];
     *s = (struct stage_result){.seconds_kernel = t->seconds_kernel + k->seconds_kernel,
                                .seconds_reference = t->seconds_reference + k->seconds_reference};
@@ -71,6 +73,7 @@ static void record_stage(struct case_result *r, int stage, const struct trunk *t
     s->edge[EDGE_PLAN] = k->edge[EDGE_PLAN];
     s->edge[EDGE_SHARD] = k->edge[EDGE_SHARD];
     for (int e = 0; e < EDGE_COUNT; e++) edge_merge(&r->edge[e], &s->edge[e]);
+    s->edge[EDGE_ORACLE] = *oracle;
 }
 
 /* The trunk's failure comes first when it happened in an earlier or the same stage. */
@@ -95,7 +98,8 @@ static bool all_accept(const struct group *g, const struct trunk *t, struct rank
     return true;
 }
 
-static struct status run_stages(struct group *g, struct trunk *t, struct ranks *ranks) {
+static struct status run_stages(struct group *g, struct trunk *t, struct ranks *ranks,
+                                const struct edge_result oracle[S_COUNT]) {
     for (int stage = 0; stage < S_COUNT && !t->unsupported[0]; stage++) {
         if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
         progress(g->results[0].line, stage_table[stage].name);
@@ -104,7 +108,7 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
             if (ranks[i].unsupported[0]) continue;
             const double start = clock_seconds();
             TRY(ranks_stage(&ranks[i], t, stage));
-            record_stage(&g->results[i], stage, t, &ranks[i]);
+            record_stage(&g->results[i], stage, t, &ranks[i], &oracle[stage]);
             g->results[i].seconds += clock_seconds() - start;
         }
         if (t->declined) continue;
@@ -117,15 +121,15 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
 static struct status run_group(struct group *g) {
     struct trunk trunk;
     struct findings oracle;
-    struct edge_result oracle_edge = {0};
+    struct edge_result oracle_edges[S_COUNT] = {0};
     findings_init(&oracle);
     TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
     trunk.seat.schedules = g->options->schedules;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
     const double start = clock_seconds();
-    struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, &oracle_edge, &oracle) : status_ok();
-    if (!s.code) s = run_stages(g, &trunk, ranks);
+    struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, oracle_edges, &oracle) : status_ok();
+    if (!s.code) s = run_stages(g, &trunk, ranks, oracle_edges);
     double shared = clock_seconds() - start;
     for (int64_t i = 0; i < g->n; i++) shared -= g->results[i].seconds;
     for (int64_t i = 0; i < g->n; i++) {
@@ -133,7 +137,7 @@ static struct status run_group(struct group *g) {
         r->seconds += shared / (double)g->n;
         const char *const unsupported = trunk.unsupported[0] ? trunk.unsupported : ranks[i].unsupported;
         if (s.code) continue;
-        edge_merge(&r->edge[EDGE_ORACLE], &oracle_edge);
+        for (int stage = 0; stage < S_COUNT; stage++) edge_merge(&r->edge[EDGE_ORACLE], &oracle_edges[stage]);
         conclude(r, &trunk, &ranks[i], &oracle);
         if (unsupported[0]) { /* a defect found before that stays a defect */
             if (r->verdict != CASE_FAILED) r->verdict = CASE_SKIPPED;

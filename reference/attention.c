@@ -29,9 +29,9 @@ struct task {
 
 /* One thread's memory; n is the number of keys gathered. */
 struct scratch {
-    double *row;    /* [D] */
-    lanes *k, *v;   /* [n / LANES][D] lanes of keys, [D / LANES][n] lanes of dims */
-    lanes *size;    /* [D / LANES] sum |v| over the first n_sized keys */
+    double *row;  /* [D] */
+    lanes *k, *v; /* [n / LANES][D] lanes of keys, [D / LANES][n] lanes of dims */
+    lanes *size;  /* [D / LANES] sum |v| over the first n_sized keys */
     int64_t n_sized;
     double *k_norm; /* [n] |k_j| */
     double *q;      /* [COLUMNS][D] */
@@ -170,8 +170,7 @@ struct head_sums {
  * the four units that every weight pays for its subtractions anyway. */
 static double common_log_error(const struct head_sums *h, const struct attention_contract *c, int64_t n) {
     const double lse = h->m + log(h->l);
-    const double merge =
-        c->splits > 1 ? c->unit * (fabs(lse) + 2 * log(h->l) + 2 * log((double)n) + 4) : 0;
+    const double merge = c->splits > 1 ? c->unit * (fabs(lse) + 2 * log(h->l) + 2 * log((double)n) + 4) : 0;
     return (1 + h->blocks) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
 }
 
@@ -219,8 +218,7 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
     if (!bounds) return sums;
 
     for (int64_t j = n; j % LANES; j++) w[j] = 0;
-    sums.blocks =
-        (c->block ? (double)((n + c->block - 1) / c->block) : 1) + (c->splits > 1 ? c->splits : 0);
+    sums.blocks = (c->block ? (double)((n + c->block - 1) / c->block) : 1) + (c->splits > 1 ? c->splits : 0);
     const double each = common_log_error(&sums, c, n);
     weigh_errors(&sums, w, r, each, fmax(fmax(top[0], top[1]), fmax(top[2], top[3])) + each, n);
     return sums;
@@ -229,8 +227,8 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
 /* Pass 4 of LANES dims: sum w |v| and sum w h |v - o| of every head. */
 static inline __attribute__((always_inline)) void size_steps(struct dot_sums *o, lanes *centred,
                                                              const double *w, const double *wh,
-                                                             int64_t stride, const int n_heads, const lanes *v,
-                                                             int64_t n) {
+                                                             int64_t stride, const int n_heads,
+                                                             const lanes *v, int64_t n) {
     lanes y[COLUMNS], size[COLUMNS], away[COLUMNS];
     for (int h = 0; h < n_heads; h++) y[h] = o[h].y, size[h] = away[h] = lanes_all(0);
     for (int64_t j = 0; j < n; j++) {
@@ -261,7 +259,8 @@ static struct output_factors output_factors(const struct attention_contract *c, 
                                             int64_t n) {
     const struct slopes sum = bound_slopes(&c->pv, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
-    const double p = c->p_unit * (1 + h->h_max), moved = h->h_max + p; /* of s1: how far the terms w v moved */
+    const double p = c->p_unit * (1 + h->h_max),
+                 moved = h->h_max + p; /* of s1: how far the terms w v moved */
     const double rescaled = sum.w + (h->blocks + 1) * unit;
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
     return (struct output_factors){.centred = (1.01 + denominator) / h->least,

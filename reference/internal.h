@@ -58,7 +58,9 @@ static inline lanes lanes_max(lanes x, lanes old) {
     return old;
 #endif
 }
-static inline lanes lanes_abs(lanes x) { return (lanes)((lane_bits)x & INT64_MAX); } /* the sign bit cleared */
+static inline lanes lanes_abs(lanes x) {
+    return (lanes)((lane_bits)x & INT64_MAX);
+} /* the sign bit cleared */
 
 /* ---- the blocked dot product (linear.c) ---- */
 
