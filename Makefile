@@ -6,7 +6,9 @@ NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
 NVCC_OK := $(if $(SANITIZE)$(RACE),,$(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1))
 VERSION := 0.1.0
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
+endif
 
 PKG = hdf5 jansson
 # OpenMP threads that wait by spinning slow a machine that has other work
@@ -76,6 +78,9 @@ schedules: all ## every kernel under seeded thread orders and copy timings: the 
 	    $(BUILD)/shardcheck run param2-17b --part attention --tp 8 --tokens 70 --schedules 12 --kernel $$kernel || exit; done
 	@$(BUILD)/shardcheck run tiny --part ffn --tp 1,4 --schedules 12 --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
 
+bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
+	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'
+
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
 	@$(BUILD)/bench/kernels --device host
@@ -101,6 +106,12 @@ $(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+# A kernel with a bug compiled in: the table says which file.
+SEEDED = $(shell awk '$$1 == "BUG_$*" { print $$2; exit }' tests/kernels/bugs/table)
+$(BUILD)/bugs/BUG_%: $(BUILD)/harness/main.o $(OBJECTS)
+	@mkdir -p $(@D)
+	$(Q) $(CXX) -x c++ $(filter-out -MMD -MP,$(CXXFLAGS_ALL)) $(if $(RACE),-fsanitize=thread) -DBUG_$* -c -o $@.o $(SEEDED)
+	@$(CXX) -o $@ $@.o $(filter-out $(SEEDED:%.cu=$(BUILD)/%.host.o),$^) $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
