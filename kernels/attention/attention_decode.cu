@@ -22,16 +22,6 @@
 #include "kernels/device/octet.cuh"
 #include "kernels/kernels.h"
 
-/* Loops over neighbouring floats: nvcc must unroll them to keep arrays in registers, g++ must leave them to
- * its vectoriser. */
-#ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
-#define LANE_LOOP _Pragma("unroll")
-#else
-#define UNROLL
-#define LANE_LOOP _Pragma("GCC unroll 1")
-#endif
-
 namespace {
 
 constexpr int TILE = 64;                   /* keys, and threads of a slice's block */

@@ -24,12 +24,10 @@
 #include "kernels/device/ptx.cuh"
 #include "kernels/kernels.h"
 
-/* nvcc must unroll to keep fragments in registers; the copies only by two, or addresses fill them. */
+/* Copies are unrolled only by two, or their addresses fill the registers that the fragments need. */
 #ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
 #define UNROLL_COPY _Pragma("unroll 2")
 #else
-#define UNROLL
 #define UNROLL_COPY
 #endif
 

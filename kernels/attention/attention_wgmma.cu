@@ -25,12 +25,6 @@
 #include "kernels/device/ptx_math.cuh"
 #include "kernels/kernels.h"
 
-#ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL
-#endif
-
 namespace {
 
 /* ---- the consumers: a warpgroup each ---- */

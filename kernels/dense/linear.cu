@@ -14,16 +14,6 @@
 #include "kernels/device/kernel.cuh"
 #include "kernels/kernels.h"
 
-/* nvcc must unroll the loops over a thread's 8 x 8 sums to keep them in registers; g++ must not unroll the
- * innermost one before it vectorises (it would then vectorise over k instead, ten times slower). */
-#ifdef __CUDACC__
-#define ROW_LOOP _Pragma("unroll")
-#define LANE_LOOP _Pragma("unroll")
-#else
-#define ROW_LOOP
-#define LANE_LOOP _Pragma("GCC unroll 1")
-#endif
-
 constexpr int SIDE = 8; /* rows of a strip, columns of a panel, k of a chunk */
 
 template <int STRIPS_, int PANELS_, int DEPTH_> struct tile_shape {
@@ -80,7 +70,7 @@ static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, co
 static __device__ __forceinline__ void multiply(float (&sum)[SIDE][SIDE], const float *__restrict__ x,
                                                 const float *__restrict__ w, int depth) {
     for (int k = 0; k < depth; k++) {
-        ROW_LOOP
+        UNROLL
         for (int r = 0; r < SIDE; r++) {
             LANE_LOOP
             for (int c = 0; c < SIDE; c++) sum[r][c] = fmaf(x[k * SIDE + r], w[k * SIDE + c], sum[r][c]);
@@ -131,9 +121,9 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
     if (!busy) return;
     const W *bias = static_cast<const W *>(a.bias.data);
     Out *out = static_cast<Out *>(a.out.data);
-    ROW_LOOP
+    UNROLL
     for (int r = 0; r < SIDE; r++) {
-        ROW_LOOP
+        UNROLL
         for (int c = 0; c < SIDE; c++) {
             const int row = strip * SIDE + r, col = panel * SIDE + c;
             if (row >= rows.count || col >= n_cols) continue;

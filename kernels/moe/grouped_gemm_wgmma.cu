@@ -23,12 +23,6 @@
 #include "kernels/device/ptx.cuh"
 #include "kernels/kernels.h"
 
-#ifdef __CUDACC__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL
-#endif
-
 namespace {
 
 constexpr int WARPGROUP = 128, SLAB = 64; /* threads of a warpgroup, rows it multiplies */
