@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/clock.h"
+#include "harness/explain.h"
 #include "harness/schedules.h"
 
 #define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
@@ -250,54 +251,6 @@ static void shard_edge(struct rank_work *w) {
     for (const enum tensor_id *id = stage_table[w->stage].out; *id != T_NONE; id++) shard_output(w, *id);
 }
 
-/* ---- which known mistake explains it ---- */
-
-static bool both_nan_or_legal(enum dtype dtype, double got, double y, double e, double *margin) {
-    if (isnan(y)) return isnan(got);
-    const struct element_verdict v = element_judge(dtype, got, y, isnan(e) ? 0 : e);
-    if (v.margin > *margin) *margin = v.margin;
-    return v.kind == ELEMENT_OK;
-}
-
-/* Does the reference, making the mutant's mistake on its own copy of the call, accept everything the rank stored? */
-static bool replay_accepts(const struct rank_work *w, const struct call *mutated, double *margin) {
-    const struct trunk *const t = w->trunk;
-    struct answer a;
-    bool accepted = true;
-    answer_compute(&a, w->stage, mutated, &w->contract);
-    for (int i = 0; i < a.n && accepted; i++) {
-        const enum dtype dtype = store_dtype(a.id[i], t->c.dtype);
-        const bool cache = mutated->op == OP_KV_WRITE;
-        const enum tensor_id from = !cache ? a.id[i] : i ? T_V_CACHE : T_K_CACHE;
-        const void *const stored = w->result.got.of[from].memory.data;
-        void *rows = NULL;
-        if (cache) {
-            rows = memory_zeroed((size_t)a.count[i], dtype_bytes(dtype));
-            cache_gather(t, stored, (size_t)a.row_size[i] * dtype_bytes(dtype), rows);
-        }
-        for (int64_t n = 0; n < a.count[i] && accepted; n++)
-            accepted = both_nan_or_legal(dtype, dtype_load(rows ? rows : stored, dtype, n), a.y[i][n], a.e[i][n], margin);
-        free(rows);
-    }
-    answer_free(&a);
-    return accepted;
-}
-
-/* At some sizes two mistakes coincide; the one that belongs to the case's layout is tried first. */
-static void explain(struct rank_work *w, bool same_layout) {
-    struct ranks *const r = w->ranks;
-    const struct layer_spec local = plan_local_spec(&r->plan, &w->trunk->spec, w->rank);
-    for (const struct mutant *m = mutant_table; m->name && !r->likely[0]; m++) {
-        if ((m->layout == r->c->layout) != same_layout) continue;
-        struct call mutated = w->result.reference_call;
-        double margin = 0;
-        m->apply(&mutated, &w->trunk->spec, &local);
-        if (!memcmp(&mutated, &w->result.reference_call, sizeof mutated) || !replay_accepts(w, &mutated, &margin)) continue;
-        snprintf(r->likely, sizeof r->likely, "%s (%s): %s; its replay reproduces every element (margin %.2f)", m->name,
-                 m->source, m->describes, margin);
-    }
-}
-
 /* ---- one stage ---- */
 
 static struct status rank_stage(struct rank_work *w, struct partial_sum *partial) {
@@ -327,8 +280,10 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     if (stage_table[w->stage].op == OP_ROUTE) plan_edge(w);
     shard_edge(w);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->stage) {
-        explain(w, true);
-        explain(w, false);
+        const struct layer_spec local = plan_local_spec(&r->plan, &t->spec, w->rank);
+        explain(&(struct explained){t, r->c->layout, &local, w->stage, &w->result.reference_call, &w->contract,
+                                    &w->result.got},
+                r->likely, sizeof r->likely);
     }
     for (const enum tensor_id *id = stage_table[w->stage].out; *id != T_NONE; id++) {
         const enum tensor_role role = tensor_table[*id].role;
