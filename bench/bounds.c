@@ -97,7 +97,8 @@ static void measure_linear(const char *what, int times, int64_t rows, int64_t co
 }
 
 /* Rows dealt evenly to the groups; the last group takes the rest. */
-static void measure_grouped(const char *what, int times, int64_t rows, int64_t groups, int64_t cols, int64_t inner) {
+static void measure_grouped(const char *what, int times, int64_t rows, int64_t groups, int64_t cols,
+                            int64_t inner) {
     struct call call = {.op = OP_LINEAR};
     struct linear_args *const a = &call.u.linear;
     *a = (struct linear_args){.n_rows = rows, .n_cols = cols, .n_inner = inner, .n_groups = groups};
@@ -172,7 +173,7 @@ int main(int argc, char **argv) {
     measure_attention("attention 512 tokens, 32/8 heads of 64", 0, 512, 32, 8, 64);
     measure_norm("norm 33 x 2048", 2, 33, 2048);
     const double ratio = layer_bounded / layer_plain;
-    printf("%-36s %10.2f %10.2f %8.2f%s\n", "these ops as one layer of 33 tokens", layer_plain * 1e3, layer_bounded * 1e3, ratio,
-           ratio > LIMIT ? "  above 1.5" : "");
+    printf("%-36s %10.2f %10.2f %8.2f%s\n", "these ops as one layer of 33 tokens", layer_plain * 1e3,
+           layer_bounded * 1e3, ratio, ratio > LIMIT ? "  above 1.5" : "");
     return ratio > LIMIT && !report_only;
 }

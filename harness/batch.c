@@ -19,7 +19,8 @@ static struct lengths sequence(const struct check_case *c, int64_t b) {
 static int64_t pages_for(int64_t keys) { return (keys + PAGE_SIZE - 1) / PAGE_SIZE; }
 
 int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position) {
-    return (int64_t)batch->page_table[b * batch->max_pages + position / PAGE_SIZE] * PAGE_SIZE + position % PAGE_SIZE;
+    return (int64_t)batch->page_table[b * batch->max_pages + position / PAGE_SIZE] * PAGE_SIZE +
+           position % PAGE_SIZE;
 }
 
 static void measure(struct batch *batch, const struct check_case *c) {

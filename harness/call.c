@@ -14,7 +14,9 @@ struct binding {
 
 static struct view in(const struct binding *b, enum tensor_id id) { return b->operands->in[id]; }
 static struct view out(const struct binding *b, enum tensor_id id) { return b->operands->out[id]; }
-static int64_t held(const struct binding *b, enum axis_name axis) { return b->plan->rank[b->rank][axis].count; }
+static int64_t held(const struct binding *b, enum axis_name axis) {
+    return b->plan->rank[b->rank][axis].count;
+}
 
 static void bind_norm(struct call *call, const struct binding *b) {
     call->u.norm = (struct norm_args){.x = in(b, T_X),
@@ -47,10 +49,12 @@ static struct linear_size linear_size(const struct binding *b) {
     const struct layer_spec *const l = b->local;
     const int64_t t = b->batch->n_tokens;
     switch ((int)(b->stage - stage_table)) {
-    case S_QKV_PROJ: return (struct linear_size){t, (l->n_heads + 2 * l->n_kv_heads) * l->head_dim, l->hidden, 1};
+    case S_QKV_PROJ:
+        return (struct linear_size){t, (l->n_heads + 2 * l->n_kv_heads) * l->head_dim, l->hidden, 1};
     case S_O_PROJ: return (struct linear_size){t, l->hidden, l->n_heads * l->head_dim, 1};
     case S_ROUTER: return (struct linear_size){t, l->n_experts, l->hidden, 1};
-    case S_GATE_UP: return (struct linear_size){held(b, AXIS_N), 2 * l->expert_width, l->hidden, held(b, AXIS_E)};
+    case S_GATE_UP:
+        return (struct linear_size){held(b, AXIS_N), 2 * l->expert_width, l->hidden, held(b, AXIS_E)};
     case S_DOWN: return (struct linear_size){held(b, AXIS_N), l->hidden, l->expert_width, held(b, AXIS_E)};
     case S_SHARED_GATE_UP: return (struct linear_size){t, 2 * l->shared_width, l->hidden, 1};
     default: return (struct linear_size){t, l->hidden, l->shared_width, 1}; /* S_SHARED_DOWN */
@@ -68,8 +72,10 @@ static void bind_linear(struct call *call, const struct binding *b) {
                               .n_inner = n.inner,
                               .n_groups = n.groups};
     const enum tensor_id third = b->stage->in[2];
-    if (third == T_OFFSETS) a->offsets = in(b, third);
-    else if (third != T_NONE) a->bias = in(b, third);
+    if (third == T_OFFSETS)
+        a->offsets = in(b, third);
+    else if (third != T_NONE)
+        a->bias = in(b, third);
     /* Two-dimensional whatever the tensors' own axes are. */
     a->x.stride[0] = n.inner;
     a->w.stride[0] = n.cols * n.inner;
@@ -161,10 +167,11 @@ static void bind_permute(struct call *call, const struct binding *b) {
 
 static void bind_activation(struct call *call, const struct binding *b) {
     const bool routed = b->stage == &stage_table[S_ACTIVATION];
-    call->u.activation = (struct activation_args){.gate_up = in(b, b->stage->in[0]),
-                                                  .out = out(b, b->stage->out[0]),
-                                                  .n_rows = routed ? held(b, AXIS_N) : b->batch->n_tokens,
-                                                  .width = routed ? b->local->expert_width : b->local->shared_width};
+    call->u.activation =
+        (struct activation_args){.gate_up = in(b, b->stage->in[0]),
+                                 .out = out(b, b->stage->out[0]),
+                                 .n_rows = routed ? held(b, AXIS_N) : b->batch->n_tokens,
+                                 .width = routed ? b->local->expert_width : b->local->shared_width};
 }
 
 static void bind_gated_linear(struct call *call, const struct binding *b) {
@@ -204,21 +211,31 @@ static void bind_residual(struct call *call, const struct binding *b) {
 }
 
 static void (*const binders[OP_COUNT])(struct call *, const struct binding *) = {
-    [OP_NORM] = bind_norm,         [OP_LINEAR] = bind_linear,         [OP_QK_NORM] = bind_qk_norm,
-    [OP_ROPE] = bind_rope,         [OP_KV_WRITE] = bind_kv_write,     [OP_ATTENTION] = bind_attention,
-    [OP_ROUTE] = bind_route,       [OP_PERMUTE] = bind_permute,       [OP_ACTIVATION] = bind_activation,
-    [OP_GATED_LINEAR] = bind_gated_linear, [OP_COMBINE] = bind_combine,   [OP_RESIDUAL] = bind_residual,
+    [OP_NORM] = bind_norm,
+    [OP_LINEAR] = bind_linear,
+    [OP_QK_NORM] = bind_qk_norm,
+    [OP_ROPE] = bind_rope,
+    [OP_KV_WRITE] = bind_kv_write,
+    [OP_ATTENTION] = bind_attention,
+    [OP_ROUTE] = bind_route,
+    [OP_PERMUTE] = bind_permute,
+    [OP_ACTIVATION] = bind_activation,
+    [OP_GATED_LINEAR] = bind_gated_linear,
+    [OP_COMBINE] = bind_combine,
+    [OP_RESIDUAL] = bind_residual,
 };
 
 void call_bind(struct call *call, const struct stage_row *stage, const struct layer_spec *local,
-               const struct shard_plan *plan, int rank, const struct batch *batch, const struct operands *operands) {
+               const struct shard_plan *plan, int rank, const struct batch *batch,
+               const struct operands *operands) {
     const struct binding b = {stage, local, plan, batch, operands, rank};
     *call = (struct call){.op = stage->op};
     assert(binders[stage->op]);
     binders[stage->op](call, &b);
 }
 
-struct view view_dense(const struct shard_plan *plan, enum tensor_id id, int rank, void *data, enum dtype dtype) {
+struct view view_dense(const struct shard_plan *plan, enum tensor_id id, int rank, void *data,
+                       enum dtype dtype) {
     struct view v = {.data = data, .dtype = dtype};
     int64_t shape[MAX_AXES], stride = 1;
     for (int i = slice_shape(plan, id, rank, shape); i-- > 0; stride *= shape[i])

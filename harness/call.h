@@ -14,9 +14,11 @@ struct operands {
 };
 /* rank: whose experts and rows; local: plan_local_spec of it. OP_SUM is bound by the world, not here. */
 void call_bind(struct call *call, const struct stage_row *stage, const struct layer_spec *local,
-               const struct shard_plan *plan, int rank, const struct batch *batch, const struct operands *operands);
+               const struct shard_plan *plan, int rank, const struct batch *batch,
+               const struct operands *operands);
 
 /* Strides of a tensor that lies dense at `data` with `count` elements: the shape its op expects ([T, H, D], ...). */
-struct view view_dense(const struct shard_plan *plan, enum tensor_id id, int rank, void *data, enum dtype dtype);
+struct view view_dense(const struct shard_plan *plan, enum tensor_id id, int rank, void *data,
+                       enum dtype dtype);
 
 #endif

@@ -19,11 +19,11 @@ const char *part_name(enum part p);
 struct check_case {
     char model[256];
     enum part part;
-    int64_t layer;          /* -1: the first layer (default); otherwise explicit */
+    int64_t layer; /* -1: the first layer (default); otherwise explicit */
     enum phase phase;
-    int64_t tokens;         /* prefill, chunked: new tokens per sequence; decode: sequences */
-    int64_t cached;         /* keys cached before; prefill: 0 */
-    int64_t seqs;           /* prefill, chunked: sequences */
+    int64_t tokens; /* prefill, chunked: new tokens per sequence; decode: sequences */
+    int64_t cached; /* keys cached before; prefill: 0 */
+    int64_t seqs;   /* prefill, chunked: sequences */
     int64_t tp, ep;
     enum dtype dtype;
     enum layout layout;
@@ -35,16 +35,30 @@ struct check_case {
 
 /* The keys of a case line, in the order in which they are printed; kernel.STAGE stands before the seed. */
 enum case_key {
-    KEY_TP, KEY_EP, KEY_PHASE, KEY_TOKENS, KEY_CACHED, KEY_SEQS, KEY_LAYER, KEY_DTYPE, KEY_LAYOUT, KEY_FILL,
-    KEY_DEVICE, KEY_SEED, KEY_COUNT
+    KEY_TP,
+    KEY_EP,
+    KEY_PHASE,
+    KEY_TOKENS,
+    KEY_CACHED,
+    KEY_SEQS,
+    KEY_LAYER,
+    KEY_DTYPE,
+    KEY_LAYOUT,
+    KEY_FILL,
+    KEY_DEVICE,
+    KEY_SEED,
+    KEY_COUNT
 };
 const char *case_key_name(enum case_key key);
-void case_key_values(enum case_key key, char *text, size_t size); /* "bf16 or fp32", "an integer from 1 to 128" */
+void case_key_values(enum case_key key, char *text,
+                     size_t size); /* "bf16 or fp32", "an integer from 1 to 128" */
 /* What a text said itself, as opposed to defaults. */
 struct case_given {
     bool part, key[KEY_COUNT], kernel[S_COUNT];
 };
-enum { CASE_LINE = 512 }; /* bytes of the longest case line, its final zero included; case_check holds cases to it */
+enum {
+    CASE_LINE = 512
+}; /* bytes of the longest case line, its final zero included; case_check holds cases to it */
 
 struct check_case case_defaults(void); /* prefill, 33 tokens, tp 1, packed, random, host, bf16, seed 1 */
 /* Defaults that hang on another key (cached: 0 in prefill, 64 in chunked, 129 in decode) are -1 until this. */

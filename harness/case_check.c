@@ -134,8 +134,8 @@ static struct status check_launch(const struct check_case *c, const struct stage
         if (k->op == stage->op && k->launch[c->device]) choices_add(&choices, "%s", k->name);
     if (!choices.n) return status_ok();
     choices_text(&choices, kernel->name, text, sizeof text);
-    return status_error("--kernel %s=%s: does not run on device %s in this build; use %s", stage->name, kernel->name,
-                        device_kind_name(c->device), text);
+    return status_error("--kernel %s=%s: does not run on device %s in this build; use %s", stage->name,
+                        kernel->name, device_kind_name(c->device), text);
 }
 
 static struct status check_kernels(const struct check_case *c, const struct model *model,

@@ -24,7 +24,8 @@ static struct status read_config(const char *model, char *json) {
 struct status dump_create(const char *path, const struct check_case *cases, int64_t n_cases,
                           struct fixture_writer **out) {
     if (cases[0].phase != PHASE_PREFILL || cases[0].seqs != 1)
-        return status_error("--dump: a file holds one sequence from its first token; use --phase prefill with --seqs 1");
+        return status_error(
+            "--dump: a file holds one sequence from its first token; use --phase prefill with --seqs 1");
     for (int64_t i = 0; i < n_cases; i++) {
         struct check_case a = cases[0], b = cases[i];
         a.part = b.part;
@@ -33,23 +34,25 @@ struct status dump_create(const char *path, const struct check_case *cases, int6
         case_print(&a, one, sizeof one);
         case_print(&b, two, sizeof two);
         if (strcmp(one, two))
-            return status_error("--dump: one file holds one run of each part, %s and %s are two; name one of them", one, two);
+            return status_error(
+                "--dump: one file holds one run of each part, %s and %s are two; name one of them", one, two);
     }
     char *const json = memory_zeroed(MAX_CONFIG_BYTES, 1);
     struct status s = read_config(cases[0].model, json);
     if (!s.code)
-        s = fixture_create(path, json, "shardcheck " SHARDCHECK_VERSION, cases[0].dtype, cases[0].layer < 0 ? 0 : cases[0].layer,
-                           out);
+        s = fixture_create(path, json, "shardcheck " SHARDCHECK_VERSION, cases[0].dtype,
+                           cases[0].layer < 0 ? 0 : cases[0].layer, out);
     free(json);
     return s;
 }
 
-static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t, const char *group, enum tensor_id id,
-                                 const struct stored *stored) {
+static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t, const char *group,
+                                 enum tensor_id id, const struct stored *stored) {
     char name[128];
     int64_t shape[MAX_AXES];
     const int n = slice_shape(&t->plan, id, -1, shape);
-    snprintf(name, sizeof name, "layers.%lld.%s.%s", (long long)t->layer, part_name(t->c.part), tensor_table[id].name);
+    snprintf(name, sizeof name, "layers.%lld.%s.%s", (long long)t->layer, part_name(t->c.part),
+             tensor_table[id].name);
     return fixture_write(w, group, name, stored->dtype, n, shape, stored->memory.data);
 }
 

@@ -31,7 +31,8 @@ static bool replay_accepts(const struct explained *e, const struct call *mutated
             cache_gather(t, stored, (size_t)a.row_size[i] * dtype_bytes(dtype), rows);
         }
         for (int64_t n = 0; n < a.count[i] && accepted; n++)
-            accepted = reproduces(dtype, dtype_load(rows ? rows : stored, dtype, n), a.y[i][n], a.e[i][n], margin);
+            accepted =
+                reproduces(dtype, dtype_load(rows ? rows : stored, dtype, n), a.y[i][n], a.e[i][n], margin);
         free(rows);
     }
     answer_free(&a);
@@ -46,8 +47,8 @@ static bool explain_by(const struct explained *e, bool same_layout, char *likely
         if ((m->layout == e->layout) != same_layout) continue;
         m->apply(&mutated, &e->trunk->spec, e->local);
         if (!memcmp(&mutated, e->call, sizeof mutated) || !replay_accepts(e, &mutated, &margin)) continue;
-        snprintf(likely, size, "%s (%s): %s; its replay reproduces every element (margin %.2f)", m->name, m->source,
-                 m->describes, margin);
+        snprintf(likely, size, "%s (%s): %s; its replay reproduces every element (margin %.2f)", m->name,
+                 m->source, m->describes, margin);
         return true;
     }
     return false;

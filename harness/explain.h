@@ -11,9 +11,9 @@ struct explained {
     enum layout layout;
     const struct layer_spec *local; /* the rank's layer */
     int stage;
-    const struct call *call;        /* as the rank should have been called, on host memory */
+    const struct call *call; /* as the rank should have been called, on host memory */
     const struct contract *contract;
-    const struct store *got;        /* what it stored */
+    const struct store *got; /* what it stored */
 };
 /* Writes the mutant, its source and the margin of its replay; leaves `likely` as it is when none fits. */
 void explain(const struct explained *e, char *likely, size_t size);

@@ -31,12 +31,13 @@ static void edge_count(struct edge_result *edge, int64_t elements) {
 /* ---- where ---- */
 
 static void print_place(const struct place *p, char *text, size_t size) {
-    static const char *const fused[3] = {"", " of k", " of v"}; /* blocks of the one fused axis there is, q k v */
+    static const char *const fused[3] = {"", " of k",
+                                         " of v"}; /* blocks of the one fused axis there is, q k v */
     size_t used = 0;
     text[0] = 0;
     for (int i = 0; i < p->n && used < size; i++)
-        used += (size_t)snprintf(text + used, size - used, "%s%s %lld%s", i ? " " : "", axis_label(p->axis[i]),
-                                 (long long)p->index[i], fused[p->block[i]]);
+        used += (size_t)snprintf(text + used, size - used, "%s%s %lld%s", i ? " " : "",
+                                 axis_label(p->axis[i]), (long long)p->index[i], fused[p->block[i]]);
 }
 
 /* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but one fault is
@@ -46,8 +47,8 @@ static bool findings_take(struct findings *f, int stage) {
     return f->stage == stage;
 }
 
-static void findings_add(struct findings *f, const struct judged *j, int64_t index, double got, double expected,
-                         double bound, double margin, const char *note) {
+static void findings_add(struct findings *f, const struct judged *j, int64_t index, double got,
+                         double expected, double bound, double margin, const char *note) {
     if (!findings_take(f, j->stage)) return;
     const struct place place = slice_place(j->plan, j->id, j->rank, j->first + index);
     for (int i = 0; i < place.n; i++) {
@@ -59,7 +60,8 @@ static void findings_add(struct findings *f, const struct judged *j, int64_t ind
     if (j->rank < f->first_rank) f->first_rank = j->rank;
     if (j->rank > f->last_rank) f->last_rank = j->rank;
     if (f->named && !(margin > f->worst.margin)) return;
-    struct mismatch m = {.rank = j->trunk ? -1 : j->rank, .got = got, .expected = expected, .bound = bound, .margin = margin};
+    struct mismatch m = {
+        .rank = j->trunk ? -1 : j->rank, .got = got, .expected = expected, .bound = bound, .margin = margin};
     snprintf(m.stage, sizeof m.stage, "%s", stage_table[j->stage].name);
     snprintf(m.tensor, sizeof m.tensor, "%s", tensor_table[j->id].name);
     snprintf(m.note, sizeof m.note, "%s", note);
@@ -82,8 +84,9 @@ void findings_note(struct findings *f, int stage, int rank, const char *note) {
 }
 
 static size_t print_range(char *text, size_t size, const char *label, int64_t low, int64_t high) {
-    return low == high ? (size_t)snprintf(text, size, ", %s %lld", label, (long long)low)
-                       : (size_t)snprintf(text, size, ", %ss %lld-%lld", label, (long long)low, (long long)high);
+    return low == high
+               ? (size_t)snprintf(text, size, ", %s %lld", label, (long long)low)
+               : (size_t)snprintf(text, size, ", %ss %lld-%lld", label, (long long)low, (long long)high);
 }
 
 void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size) {
@@ -98,7 +101,8 @@ void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_
     }
     for (int a = 0; a < AXIS_COUNT && used < size; a++)
         if (f->seen[a] && a != AXIS_NUMBER)
-            used += print_range(text + used, size - used, axis_label((enum axis_name)a), f->low[a], f->high[a]);
+            used +=
+                print_range(text + used, size - used, axis_label((enum axis_name)a), f->low[a], f->high[a]);
 }
 
 /* ---- verdicts ---- */
@@ -115,7 +119,7 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
         edge_fail(edge);
         edge->outside++;
         edge->margin = fmax(edge->margin, v.margin);
-        const char *const note = isnan(got)               ? "NaN: never written, or read from where nothing is"
+        const char *const note = isnan(got) ? "NaN: never written, or read from where nothing is"
                                  : v.kind == ELEMENT_NONFINITE ? "not finite"
                                                                : "outside the acceptance set";
         findings_add(findings, j, i, got, j->y[i], e, v.margin, note);
@@ -128,16 +132,18 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
     edge_count(edge, j->count);
     if (!memcmp(j->got, expected, size * (size_t)j->count)) return;
     for (int64_t i = 0; i < j->count; i++) {
-        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)expected + (size_t)i * size, size)) continue;
+        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)expected + (size_t)i * size, size))
+            continue;
         const double got = dtype_load(j->got, j->dtype, i), want = dtype_load(expected, j->dtype, i);
         const double y = j->y ? j->y[i] : want, e = j->e ? j->e[i] : 0;
         const double margin = element_judge(j->dtype, got, y, e).margin;
         edge_fail(edge);
         edge->outside++;
         edge->margin = fmax(edge->margin, margin);
-        const char *const note = isnan(got)    ? "NaN: never written, or read from where nothing is"
-                                 : margin <= 1 ? "a legal value, but not the bits of the unsharded run"
-                                               : "not what the unsharded run stored, and outside its acceptance set";
+        const char *const note = isnan(got) ? "NaN: never written, or read from where nothing is"
+                                 : margin <= 1
+                                     ? "a legal value, but not the bits of the unsharded run"
+                                     : "not what the unsharded run stored, and outside its acceptance set";
         findings_add(findings, j, i, got, y, e, margin, note);
     }
 }
@@ -147,11 +153,13 @@ void judge_repeated(const struct judged *j, const void *first, const char *note,
     const size_t size = dtype_bytes(j->dtype);
     edge_count(edge, j->count);
     for (int64_t i = 0; i < j->count; i++) {
-        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)first + (size_t)i * size, size)) continue;
+        if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)first + (size_t)i * size, size))
+            continue;
         edge_fail(edge);
         edge->outside++;
         edge->margin = INFINITY;
-        findings_add(findings, j, i, dtype_load(j->got, j->dtype, i), dtype_load(first, j->dtype, i), 0, INFINITY, note);
+        findings_add(findings, j, i, dtype_load(j->got, j->dtype, i), dtype_load(first, j->dtype, i), 0,
+                     INFINITY, note);
     }
 }
 
@@ -160,13 +168,15 @@ void judge_topk(const struct judged *j, const double *lo, const double *hi, int6
     edge_count(edge, j->count);
     const int32_t *const ids = j->got;
     for (int64_t t = 0; t < j->count / k; t++) {
-        const enum route_verdict v = ref_route_judge(lo + t * n_experts, hi + t * n_experts, n_experts, ids + t * k, k);
+        const enum route_verdict v =
+            ref_route_judge(lo + t * n_experts, hi + t * n_experts, n_experts, ids + t * k, k);
         if (v == ROUTE_AMBIGUOUS) edge->ambiguous++;
         if (v != ROUTE_REJECTED) continue;
         edge_fail(edge);
         edge->outside += k;
         edge->margin = INFINITY;
-        findings_add(findings, j, t * k, ids[t * k], NAN, NAN, INFINITY, "not a top-k set that the scores allow");
+        findings_add(findings, j, t * k, ids[t * k], NAN, NAN, INFINITY,
+                     "not a top-k set that the scores allow");
     }
 }
 
@@ -189,8 +199,9 @@ void judge_plan(const struct judged *j, const double *a, const double *b, const 
     }
 }
 
-void judge_untouched(const struct judged *j, const void *before, const void *after, const unsigned char *owned,
-                     int64_t rows, size_t row_bytes, struct edge_result *edge, struct findings *findings) {
+void judge_untouched(const struct judged *j, const void *before, const void *after,
+                     const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,
+                     struct findings *findings) {
     const int64_t row_elements = (int64_t)(row_bytes / dtype_bytes(j->dtype));
     edge_count(edge, 0);
     for (int64_t r = 0; r < rows; r++) {

@@ -9,8 +9,8 @@
 
 /* The wrong elements of one stage, over ranks. */
 struct findings {
-    int stage;                /* enum stage_id of the first failing stage; -1: nothing found yet */
-    bool named;               /* first and worst are filled */
+    int stage;  /* enum stage_id of the first failing stage; -1: nothing found yet */
+    bool named; /* first and worst are filled */
     struct mismatch first, worst;
     int first_rank, last_rank;
     int64_t low[AXIS_COUNT], high[AXIS_COUNT]; /* extent of the wrong elements along the cut axes they have */
@@ -27,13 +27,13 @@ struct judged {
     int stage;
     enum tensor_id id; /* coordinates follow its placement */
     const struct shard_plan *plan;
-    int rank;          /* whose slice */
-    bool trunk;        /* the unsharded run itself, not rank 0 of a tp=1 case */
+    int rank;   /* whose slice */
+    bool trunk; /* the unsharded run itself, not rank 0 of a tp=1 case */
     enum dtype dtype;
-    const void *got;   /* dense, `count` elements */
+    const void *got;     /* dense, `count` elements */
     const double *y, *e; /* dense, as got; NULL e: exact */
     int64_t count;
-    int64_t first;     /* where in the slice element 0 stands; for coordinates */
+    int64_t first; /* where in the slice element 0 stands; for coordinates */
 };
 /* Each stored value in [round(y - E), round(y + E)]. */
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings);
@@ -50,8 +50,9 @@ void judge_topk(const struct judged *j, const double *lo, const double *hi, int6
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
                 struct edge_result *edge, struct findings *findings);
 /* Cache bytes that the call may not touch: before and after agree wherever owned[row] is 0; rows of row_bytes. */
-void judge_untouched(const struct judged *j, const void *before, const void *after, const unsigned char *owned,
-                     int64_t rows, size_t row_bytes, struct edge_result *edge, struct findings *findings);
+void judge_untouched(const struct judged *j, const void *before, const void *after,
+                     const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,
+                     struct findings *findings);
 
 void edge_merge(struct edge_result *into, const struct edge_result *from);
 void edge_fail(struct edge_result *edge);

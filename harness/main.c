@@ -19,7 +19,8 @@ static int complain(const struct status *s) {
 }
 
 /* A report is written beside its target and renamed, so that nobody reads half a file. */
-static struct status write_report(const struct report_target *target, const struct run_result *run, int verbosity) {
+static struct status write_report(const struct report_target *target, const struct run_result *run,
+                                  int verbosity) {
     char beside[4200];
     if (!target->path) {
         target->format->write(stdout, run, verbosity);
@@ -28,8 +29,9 @@ static struct status write_report(const struct report_target *target, const stru
     }
     snprintf(beside, sizeof beside, "%s.tmp", target->path);
     FILE *const file = fopen(beside, "w");
-    if (!file) return status_error("--report %s:%s: %s; choose a writable path", target->format->name, target->path,
-                                   strerror(errno));
+    if (!file)
+        return status_error("--report %s:%s: %s; choose a writable path", target->format->name, target->path,
+                            strerror(errno));
     target->format->write(file, run, verbosity);
     const bool written = !ferror(file);
     if (fclose(file) || !written || rename(beside, target->path)) {
@@ -45,11 +47,13 @@ static struct status probe_reports(const struct options *o) {
     for (int i = 0; i < o->n_reports; i++) {
         char beside[4200];
         if (!o->report[i].path) continue;
-        if (strlen(o->report[i].path) > 4096) return status_error("--report: path longer than 4096 characters");
+        if (strlen(o->report[i].path) > 4096)
+            return status_error("--report: path longer than 4096 characters");
         snprintf(beside, sizeof beside, "%s.tmp", o->report[i].path);
         FILE *const file = fopen(beside, "w");
-        if (!file) return status_error("--report %s:%s: %s; choose a writable path", o->report[i].format->name,
-                                       o->report[i].path, strerror(errno));
+        if (!file)
+            return status_error("--report %s:%s: %s; choose a writable path", o->report[i].format->name,
+                                o->report[i].path, strerror(errno));
         fclose(file);
         unlink(beside);
     }
@@ -58,7 +62,8 @@ static struct status probe_reports(const struct options *o) {
 
 static void join_command(int argc, char **argv, char *text, size_t size) {
     size_t used = (size_t)snprintf(text, size, "shardcheck");
-    for (int i = 1; i < argc && used < size; i++) used += (size_t)snprintf(text + used, size - used, " %s", argv[i]);
+    for (int i = 1; i < argc && used < size; i++)
+        used += (size_t)snprintf(text + used, size - used, " %s", argv[i]);
 }
 
 static int run(const struct options *o, int argc, char **argv) {
@@ -71,8 +76,9 @@ static int run(const struct options *o, int argc, char **argv) {
         return complain(&s);
     }
     join_command(argc, argv, out.command, sizeof out.command);
-    for (int i = 0; i < o->n_reports && !s.code; i++) s = write_report(&o->report[i], &out.result, o->verbosity);
-    const int code = out.result.n_failed                        ? EXIT_DEFECT
+    for (int i = 0; i < o->n_reports && !s.code; i++)
+        s = write_report(&o->report[i], &out.result, o->verbosity);
+    const int code = out.result.n_failed                       ? EXIT_DEFECT
                      : out.result.n_skipped && !o->allow_skips ? EXIT_TROUBLE
                                                                : EXIT_PASSED;
     run_output_free(&out);

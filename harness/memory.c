@@ -7,7 +7,8 @@
 
 static void *or_die(void *p, size_t bytes) {
     if (p && p != MAP_FAILED) return p;
-    fprintf(stderr, "shardcheck: out of memory asking for %zu MiB; use a smaller model or fewer tokens\n", bytes >> 20);
+    fprintf(stderr, "shardcheck: out of memory asking for %zu MiB; use a smaller model or fewer tokens\n",
+            bytes >> 20);
     exit(2);
 }
 
@@ -19,7 +20,8 @@ void mapping_renew(struct mapping *m, size_t bytes) {
     mapping_free(m);
     m->bytes = bytes ? bytes : 1;
     m->data = or_die(
-        mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), bytes);
+        mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+        bytes);
 }
 
 void mapping_free(struct mapping *m) {

@@ -19,14 +19,18 @@ static void set_row_strides(struct call *call, struct row_strides s) {
     }
 }
 
-static void use_global_head_count(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+static void use_global_head_count(struct call *call, const struct layer_spec *whole,
+                                  const struct layer_spec *local) {
     (void)local;
-    set_row_strides(call, (struct row_strides){whole->n_heads * whole->head_dim, whole->n_kv_heads * whole->head_dim});
+    set_row_strides(
+        call, (struct row_strides){whole->n_heads * whole->head_dim, whole->n_kv_heads * whole->head_dim});
 }
 
-static void read_view_as_packed(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+static void read_view_as_packed(struct call *call, const struct layer_spec *whole,
+                                const struct layer_spec *local) {
     (void)whole;
-    set_row_strides(call, (struct row_strides){local->n_heads * local->head_dim, local->n_kv_heads * local->head_dim});
+    set_row_strides(
+        call, (struct row_strides){local->n_heads * local->head_dim, local->n_kv_heads * local->head_dim});
 }
 
 #define PR_39707 "vLLM PR #39707"

@@ -12,14 +12,14 @@ enum mutant_at { MUTATE_CALL }; /* later: SPEC PLAN SUM */
 
 struct mutant {
     const char *name, *source, *describes;
-    enum edge edge;       /* which edge sees it */
+    enum edge edge; /* which edge sees it */
     enum mutant_at at;
     enum part part;
-    enum layout layout;   /* the memory layout in which the mistake exists */
+    enum layout layout; /* the memory layout in which the mistake exists */
     /* Change one rank's call; `whole` is the unsharded layer, `local` the rank's. Leaves other ops alone. */
     void (*apply)(struct call *call, const struct layer_spec *whole, const struct layer_spec *local);
-    const char *exposes;  /* a case line in which it must be caught */
-    const char *clean;    /* a case line in which it cannot be seen */
+    const char *exposes; /* a case line in which it must be caught */
+    const char *clean;   /* a case line in which it cannot be seen */
 };
 extern const struct mutant mutant_table[]; /* ended by a row without a name */
 const struct mutant *mutant_by_name(const char *name);

@@ -21,7 +21,11 @@ struct parse {
     const struct option_row *unlike_probe; /* the first option given that probe does not take; NULL: none */
 };
 
-enum { REPEATABLE = 1, SHOW_VALUES = 2 /* --help adds the values of the key */, OF_PROBE = 4 /* probe takes it too */ };
+enum {
+    REPEATABLE = 1,
+    SHOW_VALUES = 2 /* --help adds the values of the key */,
+    OF_PROBE = 4 /* probe takes it too */
+};
 struct option_row {
     const char *name;
     char letter; /* 0: none */
@@ -273,9 +277,10 @@ static struct status read_arguments(struct parse *parse, int argc, char **argv) 
 static struct status check_schedules(struct options *out) {
     for (int64_t i = 0; i < out->n_cases && out->schedules; i++)
         if (out->cases[i].device != DEVICE_HOST)
-            return status_error("--schedules %d: only the host device runs threads in a chosen order; use --device host "
-                                "or leave --schedules out",
-                                out->schedules);
+            return status_error(
+                "--schedules %d: only the host device runs threads in a chosen order; use --device host "
+                "or leave --schedules out",
+                out->schedules);
     if (!out->schedules) out->schedules = 1;
     return status_ok();
 }
@@ -307,8 +312,10 @@ static struct status parse_probe(struct parse *parse) {
     if (parse->unlike_probe)
         return status_error("--%s: probe has no such option; use --device", parse->unlike_probe->name);
     if (parse->request.n_subjects)
-        return status_error("probe %.60s: takes no model; use probe --device NAME", parse->request.subject[0]);
-    if (device->n > 1) return status_error("--device %.60s: probe measures one device; use one name", device->typed);
+        return status_error("probe %.60s: takes no model; use probe --device NAME",
+                            parse->request.subject[0]);
+    if (device->n > 1)
+        return status_error("--device %.60s: probe measures one device; use one name", device->typed);
     if (device->n) TRY(case_set(&scratch, "--device", "device", device->value[0]));
     parse->out->device = scratch.device;
     return status_ok();
@@ -319,10 +326,11 @@ static struct status parse_command(struct parse *parse, int argc, char **argv) {
         parse->out->command = COMMAND_HELP;
         return status_ok();
     }
-    const bool run = !strcmp(argv[1], "run"), list = !strcmp(argv[1], "list"), probe = !strcmp(argv[1], "probe");
+    const bool run = !strcmp(argv[1], "run"), list = !strcmp(argv[1], "list"),
+               probe = !strcmp(argv[1], "probe");
     if (!run && !list && !probe && argv[1][0] != '-')
-        return status_error("%.100s: no such command; use run, list or probe, as in: shardcheck run param2-17b",
-                            argv[1]);
+        return status_error(
+            "%.100s: no such command; use run, list or probe, as in: shardcheck run param2-17b", argv[1]);
     const int first = run || list || probe ? 2 : 1;
     TRY(read_arguments(parse, argc - first, argv + first));
     if (parse->flag[FLAG_HELP] || parse->flag[FLAG_VERSION]) {
@@ -375,7 +383,8 @@ void options_print_help(FILE *file) {
           file);
     options_print_list_names(file);
     fprintf(file,
-            "\n  shardcheck probe [--device NAME]   measure the functions whose errors the kernels' contracts assume\n"
+            "\n  shardcheck probe [--device NAME]   measure the functions whose errors the kernels' "
+            "contracts assume\n"
             "\nCASE is MODEL[/PART][:key=value,...], as printed in every report. Without MODEL: %s.\n"
             "Lists multiply; every option that takes one is a key of the case.\n\noptions of run:\n",
             model_preset_names()[0]);

@@ -36,7 +36,8 @@ void options_free(struct options *options);
 void options_print_help(FILE *file);
 /* `shardcheck list WHAT`; error: what can be listed. */
 struct status options_list(const char *what, FILE *file);
-struct status options_list_check(const char *what); /* the same error without the list; NULL: nothing was named */
-void options_print_list_names(FILE *file);          /* "models|kernels|..." */
+struct status
+options_list_check(const char *what);      /* the same error without the list; NULL: nothing was named */
+void options_print_list_names(FILE *file); /* "models|kernels|..." */
 
 #endif

@@ -10,7 +10,8 @@ struct oracle {
     struct shard_plan plan;
     struct store store; /* all real tensors as fp64 */
     enum dtype stored;  /* what the file's producer rounded activations to; fp64: it did not */
-    bool computed[T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
+    bool computed
+        [T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
     struct edge_result *edges; /* [S_COUNT] */
     struct findings *findings;
 };
@@ -19,7 +20,8 @@ static bool is_integer(enum tensor_id id) { return tensor_table[id].dtype == DTY
 
 static double *values(struct oracle *o, enum tensor_id id) { return o->store.of[id].memory.data; }
 
-static struct status read_tensor(struct oracle *o, enum tensor_id id, double *dst, int64_t count, bool *found) {
+static struct status read_tensor(struct oracle *o, enum tensor_id id, double *dst, int64_t count,
+                                 bool *found) {
     return fixture_read(o->fixture, o->trunk->layer, o->trunk->c.part, id, count, dst, found);
 }
 
@@ -34,8 +36,9 @@ static struct status load_inputs(struct oracle *o, int stage) {
         bool found;
         TRY(read_tensor(o, *id, store_renew(&o->store, *id, DTYPE_F64, count), count, &found));
         if (!found)
-            return status_error("%s: layer %lld has no %s; the file must bring the layer's input and every weight",
-                                fixture_model(o->fixture)->name, (long long)o->trunk->layer, tensor_table[*id].name);
+            return status_error(
+                "%s: layer %lld has no %s; the file must bring the layer's input and every weight",
+                fixture_model(o->fixture)->name, (long long)o->trunk->layer, tensor_table[*id].name);
     }
     return status_ok();
 }
@@ -146,8 +149,15 @@ static struct status judge_file(struct oracle *o, int stage, const struct answer
         const enum dtype dtype = file_dtype(o, stage, id);
         void *const got = memory_zeroed((size_t)a->count[i], dtype_bytes(dtype));
         for (int64_t n = 0; n < a->count[i]; n++) dtype_store(got, dtype, n, file[n]);
-        const struct judged j = {.stage = stage, .id = id, .plan = &o->plan, .trunk = true, .dtype = dtype, .got = got,
-                                 .y = a->y[i], .e = a->e[i], .count = a->count[i]};
+        const struct judged j = {.stage = stage,
+                                 .id = id,
+                                 .plan = &o->plan,
+                                 .trunk = true,
+                                 .dtype = dtype,
+                                 .got = got,
+                                 .y = a->y[i],
+                                 .e = a->e[i],
+                                 .count = a->count[i]};
         if (is_judgeable(o, stage)) judge_set(&j, &o->edges[stage], o->findings);
         free(got);
         memcpy(y, file, (size_t)a->count[i] * sizeof *file);
@@ -158,7 +168,8 @@ static struct status judge_file(struct oracle *o, int stage, const struct answer
 }
 
 /* The file's own choice of experts, where it tells: judged as sets, and the one to go on with. */
-static struct status choose_experts(struct oracle *o, const struct call *call, const struct contract *contract) {
+static struct status choose_experts(struct oracle *o, const struct call *call,
+                                    const struct contract *contract) {
     const struct route_args *const a = &call->u.route;
     const int64_t count = a->n_tokens * a->top_k;
     bool found = false;
@@ -170,8 +181,13 @@ static struct status choose_experts(struct oracle *o, const struct call *call, c
         double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
         for (int64_t i = 0; i < count; i++) dtype_store(a->ids.data, DTYPE_I32, i, file[i]);
         ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
-        const struct judged j = {.stage = S_ROUTE, .id = T_IDS, .plan = &o->plan, .trunk = true, .dtype = DTYPE_I32,
-                                 .got = a->ids.data, .count = count};
+        const struct judged j = {.stage = S_ROUTE,
+                                 .id = T_IDS,
+                                 .plan = &o->plan,
+                                 .trunk = true,
+                                 .dtype = DTYPE_I32,
+                                 .got = a->ids.data,
+                                 .count = count};
         judge_topk(&j, lo, hi, a->n_experts, a->top_k, &o->edges[S_ROUTE], o->findings);
         free(lo);
         free(hi);
@@ -195,7 +211,8 @@ static void split_qkv(struct oracle *o) {
         double *const part = store_renew(&o->store, (enum tensor_id)(T_Q + i), DTYPE_F64, rows * width[i]);
         o->computed[T_Q + i] = o->computed[T_QKV];
         for (int64_t r = 0; r < rows; r++)
-            memcpy(part + r * width[i], values(o, T_QKV) + r * (q + 2 * kv) + column, (size_t)width[i] * sizeof *part);
+            memcpy(part + r * width[i], values(o, T_QKV) + r * (q + 2 * kv) + column,
+                   (size_t)width[i] * sizeof *part);
     }
 }
 
@@ -219,7 +236,8 @@ static struct status run_stage(struct oracle *o, int stage) {
     const struct contract contract = stage_contract(o, stage);
     if (call.op == OP_ROUTE) TRY(choose_experts(o, &call, &contract));
     if (call.op == OP_PERMUTE)
-        ref_permute(&call, call.u.permute.offsets.data, call.u.permute.row_slot.data, call.u.permute.slot_row.data);
+        ref_permute(&call, call.u.permute.offsets.data, call.u.permute.row_slot.data,
+                    call.u.permute.slot_row.data);
     answer_compute(&a, stage, &call, &contract);
     struct status s = status_ok();
     if (call.op == OP_KV_WRITE) {
@@ -239,7 +257,8 @@ static struct status run_stage(struct oracle *o, int stage) {
     }
     answer_free(&a);
     if (stage == S_QKV_PROJ) split_qkv(o);
-    if (stage == S_ROUTE) count_rows(o, (const int32_t *)o->store.of[T_IDS].memory.data, o->store.of[T_IDS].count);
+    if (stage == S_ROUTE)
+        count_rows(o, (const int32_t *)o->store.of[T_IDS].memory.data, o->store.of[T_IDS].count);
     return s;
 }
 
@@ -252,13 +271,17 @@ static void prepare(struct oracle *o) {
         dtype_poison(store_renew(&o->store, id, DTYPE_F64, count), DTYPE_F64, count);
     }
     if (spec->rot_dim > 0)
-        ref_rope_table(store_renew(&o->store, T_ROPE_TABLE, DTYPE_F32, o->trunk->batch.n_positions * spec->rot_dim),
-                       o->trunk->batch.n_positions, spec->rot_dim, spec->rope_theta);
+        ref_rope_table(
+            store_renew(&o->store, T_ROPE_TABLE, DTYPE_F32, o->trunk->batch.n_positions * spec->rot_dim),
+            o->trunk->batch.n_positions, spec->rot_dim, spec->rope_theta);
 }
 
 struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
                               struct edge_result edges[S_COUNT], struct findings *findings) {
-    struct oracle o = {.fixture = fixture, .trunk = trunk, .edges = edges, .findings = findings,
+    struct oracle o = {.fixture = fixture,
+                       .trunk = trunk,
+                       .edges = edges,
+                       .findings = findings,
                        .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);

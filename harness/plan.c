@@ -39,7 +39,8 @@ void plan_set_rows(struct shard_plan *plan, const int32_t *offsets) {
     plan->size[AXIS_N] = offsets[plan->size[AXIS_E]];
     for (int64_t r = 0; r < plan->tp; r++) {
         const struct span e = plan->rank[r][AXIS_E];
-        plan->rank[r][AXIS_N] = (struct span){offsets[e.first], offsets[e.first + e.count] - offsets[e.first]};
+        plan->rank[r][AXIS_N] =
+            (struct span){offsets[e.first], offsets[e.first + e.count] - offsets[e.first]};
     }
 }
 
@@ -69,7 +70,8 @@ struct cut {
     struct cut_axis axis[MAX_AXES];
 };
 
-static struct span block_span(const struct shard_plan *plan, const struct axis_block *b, int rank, int64_t *size) {
+static struct span block_span(const struct shard_plan *plan, const struct axis_block *b, int rank,
+                              int64_t *size) {
     *size = b->name == AXIS_NUMBER ? b->number : plan->size[b->name];
     return b->group == GROUP_NONE || rank < 0 ? (struct span){0, *size} : plan->rank[rank][b->name];
 }

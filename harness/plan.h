@@ -13,7 +13,7 @@ struct span {
 };
 struct shard_plan {
     int64_t tp, ep, etp;
-    int64_t size[AXIS_COUNT];               /* whole axes */
+    int64_t size[AXIS_COUNT];                /* whole axes */
     struct span rank[MAX_RANKS][AXIS_COUNT]; /* what rank r holds of an axis where the placement cuts it */
 };
 
@@ -29,13 +29,14 @@ struct layer_spec plan_local_spec(const struct shard_plan *plan, const struct la
 int slice_shape(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t shape[MAX_AXES]);
 int64_t slice_count(const struct shard_plan *plan, enum tensor_id id, int rank);
 /* part = the rank's slice of whole; elements of `bytes` bytes. */
-void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part, const void *whole);
+void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,
+                const void *whole);
 
 /* Where an element of a rank's slice sits: one global index an axis. */
 struct place {
     int n;
     enum axis_name axis[MAX_AXES];
-    int block[MAX_AXES];    /* which block of a concatenated axis */
+    int block[MAX_AXES];     /* which block of a concatenated axis */
     int64_t index[MAX_AXES]; /* within that block, global */
 };
 struct place slice_place(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t index);

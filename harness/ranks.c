@@ -13,7 +13,8 @@
 #define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
 #define PLAN_ROWS 4
 
-void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant, struct trunk *trunk) {
+void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant,
+                struct trunk *trunk) {
     *r = (struct ranks){.c = c, .mutant = mutant};
     plan_build(&r->plan, &trunk->spec, c->tp, c->ep);
     for (enum axis_name a = 0; a < AXIS_COUNT; a++) r->plan.size[a] = trunk->plan.size[a];
@@ -39,14 +40,15 @@ struct rank_work {
     int stage, rank;
     struct seat_result result;
     struct contract contract;
-    struct answer own;               /* partial stages: the reference of the rank's own call */
+    struct answer own;                       /* partial stages: the reference of the rank's own call */
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT]; /* the rank's slices of the trunk's answer; NULL for partials */
     int64_t count[MAX_REF_OUT];
 };
 
 static bool is_partial(enum tensor_id id) { return tensor_table[id].role == ROLE_PARTIAL; }
 
-static struct judged rank_judged(const struct rank_work *w, enum tensor_id id, const void *got, int64_t count) {
+static struct judged rank_judged(const struct rank_work *w, enum tensor_id id, const void *got,
+                                 int64_t count) {
     return (struct judged){.stage = w->stage,
                            .id = id,
                            .plan = &w->ranks->plan,
@@ -84,7 +86,8 @@ static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1, const int
     struct edge_result *const edge = &w->ranks->edge[EDGE_PLAN];
     struct ref_out out[MAX_REF_OUT] = {0};
     const struct answer *const a = &w->trunk->answer;
-    for (int i = 0; i < a->n; i++) out[i].y = memory_zeroed((size_t)((row1 - row0) * row_size[i]), sizeof(double));
+    for (int i = 0; i < a->n; i++)
+        out[i].y = memory_zeroed((size_t)((row1 - row0) * row_size[i]), sizeof(double));
     ref_compute(&w->result.reference_call, &w->contract, row0, row1, out);
     for (int i = 0; i < a->n; i++) {
         struct judged j = rank_judged(w, a->id[i], NULL, (row1 - row0) * row_size[i]);
@@ -120,12 +123,14 @@ struct partial_sum {
 static void partial_add(struct partial_sum *p, struct rank_work *w) {
     const struct answer *const a = &w->own;
     double **const exact_down = &w->ranks->exact_down[w->rank];
-    double *const combined =
-        w->stage == S_COMBINE ? answer_exact_combine(&w->result.reference_call, &w->contract, *exact_down) : NULL;
+    double *const combined = w->stage == S_COMBINE
+                                 ? answer_exact_combine(&w->result.reference_call, &w->contract, *exact_down)
+                                 : NULL;
     const int64_t first_row = a->id[0] == T_DOWN ? w->ranks->plan.rank[w->rank][AXIS_N].first : 0;
     for (int i = 0; i < a->n; i++) {
         if (!p->sum[i]) p->sum[i] = memory_zeroed((size_t)w->trunk->answer.count[i], sizeof(double));
-        for (int64_t n = 0; n < a->count[i]; n++) p->sum[i][first_row * a->row_size[i] + n] += (combined ? combined : a->y[i])[n];
+        for (int64_t n = 0; n < a->count[i]; n++)
+            p->sum[i][first_row * a->row_size[i] + n] += (combined ? combined : a->y[i])[n];
     }
     free(combined);
     if (w->stage == S_DOWN) {
@@ -151,7 +156,8 @@ static void partial_edge(struct ranks *r, const struct trunk *t, int stage, stru
         const double *const s1 = stage == S_COMBINE ? t->exact_combined_s1 : a->s1[i];
         for (int64_t n = 0; n < a->count[i]; n++)
             slack[n] = 2 * (term_count(t, stage) + (double)r->plan.tp) * UNIT_F64 * s1[n];
-        const struct judged j = {.stage = stage, .id = a->id[i], .plan = &t->plan, .trunk = true, .count = a->count[i]};
+        const struct judged j = {
+            .stage = stage, .id = a->id[i], .plan = &t->plan, .trunk = true, .count = a->count[i]};
         const double *const whole = stage == S_COMBINE ? t->exact_combined : a->y[i];
         judge_plan(&j, p->sum[i], whole, slack, &r->edge[EDGE_PLAN], &r->findings);
         free(slack);
@@ -163,7 +169,8 @@ static void partial_edge(struct ranks *r, const struct trunk *t, int stage, stru
 
 /* Trunk and rank ran the same kernel, and it says that what it stores does not depend on the shard. */
 static bool must_be_identical(const struct rank_work *w) {
-    return stage_table[w->stage].exact || (w->result.kernel == w->trunk->kernel && w->result.kernel->shard_invariant);
+    return stage_table[w->stage].exact ||
+           (w->result.kernel == w->trunk->kernel && w->result.kernel->shard_invariant);
 }
 
 static void shard_caches(struct rank_work *w) {
@@ -231,7 +238,8 @@ static void shard_output(struct rank_work *w, enum tensor_id id) {
         return;
     }
     void *const slice = memory_zeroed((size_t)got->count, dtype_bytes(got->dtype));
-    slice_copy(&w->ranks->plan, id, w->rank, dtype_bytes(got->dtype), slice, w->trunk->fresh.of[id].memory.data);
+    slice_copy(&w->ranks->plan, id, w->rank, dtype_bytes(got->dtype), slice,
+               w->trunk->fresh.of[id].memory.data);
     judge_identical(&j, slice, edge, &w->ranks->findings);
     free(slice);
 }
@@ -256,8 +264,15 @@ static void shard_edge(struct rank_work *w) {
 static struct status rank_stage(struct rank_work *w, struct partial_sum *partial) {
     struct ranks *const r = w->ranks;
     const struct trunk *const t = w->trunk;
-    const struct rank_stage at = {.stage = w->stage, .c = r->c, .spec = &t->spec, .plan = &r->plan, .rank = w->rank,
-                                  .batch = &t->batch, .whole = &t->store, .own = &r->own[w->rank], .mutant = r->mutant};
+    const struct rank_stage at = {.stage = w->stage,
+                                  .c = r->c,
+                                  .spec = &t->spec,
+                                  .plan = &r->plan,
+                                  .rank = w->rank,
+                                  .batch = &t->batch,
+                                  .whole = &t->store,
+                                  .own = &r->own[w->rank],
+                                  .mutant = r->mutant};
     const double start = clock_seconds();
     TRY(seat_load(r->seat, &at, &w->result));
     w->contract = t->kernel->contract(&w->result.reference_call);
@@ -273,16 +288,16 @@ static struct status rank_stage(struct rank_work *w, struct partial_sum *partial
     TRY(seat_run(r->seat, &at, &w->result));
     r->seconds_kernel += w->result.seconds;
     if (!w->result.kernel) {
-        snprintf(r->unsupported, sizeof r->unsupported, "rank %d of %lld: %.440s", w->rank, (long long)r->plan.tp,
-                 w->result.problem);
+        snprintf(r->unsupported, sizeof r->unsupported, "rank %d of %lld: %.440s", w->rank,
+                 (long long)r->plan.tp, w->result.problem);
         return status_ok();
     }
     if (stage_table[w->stage].op == OP_ROUTE) plan_edge(w);
     shard_edge(w);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->stage) {
         const struct layer_spec local = plan_local_spec(&r->plan, &t->spec, w->rank);
-        explain(&(struct explained){t, r->c->layout, &local, w->stage, &w->result.reference_call, &w->contract,
-                                    &w->result.got},
+        explain(&(struct explained){t, r->c->layout, &local, w->stage, &w->result.reference_call,
+                                    &w->contract, &w->result.got},
                 r->likely, sizeof r->likely);
     }
     for (const enum tensor_id *id = stage_table[w->stage].out; *id != T_NONE; id++) {
@@ -312,13 +327,20 @@ static void sum_stage(struct ranks *r, const struct trunk *t, int stage) {
             if (tensor_present(*id, &t->spec)) parts[n++] = r->own[rank].of[*id].memory.data;
     const enum tensor_id out = stage_table[stage].out[0];
     struct store got = {0};
-    struct call call = trunk_sum_call(t, parts, n, store_renew(&got, out, t->c.dtype, t->fresh.of[out].count));
+    struct call call =
+        trunk_sum_call(t, parts, n, store_renew(&got, out, t->c.dtype, t->fresh.of[out].count));
     t->world->sum(&call.u.sum);
     const struct contract contract = t->world->contract(&call.u.sum);
     struct answer a;
     answer_compute(&a, stage, &call, &contract);
-    const struct judged j = {.stage = stage, .id = out, .plan = &r->plan, .dtype = t->c.dtype,
-                             .got = got.of[out].memory.data, .y = a.y[0], .e = a.e[0], .count = a.count[0]};
+    const struct judged j = {.stage = stage,
+                             .id = out,
+                             .plan = &r->plan,
+                             .dtype = t->c.dtype,
+                             .got = got.of[out].memory.data,
+                             .y = a.y[0],
+                             .e = a.e[0],
+                             .count = a.count[0]};
     judge_set(&j, &r->edge[EDGE_SHARD], &r->findings);
     answer_free(&a);
     store_free(&got);

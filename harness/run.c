@@ -17,7 +17,7 @@ struct group { /* the cases of one trunk */
     const struct model *model;
     const struct fixture *fixture;
     struct device *device;
-    struct fixture_writer *dump; /* NULL: none */
+    struct fixture_writer *dump;    /* NULL: none */
     const struct check_case *cases; /* the first one; same-trunk cases follow it */
     struct case_result *results;
     int64_t n;
@@ -42,8 +42,10 @@ static size_t append_quoted(char *text, size_t size, const char *word) {
     size_t n = 0;
     text[n++] = '\'';
     for (; *word && n + 6 < size; word++) {
-        if (*word == '\'') n += (size_t)snprintf(text + n, size - n, "'\\''");
-        else text[n++] = *word;
+        if (*word == '\'')
+            n += (size_t)snprintf(text + n, size - n, "'\\''");
+        else
+            text[n++] = *word;
     }
     text[n++] = '\'';
     text[n] = 0;
@@ -77,7 +79,8 @@ static void record_stage(struct case_result *r, int stage, const struct trunk *t
 }
 
 /* The trunk's failure comes first when it happened in an earlier or the same stage. */
-static void conclude(struct case_result *r, const struct trunk *t, const struct ranks *k, const struct findings *oracle) {
+static void conclude(struct case_result *r, const struct trunk *t, const struct ranks *k,
+                     const struct findings *oracle) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (r->edge[e].state == EDGE_FAIL) r->verdict = CASE_FAILED;
     if (r->verdict != CASE_FAILED) return;
@@ -151,7 +154,8 @@ static struct status run_group(struct group *g) {
 }
 
 /* One model file is parsed once a group; presets are cheap. */
-static struct status load_model(const struct check_case *c, const struct fixture *fixture, struct model *model) {
+static struct status load_model(const struct check_case *c, const struct fixture *fixture,
+                                struct model *model) {
     if (fixture) {
         *model = *fixture_model(fixture);
         return status_ok();
@@ -206,8 +210,10 @@ struct status run_cases(const struct options *o, struct run_output *out) {
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
         if (o->dump_path) s = dump_create(o->dump_path, o->cases, o->n_cases, &dump);
         if (!s.code) s = run_all(o, fixture, device, dump, out);
-        if (dump && !s.code) s = fixture_commit(dump);
-        else if (dump) fixture_abandon(dump);
+        if (dump && !s.code)
+            s = fixture_commit(dump);
+        else if (dump)
+            fixture_abandon(dump);
     }
     if (!s.code) {
         count_cases(out, o->n_cases);

@@ -33,8 +33,8 @@ int64_t seat_count(const struct rank_stage *at, enum tensor_id id) {
 
 /* Where a tensor lies in its buffer. */
 struct lie {
-    int64_t elements;             /* of the buffer */
-    int64_t offset, row, stride;  /* first element; elements a row; row stride */
+    int64_t elements;            /* of the buffer */
+    int64_t offset, row, stride; /* first element; elements a row; row stride */
 };
 
 /* Packed: q, k and v are views of a fused [T, (H + 2G) D] row, as a qkv projection leaves them. */
@@ -43,7 +43,8 @@ static struct lie tensor_lie(const struct rank_stage *at, enum tensor_id id) {
     if (at->c->layout != LAYOUT_PACKED || (id != T_Q && id != T_K && id != T_V))
         return (struct lie){count, 0, count, count};
     const struct span *const of = at->plan->rank[at->rank];
-    const int64_t d = at->spec->head_dim, q = of[AXIS_H].count * d, kv = of[AXIS_G].count * d, fused = q + 2 * kv;
+    const int64_t d = at->spec->head_dim, q = of[AXIS_H].count * d, kv = of[AXIS_G].count * d,
+                  fused = q + 2 * kv;
     const int64_t offset = id == T_Q ? 0 : id == T_K ? q : q + kv;
     return (struct lie){at->batch->n_tokens * fused, offset, id == T_Q ? q : kv, fused};
 }
@@ -54,7 +55,8 @@ static size_t guard_bytes(const struct rank_stage *at, enum tensor_id id, size_t
     return wish < WEIGHT_GUARD ? WEIGHT_GUARD : wish > GUARD_LIMIT ? GUARD_LIMIT : wish;
 }
 
-static void copy_rows(char *dst, size_t dst_stride, const char *src, size_t src_stride, size_t row, int64_t n) {
+static void copy_rows(char *dst, size_t dst_stride, const char *src, size_t src_stride, size_t row,
+                      int64_t n) {
     for (int64_t i = 0; i < n; i++) memcpy(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
 }
 
@@ -74,10 +76,12 @@ static void dense_slice(const struct rank_stage *at, enum tensor_id id, enum dty
     int64_t count;
     const void *const index = batch_tensor(at->batch, id, &count);
     const enum tensor_role role = tensor_table[id].role;
-    if (index) memcpy(dst, index, (size_t)count * dtype_bytes(dtype));
+    if (index)
+        memcpy(dst, index, (size_t)count * dtype_bytes(dtype));
     else if (role == ROLE_LOCAL || role == ROLE_PARTIAL)
         memcpy(dst, at->own->of[id].memory.data, (size_t)seat_count(at, id) * dtype_bytes(dtype));
-    else slice_copy(at->plan, id, at->rank, dtype_bytes(dtype), dst, at->whole->of[id].memory.data);
+    else
+        slice_copy(at->plan, id, at->rank, dtype_bytes(dtype), dst, at->whole->of[id].memory.data);
 }
 
 static struct status place_input(struct seat *seat, const struct rank_stage *at, enum tensor_id id,
@@ -85,8 +89,8 @@ static struct status place_input(struct seat *seat, const struct rank_stage *at,
     const enum dtype dtype = store_dtype(id, at->c->dtype);
     const struct lie lie = tensor_lie(at, id);
     const size_t size = dtype_bytes(dtype), bytes = (size_t)lie.elements * size;
-    TRY(device_reuse(seat->device, tensor_table[id].name, bytes, guard_bytes(at, id, bytes), bytes < SMALL_BYTES,
-                     buffer));
+    TRY(device_reuse(seat->device, tensor_table[id].name, bytes, guard_bytes(at, id, bytes),
+                     bytes < SMALL_BYTES, buffer));
     if (lie.row == lie.elements) {
         dense_slice(at, id, dtype, buffer->host);
     } else {
@@ -185,8 +189,8 @@ static size_t gap_damage(const struct rank_stage *at, enum tensor_id id, const s
 }
 
 /* Guards of every buffer intact, small inputs unchanged? */
-static struct status check_buffers(struct seat *seat, const struct rank_stage *at, const uint64_t before[MAX_STAGE_IO],
-                                   struct seat_result *result) {
+static struct status check_buffers(struct seat *seat, const struct rank_stage *at,
+                                   const uint64_t before[MAX_STAGE_IO], struct seat_result *result) {
     const struct stage_row *const stage = &stage_table[at->stage];
     const struct layer_spec local = plan_local_spec(at->plan, at->spec, at->rank);
     uint64_t after[MAX_STAGE_IO];
@@ -200,8 +204,8 @@ static struct status check_buffers(struct seat *seat, const struct rank_stage *a
     }
     TRY(device_guard_damage(seat->device, &seat->scratch, &damaged));
     if (damaged && !result->problem[0])
-        snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its scratch", result->kernel->name,
-                 damaged);
+        snprintf(result->problem, sizeof result->problem, "%s wrote %zu bytes outside its scratch",
+                 result->kernel->name, damaged);
     for (int i = 0; stage->in[i] != T_NONE; i++) {
         if (!tensor_present(stage->in[i], &local)) continue;
         TRY(device_guard_damage(seat->device, &seat->in[i], &damaged));
@@ -250,14 +254,17 @@ static struct status run_once(struct seat *seat, const struct rank_stage *at, st
         result->kernel->launch[at->c->device](&call, seat->scratch.data, device_stream(seat->device));
     const struct status ran = device_sync(seat->device);
     *seconds = clock_seconds() - start;
-    if (refused) snprintf(result->problem, sizeof result->problem, "%.400s", refused);
-    else if (ran.code) snprintf(result->problem, sizeof result->problem, "%.499s", ran.message);
+    if (refused)
+        snprintf(result->problem, sizeof result->problem, "%.400s", refused);
+    else if (ran.code)
+        snprintf(result->problem, sizeof result->problem, "%.499s", ran.message);
     TRY(fetch_outputs(seat, at, into));
     return check_buffers(seat, at, before, result);
 }
 
 /* The same launch from the same start under one more schedule. */
-static struct status run_again(struct seat *seat, const struct rank_stage *at, int schedule, struct seat_result *result) {
+static struct status run_again(struct seat *seat, const struct rank_stage *at, int schedule,
+                               struct seat_result *result) {
     const struct stage_row *const stage = &stage_table[at->stage];
     const struct simt_options options = schedule_numbered(schedule);
     double seconds;
@@ -268,14 +275,16 @@ static struct status run_again(struct seat *seat, const struct rank_stage *at, i
     if (result->problem[0]) {
         memcpy(problem, result->problem, sizeof problem);
         schedule_describe(schedule, text, sizeof text);
-        snprintf(result->problem, sizeof result->problem, "depends on the schedule (%s): %.400s", text, problem);
+        snprintf(result->problem, sizeof result->problem, "depends on the schedule (%s): %.400s", text,
+                 problem);
     } else if (schedule_differs(stage, &result->got, &result->other)) {
         result->schedule = schedule;
     }
     return status_ok();
 }
 
-static struct status run_schedules(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
+static struct status run_schedules(struct seat *seat, const struct rank_stage *at,
+                                   struct seat_result *result) {
     const struct simt_options plain = schedule_numbered(0);
     struct status s = status_ok();
     for (int i = 1; i < seat->schedules && !s.code && !result->schedule && !result->problem[0]; i++)
@@ -291,11 +300,13 @@ struct status seat_run(struct seat *seat, const struct rank_stage *at, struct se
     result->problem[0] = 0;
     result->schedule = 0;
     result->kernel = at->c->kernel[at->stage];
-    if (!result->kernel) result->kernel = kernel_pick(call.op, at->c->device, &call, &why);
-    else if (result->kernel->unsupported && (why = result->kernel->unsupported(&call))) result->kernel = NULL;
+    if (!result->kernel)
+        result->kernel = kernel_pick(call.op, at->c->device, &call, &why);
+    else if (result->kernel->unsupported && (why = result->kernel->unsupported(&call)))
+        result->kernel = NULL;
     if (!result->kernel) {
-        snprintf(result->problem, sizeof result->problem, "no kernel for %s on %s: %s", stage_table[at->stage].name,
-                 device_kind_name(at->c->device), why ? why : "none registered");
+        snprintf(result->problem, sizeof result->problem, "no kernel for %s on %s: %s",
+                 stage_table[at->stage].name, device_kind_name(at->c->device), why ? why : "none registered");
         return status_ok();
     }
     TRY(run_once(seat, at, result, &result->got, &result->seconds));

@@ -19,13 +19,13 @@ struct seat { /* device memory kept warm between calls, by position in the stage
 struct rank_stage {
     int stage; /* enum stage_id */
     const struct check_case *c;
-    const struct layer_spec *spec;  /* the whole layer */
+    const struct layer_spec *spec; /* the whole layer */
     const struct shard_plan *plan;
     int rank;
     const struct batch *batch;
-    const struct store *whole;      /* the trunk's tensors, sliced for the rank */
-    const struct store *own;        /* the rank's ROLE_LOCAL and ROLE_PARTIAL tensors */
-    const struct mutant *mutant;    /* seeded into the kernel's call; NULL: none */
+    const struct store *whole;   /* the trunk's tensors, sliced for the rank */
+    const struct store *own;     /* the rank's ROLE_LOCAL and ROLE_PARTIAL tensors */
+    const struct mutant *mutant; /* seeded into the kernel's call; NULL: none */
 };
 
 struct seat_result {

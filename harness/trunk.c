@@ -29,7 +29,8 @@ void answer_compute(struct answer *a, int stage, const struct call *call, const 
         a->count[i] = rows * a->row_size[i];
         a->y[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
         a->e[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
-        if (tensor_table[a->id[i]].role == ROLE_PARTIAL) a->s1[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
+        if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
+            a->s1[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
         out[i] = (struct ref_out){a->y[i], a->e[i], a->s1[i]};
     }
     ref_compute(call, contract, 0, rows, out);
@@ -73,8 +74,9 @@ struct status trunk_open(struct trunk *t, const struct check_case *c, const stru
     if (c->part != PART_ATTENTION) return status_ok();
     inputs_caches(t);
     if (t->spec.rot_dim > 0)
-        ref_rope_table(store_renew(&t->store, T_ROPE_TABLE, DTYPE_F32, t->batch.n_positions * t->spec.rot_dim),
-                       t->batch.n_positions, t->spec.rot_dim, t->spec.rope_theta);
+        ref_rope_table(
+            store_renew(&t->store, T_ROPE_TABLE, DTYPE_F32, t->batch.n_positions * t->spec.rot_dim),
+            t->batch.n_positions, t->spec.rot_dim, t->spec.rope_theta);
     return status_ok();
 }
 
@@ -110,8 +112,8 @@ bool trunk_has_stage(const struct trunk *t, int stage) {
 
 void cache_gather(const struct trunk *t, const void *cache, size_t row_bytes, void *rows) {
     for (int64_t i = 0; i < t->batch.n_tokens; i++)
-        memcpy((char *)rows + (size_t)i * row_bytes, (const char *)cache + (size_t)t->batch.slots[i] * row_bytes,
-               row_bytes);
+        memcpy((char *)rows + (size_t)i * row_bytes,
+               (const char *)cache + (size_t)t->batch.slots[i] * row_bytes, row_bytes);
 }
 
 unsigned char *cache_owned(const struct trunk *t) {
@@ -125,7 +127,8 @@ struct call trunk_sum_call(const struct trunk *t, void *const *parts, int64_t n_
     struct sum_args *const a = &call.u.sum;
     const int64_t width = t->spec.hidden;
     *a = (struct sum_args){.n_parts = n_parts, .n_tokens = t->batch.n_tokens, .width = width};
-    a->out = (struct view){.data = out, .dtype = t->c.dtype, .stride = {width}, .hi = t->batch.n_tokens * width};
+    a->out =
+        (struct view){.data = out, .dtype = t->c.dtype, .stride = {width}, .hi = t->batch.n_tokens * width};
     for (int64_t i = 0; i < n_parts; i++) {
         a->part[i] = a->out;
         a->part[i].data = parts[i];
@@ -135,7 +138,8 @@ struct call trunk_sum_call(const struct trunk *t, void *const *parts, int64_t n_
 
 /* ---- one stage ---- */
 
-static struct judged trunk_judged(const struct trunk *t, int stage, enum tensor_id id, const void *got, int64_t count) {
+static struct judged trunk_judged(const struct trunk *t, int stage, enum tensor_id id, const void *got,
+                                  int64_t count) {
     return (struct judged){.stage = stage,
                            .id = id,
                            .plan = &t->plan,
@@ -151,8 +155,7 @@ static void judge_route(struct trunk *t, int stage, const struct call *call, con
     const size_t n = (size_t)(a->n_tokens * a->n_experts);
     double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
     ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
-    const struct judged j =
-        trunk_judged(t, stage, T_IDS, got->of[T_IDS].memory.data, a->n_tokens * a->top_k);
+    const struct judged j = trunk_judged(t, stage, T_IDS, got->of[T_IDS].memory.data, a->n_tokens * a->top_k);
     judge_topk(&j, lo, hi, a->n_experts, a->top_k, &t->edge, &t->findings);
     free(lo);
     free(hi);
@@ -165,7 +168,8 @@ static void judge_indices(struct trunk *t, int stage, const struct call *call, c
     for (int i = 0; i < 3; i++) data[i] = store_renew(&want, ids[i], DTYPE_I32, got->of[ids[i]].count);
     ref_permute(call, data[0], data[1], data[2]);
     for (int i = 0; i < 3; i++) {
-        const struct judged j = trunk_judged(t, stage, ids[i], got->of[ids[i]].memory.data, want.of[ids[i]].count);
+        const struct judged j =
+            trunk_judged(t, stage, ids[i], got->of[ids[i]].memory.data, want.of[ids[i]].count);
         judge_identical(&j, data[i], &t->edge, &t->findings);
     }
     store_free(&want);
@@ -181,7 +185,8 @@ static void judge_caches(struct trunk *t, int stage, const struct store *got) {
         struct judged j = trunk_judged(t, stage, t->answer.id[i], rows, t->answer.count[i]);
         j.y = t->answer.y[i];
         judge_set(&j, &t->edge, &t->findings);
-        const struct judged whole = trunk_judged(t, stage, cache, got->of[cache].memory.data, got->of[cache].count);
+        const struct judged whole =
+            trunk_judged(t, stage, cache, got->of[cache].memory.data, got->of[cache].count);
         judge_untouched(&whole, t->store.of[cache].memory.data, got->of[cache].memory.data, owned,
                         t->batch.n_pages * PAGE_SIZE, row, &t->edge, &t->findings);
         free(rows);
@@ -196,7 +201,8 @@ static void judge_trunk(struct trunk *t, int stage, const struct call *call, con
         return;
     }
     for (int i = 0; i < t->answer.n; i++) {
-        struct judged j = trunk_judged(t, stage, t->answer.id[i], got->of[t->answer.id[i]].memory.data, t->answer.count[i]);
+        struct judged j =
+            trunk_judged(t, stage, t->answer.id[i], got->of[t->answer.id[i]].memory.data, t->answer.count[i]);
         j.y = t->answer.y[i];
         j.e = t->answer.e[i];
         judge_set(&j, &t->edge, &t->findings);
@@ -257,8 +263,13 @@ struct status trunk_stage(struct trunk *t, int stage) {
     if (stage_table[stage].op == OP_SUM) return sum_stage(t, stage);
 
     struct seat_result result = {0};
-    const struct rank_stage at = {.stage = stage, .c = &t->c, .spec = &t->spec, .plan = &t->plan, .batch = &t->batch,
-                                  .whole = &t->store, .own = &t->store};
+    const struct rank_stage at = {.stage = stage,
+                                  .c = &t->c,
+                                  .spec = &t->spec,
+                                  .plan = &t->plan,
+                                  .batch = &t->batch,
+                                  .whole = &t->store,
+                                  .own = &t->store};
     TRY(seat_load(&t->seat, &at, &result));
     TRY(seat_run(&t->seat, &at, &result));
     t->kernel = result.kernel;

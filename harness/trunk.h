@@ -31,8 +31,8 @@ struct trunk {
     struct fill fill;
     struct batch batch;
     struct shard_plan plan; /* one rank */
-    struct store store;  /* what the stage at hand reads */
-    struct store fresh;  /* what it stored; moves into `store` when the stage is done */
+    struct store store;     /* what the stage at hand reads */
+    struct store fresh;     /* what it stored; moves into `store` when the stage is done */
     struct seat seat;
     const struct world *world;
 
@@ -41,13 +41,15 @@ struct trunk {
     const struct kernel *kernel; /* NULL for sums */
     struct edge_result edge;     /* kernel edge */
     double seconds_kernel, seconds_reference;
-    struct findings findings;    /* of the kernel edge, over all stages */
-    char unsupported[500];       /* no kernel for a stage: the cases are skipped */
-    int fused_end;               /* stages up to here were done by a fused kernel */
-    bool declined;               /* no fused kernel takes this call: the stages it stands for run one by one */
-    int32_t *offsets;            /* [E + 1] after routing; NULL before */
-    double *exact_down, *exact_down_s1; /* [n, M] the reference's `down`, unrounded, and its sum of magnitudes */
-    double *exact_combined, *exact_combined_s1; /* [T, M] combine of them: what the plan edge of combine adds up to */
+    struct findings findings; /* of the kernel edge, over all stages */
+    char unsupported[500];    /* no kernel for a stage: the cases are skipped */
+    int fused_end;            /* stages up to here were done by a fused kernel */
+    bool declined;            /* no fused kernel takes this call: the stages it stands for run one by one */
+    int32_t *offsets;         /* [E + 1] after routing; NULL before */
+    double *exact_down,
+        *exact_down_s1; /* [n, M] the reference's `down`, unrounded, and its sum of magnitudes */
+    double *exact_combined,
+        *exact_combined_s1; /* [T, M] combine of them: what the plan edge of combine adds up to */
 };
 
 struct status trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,

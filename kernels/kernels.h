@@ -19,13 +19,14 @@ typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *s
 struct kernel {
     const char *name;
     enum op op;
-    const char *describes;                              /* one line for `list kernels` */
-    launch_fn launch[DEVICE_COUNT];                     /* NULL: not on that device (or not in this build) */
+    const char *describes;                               /* one line for `list kernels` */
+    launch_fn launch[DEVICE_COUNT];                      /* NULL: not on that device (or not in this build) */
     const char *(*unsupported)(const struct call *call); /* NULL function: everything; else NULL or why not */
     struct contract (*contract)(const struct call *call);
-    size_t (*scratch_bytes)(const struct call *call);   /* NULL: none */
-    bool shard_invariant; /* a head / column / row of the output has the same bits whatever else the call holds */
-    int compute;           /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
+    size_t (*scratch_bytes)(const struct call *call); /* NULL: none */
+    bool
+        shard_invariant; /* a head / column / row of the output has the same bits whatever else the call holds */
+    int compute;         /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
     bool explicit_on_host; /* slow there (emulated instructions): on the host only when named with --kernel */
 };
 
@@ -33,7 +34,8 @@ extern const struct kernel kernel_table[]; /* ended by a row without a name */
 const struct kernel *kernel_by_name(const char *name);
 /* The first row (best first) that runs the op on the device, without having to be named there, and supports the
  * call (NULL call: any). NULL: none; then *why says so for the last candidate. */
-const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call, const char **why);
+const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,
+                                 const char **why);
 
 #ifdef __cplusplus
 }

@@ -19,12 +19,13 @@ double accumulator_bound(const struct accumulator *acc, int64_t n, double w, dou
 
 enum verdict_kind {
     ELEMENT_OK,
-    ELEMENT_OUTSIDE,    /* finite, but outside the acceptance set: proof of an error */
-    ELEMENT_NONFINITE   /* NaN or infinity where the set does not reach overflow */
+    ELEMENT_OUTSIDE,  /* finite, but outside the acceptance set: proof of an error */
+    ELEMENT_NONFINITE /* NaN or infinity where the set does not reach overflow */
 };
 struct element_verdict {
     enum verdict_kind kind;
-    double margin; /* implied error / E: 0 when correctly rounded, <= 1 iff accepted, INFINITY for non-finite */
+    double
+        margin; /* implied error / E: 0 when correctly rounded, <= 1 iff accepted, INFINITY for non-finite */
 };
 /* Is `got`, as stored in dtype d, a legal rounding of a value within e of y?  e >= 0; y finite. */
 struct element_verdict element_judge(enum dtype d, double got, double y, double e);

@@ -19,46 +19,46 @@ enum sum_order {
     ORDER_ANY       /* lane-strided or unknown: |nodes| <= S1 */
 };
 struct accumulator {
-    double unit;     /* 2^-24 fp32, 2^-53 fp64; unused when block > 1 */
-    int block;       /* 1: scalar FMA chain; 16: sm_90 bf16 tensor core; ... */
+    double unit; /* 2^-24 fp32, 2^-53 fp64; unused when block > 1 */
+    int block;   /* 1: scalar FMA chain; 16: sm_90 bf16 tensor core; ... */
     int fraction, keep;
-    int splits;      /* partial sums added afterwards in fp32; 0 and 1 mean none */
+    int splits; /* partial sums added afterwards in fp32; 0 and 1 mean none */
     enum sum_order order;
     bool product_rounded; /* products are rounded to `unit` before the addition (no FMA, fp32 operands) */
 };
 
 struct norm_contract {
-    double unit;          /* arithmetic: 2^-24 or 2^-53 */
-    int64_t depth;        /* roundings on the longest path of the sum of squares; 0: width */
-    double rsqrt_error;   /* relative */
-    double mid_unit;      /* unit of the dtype x*r is rounded to before the weight; 0: not rounded */
-    double input_unit;    /* unit of the dtype the input is rounded to first; 0: not rounded */
+    double unit;        /* arithmetic: 2^-24 or 2^-53 */
+    int64_t depth;      /* roundings on the longest path of the sum of squares; 0: width */
+    double rsqrt_error; /* relative */
+    double mid_unit;    /* unit of the dtype x*r is rounded to before the weight; 0: not rounded */
+    double input_unit;  /* unit of the dtype the input is rounded to first; 0: not rounded */
 };
 struct linear_contract {
     struct accumulator acc;
-    double input_unit;    /* operands rounded to this unit first (a float32 router in a float64 model); 0: not */
+    double input_unit; /* operands rounded to this unit first (a float32 router in a float64 model); 0: not */
 };
 struct rope_contract {
     double unit;
-    double table_error;   /* absolute error of each cosine and sine; 0: the given table is the truth */
+    double table_error; /* absolute error of each cosine and sine; 0: the given table is the truth */
 };
 struct attention_contract {
     struct accumulator qk, pv;
-    double unit;          /* of the softmax arithmetic */
-    double exp_error;     /* relative */
-    double p_unit;        /* unit of the dtype P is rounded to before P V; 0: not rounded */
-    double score_unit;    /* scores rounded to this unit before the softmax; 0: not */
+    double unit;             /* of the softmax arithmetic */
+    double exp_error;        /* relative */
+    double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded */
+    double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
-    int64_t block;        /* keys per online-softmax step; 0: one step over all keys */
-    int64_t l_depth;      /* roundings on the longest path of the denominator; 0: number of keys */
-    int splits;           /* split-KV pieces merged through their log-sum-exp; 0 and 1 mean none */
+    int64_t block;           /* keys per online-softmax step; 0: one step over all keys */
+    int64_t l_depth;         /* roundings on the longest path of the denominator; 0: number of keys */
+    int splits;              /* split-KV pieces merged through their log-sum-exp; 0 and 1 mean none */
 };
 struct route_contract {
     double unit, exp_error;
 };
 struct activation_contract {
     double unit, exp_error;
-    double mid_unit;      /* silu(gate) rounded to this unit before * up; 0: not */
+    double mid_unit; /* silu(gate) rounded to this unit before * up; 0: not */
 };
 struct gated_linear_contract {
     struct accumulator acc;
@@ -66,10 +66,10 @@ struct gated_linear_contract {
 };
 struct combine_contract {
     double unit;
-    double gate_error;    /* relative error of the gates, when a stage before rounded them; 0: none */
+    double gate_error; /* relative error of the gates, when a stage before rounded them; 0: none */
 };
 struct sum_contract {
-    double unit;          /* of one addition */
+    double unit; /* of one addition */
 };
 
 struct contract {

@@ -24,9 +24,7 @@ size_t dtype_bytes(enum dtype d) { return formats[d].bytes; }
 double dtype_unit(enum dtype d) { return ldexp(1.0, -formats[d].precision); }
 double dtype_max(enum dtype d) { return formats[d].max; }
 
-double dtype_tiny(enum dtype d) {
-    return ldexp(1.0, formats[d].min_exponent - formats[d].precision + 1);
-}
+double dtype_tiny(enum dtype d) { return ldexp(1.0, formats[d].min_exponent - formats[d].precision + 1); }
 
 bool dtype_parse(const char *name, enum dtype *out) {
     for (int d = 0; d < DTYPE_COUNT; d++)

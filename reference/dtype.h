@@ -15,15 +15,16 @@ extern "C" {
 
 enum dtype { DTYPE_F64, DTYPE_F32, DTYPE_BF16, DTYPE_I32, DTYPE_COUNT };
 
-const char *dtype_name(enum dtype d);                  /* "fp32", "bf16", ... as on the command line */
-bool dtype_parse(const char *name, enum dtype *out);   /* false: no such name */
+const char *dtype_name(enum dtype d);                /* "fp32", "bf16", ... as on the command line */
+bool dtype_parse(const char *name, enum dtype *out); /* false: no such name */
 size_t dtype_bytes(enum dtype d);
-double dtype_unit(enum dtype d);                       /* u = 2^-p, half the distance from 1 to the next number */
-double dtype_tiny(enum dtype d);                       /* smallest positive (subnormal) number */
-double dtype_max(enum dtype d);                        /* largest finite number */
+double dtype_unit(enum dtype d); /* u = 2^-p, half the distance from 1 to the next number */
+double dtype_tiny(enum dtype d); /* smallest positive (subnormal) number */
+double dtype_max(enum dtype d);  /* largest finite number */
 
 double dtype_load(const void *base, enum dtype d, int64_t index);
-void dtype_store(void *base, enum dtype d, int64_t index, double value); /* rounds; beyond the largest: infinity */
+void dtype_store(void *base, enum dtype d, int64_t index,
+                 double value); /* rounds; beyond the largest: infinity */
 double dtype_round(enum dtype d, double value);
 
 /* dst[0..n) = base[first..first+n) */

@@ -64,10 +64,12 @@ static bool has_rope(const struct layer_spec *s) { return s->rot_dim > 0; }
 static bool has_moe(const struct layer_spec *s) { return s->moe; }
 static bool has_shared(const struct layer_spec *s) { return s->shared_width > 0; }
 
-#define IO(...) {__VA_ARGS__, T_NONE}
+#define IO(...)                                                                                              \
+    { __VA_ARGS__, T_NONE }
 const struct stage_row stage_table[S_COUNT] = {
     [S_ATTN_NORM] = {"attn_norm", PART_ATTENTION, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL, 0},
-    [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV), NULL, 0},
+    [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV),
+                    NULL, 0},
     [S_QK_NORM] = {"qk_norm", PART_ATTENTION, OP_QK_NORM, false, IO(T_Q, T_K, T_Q_NORM_W, T_K_NORM_W),
                    IO(T_Q, T_K), has_qk_norm, 0},
     [S_ROPE] = {"rope", PART_ATTENTION, OP_ROPE, false, IO(T_Q, T_K, T_ROPE_TABLE, T_POSITIONS), IO(T_Q, T_K),
@@ -78,21 +80,25 @@ const struct stage_row stage_table[S_COUNT] = {
                      IO(T_Q, T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN), IO(T_O), NULL, 0},
     [S_O_PROJ] = {"o_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_O, T_W_O, T_B_O), IO(T_O_PART), NULL, 0},
     [S_ATTN_SUM] = {"attn_sum", PART_ATTENTION, OP_SUM, false, IO(T_O_PART), IO(T_ATTN_OUT), NULL, 0},
-    [S_ATTN_RESIDUAL] = {"attn_residual", PART_ATTENTION, OP_RESIDUAL, true, IO(T_X, T_ATTN_OUT), IO(T_Y), NULL, 0},
+    [S_ATTN_RESIDUAL] = {"attn_residual", PART_ATTENTION, OP_RESIDUAL, true, IO(T_X, T_ATTN_OUT), IO(T_Y),
+                         NULL, 0},
 
     [S_FFN_NORM] = {"ffn_norm", PART_FFN, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL, 0},
     [S_ROUTER] = {"router", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_ROUTER), IO(T_LOGITS), has_moe, 0},
-    [S_ROUTE] = {"route", PART_FFN, OP_ROUTE, true, IO(T_LOGITS, T_SELECT_BIAS), IO(T_IDS, T_GATES), has_moe, 0},
+    [S_ROUTE] = {"route", PART_FFN, OP_ROUTE, true, IO(T_LOGITS, T_SELECT_BIAS), IO(T_IDS, T_GATES), has_moe,
+                 0},
     [S_PERMUTE] = {"permute", PART_FFN, OP_PERMUTE, true, IO(T_NORMED, T_IDS),
                    IO(T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS), has_moe, 0},
-    [S_GATE_UP_ACT] = {"gate_up_act", PART_FFN, OP_GATED_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_ACT),
-                       has_moe, 2},
-    [S_GATE_UP] = {"gate_up", PART_FFN, OP_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_GATE_UP), has_moe, 0},
+    [S_GATE_UP_ACT] = {"gate_up_act", PART_FFN, OP_GATED_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS),
+                       IO(T_ACT), has_moe, 2},
+    [S_GATE_UP] = {"gate_up", PART_FFN, OP_LINEAR, false, IO(T_ROWS, T_W_GATE_UP, T_OFFSETS), IO(T_GATE_UP),
+                   has_moe, 0},
     [S_ACTIVATION] = {"activation", PART_FFN, OP_ACTIVATION, false, IO(T_GATE_UP), IO(T_ACT), has_moe, 0},
     [S_DOWN] = {"down", PART_FFN, OP_LINEAR, false, IO(T_ACT, T_W_DOWN, T_OFFSETS), IO(T_DOWN), has_moe, 0},
-    [S_COMBINE] = {"combine", PART_FFN, OP_COMBINE, false, IO(T_DOWN, T_SLOT_ROW, T_GATES), IO(T_MOE_PART), has_moe, 0},
-    [S_SHARED_GATE_UP_ACT] = {"shared_gate_up_act", PART_FFN, OP_GATED_LINEAR, false, IO(T_NORMED, T_W_SHARED_GATE_UP),
-                              IO(T_SHARED_ACT), has_shared, 2},
+    [S_COMBINE] = {"combine", PART_FFN, OP_COMBINE, false, IO(T_DOWN, T_SLOT_ROW, T_GATES), IO(T_MOE_PART),
+                   has_moe, 0},
+    [S_SHARED_GATE_UP_ACT] = {"shared_gate_up_act", PART_FFN, OP_GATED_LINEAR, false,
+                              IO(T_NORMED, T_W_SHARED_GATE_UP), IO(T_SHARED_ACT), has_shared, 2},
     [S_SHARED_GATE_UP] = {"shared_gate_up", PART_FFN, OP_LINEAR, false, IO(T_NORMED, T_W_SHARED_GATE_UP),
                           IO(T_SHARED_GATE_UP), has_shared, 0},
     [S_SHARED_ACTIVATION] = {"shared_activation", PART_FFN, OP_ACTIVATION, false, IO(T_SHARED_GATE_UP),
@@ -104,23 +110,34 @@ const struct stage_row stage_table[S_COUNT] = {
 };
 
 static const char *const op_names[OP_COUNT] = {
-    [OP_NORM] = "norm",       [OP_LINEAR] = "linear",     [OP_QK_NORM] = "qk_norm", [OP_ROPE] = "rope",
-    [OP_KV_WRITE] = "kv_write", [OP_ATTENTION] = "attention", [OP_ROUTE] = "route", [OP_PERMUTE] = "permute",
-    [OP_ACTIVATION] = "activation", [OP_GATED_LINEAR] = "gated_linear", [OP_COMBINE] = "combine", [OP_SUM] = "sum",     [OP_RESIDUAL] = "residual",
+    [OP_NORM] = "norm",
+    [OP_LINEAR] = "linear",
+    [OP_QK_NORM] = "qk_norm",
+    [OP_ROPE] = "rope",
+    [OP_KV_WRITE] = "kv_write",
+    [OP_ATTENTION] = "attention",
+    [OP_ROUTE] = "route",
+    [OP_PERMUTE] = "permute",
+    [OP_ACTIVATION] = "activation",
+    [OP_GATED_LINEAR] = "gated_linear",
+    [OP_COMBINE] = "combine",
+    [OP_SUM] = "sum",
+    [OP_RESIDUAL] = "residual",
 };
 
 static const struct {
     const char *letter, *label;
 } axis_names[AXIS_COUNT] = {
-    [AXIS_NUMBER] = {"", "half"},   [AXIS_T] = {"t", "token"},    [AXIS_M] = {"m", "channel"},
-    [AXIS_H] = {"h", "head"},       [AXIS_G] = {"g", "kv head"},  [AXIS_D] = {"d", "dim"},
-    [AXIS_E] = {"e", "expert"},     [AXIS_K] = {"k", "choice"},   [AXIS_F] = {"f", "expert column"},
-    [AXIS_S] = {"s", "shared column"}, [AXIS_N] = {"n", "row"},   [AXIS_P] = {"p", "position"},
-    [AXIS_R] = {"r", "rotary dim"}, [AXIS_B] = {"b", "sequence"}, [AXIS_PAGE] = {"page", "page"},
+    [AXIS_NUMBER] = {"", "half"},      [AXIS_T] = {"t", "token"},    [AXIS_M] = {"m", "channel"},
+    [AXIS_H] = {"h", "head"},          [AXIS_G] = {"g", "kv head"},  [AXIS_D] = {"d", "dim"},
+    [AXIS_E] = {"e", "expert"},        [AXIS_K] = {"k", "choice"},   [AXIS_F] = {"f", "expert column"},
+    [AXIS_S] = {"s", "shared column"}, [AXIS_N] = {"n", "row"},      [AXIS_P] = {"p", "position"},
+    [AXIS_R] = {"r", "rotary dim"},    [AXIS_B] = {"b", "sequence"}, [AXIS_PAGE] = {"page", "page"},
     [AXIS_SLOT] = {"slot", "slot"},
 };
 
-static const char *const group_names[] = {[GROUP_NONE] = "", [GROUP_TP] = "tp", [GROUP_EP] = "ep", [GROUP_ETP] = "etp"};
+static const char *const group_names[] = {
+    [GROUP_NONE] = "", [GROUP_TP] = "tp", [GROUP_EP] = "ep", [GROUP_ETP] = "etp"};
 
 const char *op_name(enum op op) { return op_names[op]; }
 const char *axis_label(enum axis_name a) { return axis_names[a].label; }

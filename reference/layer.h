@@ -48,21 +48,76 @@ struct layer_spec {
 struct layer_spec layer_defaults(void); /* a plain Llama layer without sizes */
 
 enum axis_name {
-    AXIS_NUMBER, AXIS_T, AXIS_M, AXIS_H, AXIS_G, AXIS_D, AXIS_E, AXIS_K, AXIS_F, AXIS_S, AXIS_N,
-    AXIS_P, AXIS_R, AXIS_B, AXIS_PAGE, AXIS_SLOT, AXIS_COUNT
+    AXIS_NUMBER,
+    AXIS_T,
+    AXIS_M,
+    AXIS_H,
+    AXIS_G,
+    AXIS_D,
+    AXIS_E,
+    AXIS_K,
+    AXIS_F,
+    AXIS_S,
+    AXIS_N,
+    AXIS_P,
+    AXIS_R,
+    AXIS_B,
+    AXIS_PAGE,
+    AXIS_SLOT,
+    AXIS_COUNT
 };
 enum rank_group { GROUP_NONE, GROUP_TP, GROUP_EP, GROUP_ETP };
 const char *axis_label(enum axis_name a); /* "token", "head", "expert", ... for reports */
 
 enum tensor_id {
-    T_X, T_Y, T_NORM_W, T_NORMED,
+    T_X,
+    T_Y,
+    T_NORM_W,
+    T_NORMED,
     /* attention */
-    T_W_QKV, T_B_QKV, T_QKV, T_Q_NORM_W, T_K_NORM_W, T_Q, T_K, T_V, T_ROPE_TABLE, T_POSITIONS, T_SLOTS,
-    T_K_CACHE, T_V_CACHE, T_PAGE_TABLE, T_QUERY_START, T_KV_LEN, T_O, T_W_O, T_B_O, T_O_PART, T_ATTN_OUT,
+    T_W_QKV,
+    T_B_QKV,
+    T_QKV,
+    T_Q_NORM_W,
+    T_K_NORM_W,
+    T_Q,
+    T_K,
+    T_V,
+    T_ROPE_TABLE,
+    T_POSITIONS,
+    T_SLOTS,
+    T_K_CACHE,
+    T_V_CACHE,
+    T_PAGE_TABLE,
+    T_QUERY_START,
+    T_KV_LEN,
+    T_O,
+    T_W_O,
+    T_B_O,
+    T_O_PART,
+    T_ATTN_OUT,
     /* ffn */
-    T_W_ROUTER, T_LOGITS, T_SELECT_BIAS, T_IDS, T_GATES, T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW, T_ROWS,
-    T_W_GATE_UP, T_GATE_UP, T_ACT, T_W_DOWN, T_DOWN, T_MOE_PART,
-    T_W_SHARED_GATE_UP, T_SHARED_GATE_UP, T_SHARED_ACT, T_W_SHARED_DOWN, T_SHARED_PART, T_FFN_OUT,
+    T_W_ROUTER,
+    T_LOGITS,
+    T_SELECT_BIAS,
+    T_IDS,
+    T_GATES,
+    T_OFFSETS,
+    T_ROW_SLOT,
+    T_SLOT_ROW,
+    T_ROWS,
+    T_W_GATE_UP,
+    T_GATE_UP,
+    T_ACT,
+    T_W_DOWN,
+    T_DOWN,
+    T_MOE_PART,
+    T_W_SHARED_GATE_UP,
+    T_SHARED_GATE_UP,
+    T_SHARED_ACT,
+    T_W_SHARED_DOWN,
+    T_SHARED_PART,
+    T_FFN_OUT,
     T_COUNT,
     T_NONE = -1
 };
@@ -105,15 +160,49 @@ struct axes {
 const char *axes_parse(const char *text, struct axes *out);
 
 enum op {
-    OP_NORM, OP_LINEAR, OP_QK_NORM, OP_ROPE, OP_KV_WRITE, OP_ATTENTION, OP_ROUTE, OP_PERMUTE,
-    OP_ACTIVATION, OP_GATED_LINEAR, OP_COMBINE, OP_SUM, OP_RESIDUAL, OP_COUNT
+    OP_NORM,
+    OP_LINEAR,
+    OP_QK_NORM,
+    OP_ROPE,
+    OP_KV_WRITE,
+    OP_ATTENTION,
+    OP_ROUTE,
+    OP_PERMUTE,
+    OP_ACTIVATION,
+    OP_GATED_LINEAR,
+    OP_COMBINE,
+    OP_SUM,
+    OP_RESIDUAL,
+    OP_COUNT
 };
 const char *op_name(enum op op);
 
 enum stage_id {
-    S_ATTN_NORM, S_QKV_PROJ, S_QK_NORM, S_ROPE, S_KV_WRITE, S_ATTENTION, S_O_PROJ, S_ATTN_SUM, S_ATTN_RESIDUAL,
-    S_FFN_NORM, S_ROUTER, S_ROUTE, S_PERMUTE, S_GATE_UP_ACT, S_GATE_UP, S_ACTIVATION, S_DOWN, S_COMBINE,
-    S_SHARED_GATE_UP_ACT, S_SHARED_GATE_UP, S_SHARED_ACTIVATION, S_SHARED_DOWN, S_FFN_SUM, S_FFN_RESIDUAL, S_COUNT
+    S_ATTN_NORM,
+    S_QKV_PROJ,
+    S_QK_NORM,
+    S_ROPE,
+    S_KV_WRITE,
+    S_ATTENTION,
+    S_O_PROJ,
+    S_ATTN_SUM,
+    S_ATTN_RESIDUAL,
+    S_FFN_NORM,
+    S_ROUTER,
+    S_ROUTE,
+    S_PERMUTE,
+    S_GATE_UP_ACT,
+    S_GATE_UP,
+    S_ACTIVATION,
+    S_DOWN,
+    S_COMBINE,
+    S_SHARED_GATE_UP_ACT,
+    S_SHARED_GATE_UP,
+    S_SHARED_ACTIVATION,
+    S_SHARED_DOWN,
+    S_FFN_SUM,
+    S_FFN_RESIDUAL,
+    S_COUNT
 };
 
 enum { MAX_STAGE_IO = 8 };

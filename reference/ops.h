@@ -41,8 +41,8 @@ struct qk_norm_args {
 /* out[r, :] = w[g(r)] x[r, :] + bias.  One group: dense. Several: rows offsets[i]..offsets[i+1] use group i
  * (rows are sorted by group; empty groups are allowed; offsets[0] = 0, the last one is n_rows). */
 struct linear_args {
-    struct view x, w, bias, out; /* [rows, K], [groups, N, K], [N] or absent, [rows, N] */
-    struct view offsets;         /* int32 [groups + 1], or absent when n_groups is 1 */
+    struct view x, w, bias, out;               /* [rows, K], [groups, N, K], [N] or absent, [rows, N] */
+    struct view offsets;                       /* int32 [groups + 1], or absent when n_groups is 1 */
     int64_t n_rows, n_cols, n_inner, n_groups; /* n_rows may be 0 */
 };
 
@@ -67,11 +67,11 @@ struct kv_write_args {
  * and (causal, bottom-right) sees keys 0..that position. Head h reads kv head h / (H/G).
  * Key j of sequence b is in page page_table[b][j / page_size], slot j % page_size. */
 struct attention_args {
-    struct view q, out;                             /* [T, H, D] */
-    struct view k_cache, v_cache;                   /* [pages, page_size, G, D] */
-    struct view page_table, query_start, kv_len;    /* int32 [B, max_pages], [B + 1], [B] */
+    struct view q, out;                          /* [T, H, D] */
+    struct view k_cache, v_cache;                /* [pages, page_size, G, D] */
+    struct view page_table, query_start, kv_len; /* int32 [B, max_pages], [B + 1], [B] */
     int64_t n_tokens, n_seqs, n_heads, n_kv_heads, head_dim, page_size, n_pages;
-    int64_t max_queries, max_kv;                    /* over the sequences */
+    int64_t max_queries, max_kv; /* over the sequences */
     double scale;
     bool causal;
 };
@@ -93,8 +93,9 @@ struct route_args {
  * offsets[i]: first row of local expert i; row_slot[r]: slot of row r; slot_row[t][j]: its row, or -1 when the
  * expert is elsewhere; rows[r] = x[row_slot[r] / K]. */
 struct permute_args {
-    struct view x, ids;                           /* [T, M], int32 [T, K] */
-    struct view offsets, row_slot, slot_row, rows; /* out: int32 [count + 1], int32 [n], int32 [T, K], [n, M] */
+    struct view x, ids; /* [T, M], int32 [T, K] */
+    struct view offsets, row_slot, slot_row,
+        rows; /* out: int32 [count + 1], int32 [n], int32 [T, K], [n, M] */
     int64_t n_tokens, top_k, width, expert_first, expert_count, n_rows; /* n_rows may be 0 */
 };
 
@@ -107,8 +108,8 @@ struct activation_args {
 /* gate_up and activation in one: out[r, c] = silu(g) * u with g = w[i, 0, c] . x[r], u = w[i, 1, c] . x[r] for the rows of
  * group i (offsets as in linear_args). Nothing is rounded to the storage dtype in between. */
 struct gated_linear_args {
-    struct view x, w, out; /* [rows, K], [groups, 2, F, K] (strides 0..2), [rows, F] */
-    struct view offsets;   /* int32 [groups + 1], or absent when n_groups is 1 */
+    struct view x, w, out;                    /* [rows, K], [groups, 2, F, K] (strides 0..2), [rows, F] */
+    struct view offsets;                      /* int32 [groups + 1], or absent when n_groups is 1 */
     int64_t n_rows, width, n_inner, n_groups; /* n_rows may be 0; width = F */
 };
 

@@ -24,7 +24,7 @@ enum { MAX_REF_OUT = 2 };
 void ref_compute(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                  struct ref_out out[MAX_REF_OUT]);
 int ref_n_outputs(enum op op);
-int64_t ref_n_rows(const struct call *call);           /* rows of the call's outputs */
+int64_t ref_n_rows(const struct call *call);               /* rows of the call's outputs */
 int64_t ref_row_size(const struct call *call, int output); /* elements in one row of output i */
 
 /* Routing as sets. lo, hi [row1-row0, E]: interval of each selection score (-inf for experts of a group that is

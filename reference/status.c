@@ -4,7 +4,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-struct status status_ok(void) { return (struct status){.code = STATUS_OK}; }
+struct status status_ok(void) {
+    return (struct status){.code = STATUS_OK};
+}
 
 struct status status_error(const char *format, ...) {
     struct status s = {.code = STATUS_ERROR};

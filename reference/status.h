@@ -20,10 +20,10 @@ struct status status_ok(void);
 struct status status_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Hand an error on to the caller. Nothing may need releasing between two TRYs. */
-#define TRY(call)                                  \
-    do {                                           \
-        const struct status status_try_ = (call);  \
-        if (status_try_.code) return status_try_;  \
+#define TRY(call)                                                                                            \
+    do {                                                                                                     \
+        const struct status status_try_ = (call);                                                            \
+        if (status_try_.code) return status_try_;                                                            \
     } while (0)
 
 #ifdef __cplusplus

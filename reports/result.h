@@ -13,18 +13,18 @@ enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_FAIL };
 /* One element that is wrong. */
 struct mismatch {
     char stage[32], tensor[32];
-    int rank;            /* -1: the unsharded run */
-    char where[96];      /* "token 3 head 5 dim 7", global indices */
+    int rank;                    /* -1: the unsharded run */
+    char where[96];              /* "token 3 head 5 dim 7", global indices */
     double got, expected, bound; /* stored value, reference value, half-width E */
-    double margin;       /* > 1; infinite for NaN */
-    char note[480];      /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
+    double margin;               /* > 1; infinite for NaN */
+    char note[480]; /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
 };
 
 struct edge_result {
     enum edge_state state;
-    double margin;       /* largest implied/E over the judged elements */
+    double margin; /* largest implied/E over the judged elements */
     int64_t elements, outside;
-    int64_t ambiguous;   /* top-k sets that several answers satisfy; legal, counted */
+    int64_t ambiguous;          /* top-k sets that several answers satisfy; legal, counted */
     int64_t sampled_rows, rows; /* plan edge: how many of the rows were recomputed; 0, 0 elsewhere */
 };
 
@@ -35,17 +35,17 @@ struct stage_result {
 };
 
 struct case_result {
-    char line[512];      /* the case line, parses back */
-    char repro[3200];    /* whole command that runs this case again, quoted for sh */
+    char line[512];   /* the case line, parses back */
+    char repro[3200]; /* whole command that runs this case again, quoted for sh */
     enum case_verdict verdict;
-    char reason[500];    /* why it was skipped or could not be finished; else empty */
+    char reason[500]; /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
     int n_stages;
     struct stage_result *stage;
     /* of a failed case: the first failing stage */
     struct mismatch first, worst;
-    char where[256];     /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
-    char likely[400];    /* the mutant whose replay reproduces it, with its source; else empty */
+    char where[256];  /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
+    char likely[400]; /* the mutant whose replay reproduces it, with its source; else empty */
     double seconds;
 };
 

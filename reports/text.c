@@ -65,7 +65,8 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
     format_margin(margin, sizeof margin, m->margin);
     fprintf(file, "  %-7s ", label);
     print_rank(file, m->rank);
-    fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "", m->tensor);
+    fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "",
+            m->tensor);
     if (m->tensor[0]) {
         print_value(file, "got ", m->got);
         print_value(file, ", expected ", m->expected);

@@ -93,5 +93,6 @@ struct status device_sync(struct device *device) {
 
 struct status device_set_schedule(struct device *device, const struct simt_options *schedule) {
     if (device->ops->set_schedule) return device->ops->set_schedule(device, schedule);
-    return status_error("--device %s: has no schedules to choose from; use --device host", kinds[device->kind].name);
+    return status_error("--device %s: has no schedules to choose from; use --device host",
+                        kinds[device->kind].name);
 }

@@ -19,22 +19,23 @@ extern "C" {
 
 enum device_kind { DEVICE_HOST, DEVICE_CUDA, DEVICE_COUNT };
 const char *device_kind_name(enum device_kind kind); /* "host", "cuda" */
-int device_compute(enum device_kind kind); /* compute capability, 90 is 9.0; 0: host, or no GPU */
+int device_compute(enum device_kind kind);           /* compute capability, 90 is 9.0; 0: host, or no GPU */
 
 struct device; /* opaque */
 
 /* Fails with cause and remedy: built without nvcc, no driver, no GPU. */
 struct status device_open(enum device_kind kind, struct device **out);
 void device_close(struct device *device); /* accepts NULL */
-const char *device_label(const struct device *device); /* "host (SIMT executor, 2 threads)", "NVIDIA H200 (cuda)" */
+const char *
+device_label(const struct device *device); /* "host (SIMT executor, 2 threads)", "NVIDIA H200 (cuda)" */
 void *device_stream(struct device *device);
 enum device_kind device_kind_of(const struct device *device);
 
 struct device_buffer {
     void *data;          /* device address of the first byte */
     size_t bytes, guard; /* guard bytes on each side */
-    void *host;          /* where the CPU reads and writes it: `data` itself on host, a staging copy on cuda */
-    void *owner;         /* opaque */
+    void *host;  /* where the CPU reads and writes it: `data` itself on host, a staging copy on cuda */
+    void *owner; /* opaque */
 };
 
 /* Data and guards start as NaN (all bits set). `name` (copied) appears in error lines. bytes may be 0. */

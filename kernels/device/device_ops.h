@@ -31,12 +31,13 @@ struct device_ops {
     struct status (*pull)(struct device *device, struct device_buffer *buffer);
     struct status (*guard_damage)(struct device *device, const struct device_buffer *buffer, size_t *damaged);
     struct status (*sync)(struct device *device);
-    struct status (*set_schedule)(struct device *device, const struct simt_options *schedule); /* NULL: has no choice */
+    struct status (*set_schedule)(struct device *device,
+                                  const struct simt_options *schedule); /* NULL: has no choice */
 };
 
 extern const struct device_ops device_host_ops; /* host/device_host.cpp */
 extern const struct device_ops device_cuda_ops; /* cuda/device_cuda.cu, only with SHARDCHECK_CUDA */
-int device_cuda_compute(void);                   /* the same */
+int device_cuda_compute(void);                  /* the same */
 
 #ifdef __cplusplus
 }

@@ -43,7 +43,7 @@ static __device__ void compute_scores(float *score, const float *logits, int n_e
 #ifdef BUG_ROUTE_LANES_ELSEWHERE
     if (lane < n_experts)
 #endif
-    top = warp_max(top);
+        top = warp_max(top);
     for (int e = lane; e < n_experts; e += LANES) sum += score[e] = expf(logits[e] - top);
     sum = warp_sum(sum);
     for (int e = lane; e < n_experts; e += LANES) score[e] /= sum;

@@ -216,7 +216,6 @@ static struct status cuda_sync(struct device *device) {
     return cuda_status(error, "the kernels failed", "");
 }
 
-extern "C" const struct device_ops device_cuda_ops = {cuda_open,    cuda_close,        cuda_alloc,
-                                                      cuda_release, cuda_reuse,        cuda_push,
-                                                      cuda_pull,    cuda_guard_damage, cuda_sync,
-                                                      nullptr};
+extern "C" const struct device_ops device_cuda_ops = {cuda_open,  cuda_close, cuda_alloc, cuda_release,
+                                                      cuda_reuse, cuda_push,  cuda_pull,  cuda_guard_damage,
+                                                      cuda_sync,  nullptr};

@@ -65,7 +65,8 @@ void warp_aligned(const char *operation, warp_run run, void *argument, place at)
     const warp_group *g = &w->group[0];
     const bool waiting = w->groups == 1 && g->mask == UINT32_MAX;
     if (waiting && (g->at.line != at.line || (g->at.file != at.file && strcmp(g->at.file, at.file))))
-        fail(at, "%s, while lane %d waits in %s at another place (%s:%d); all lanes must come to the same one",
+        fail(at,
+             "%s, while lane %d waits in %s at another place (%s:%d); all lanes must come to the same one",
              operation, __builtin_ctz(g->arrived), g->operation, g->at.file, g->at.line);
     warp_collective(UINT32_MAX, operation, run, argument, at);
 }
