@@ -66,6 +66,7 @@ static void list_models(FILE *rows) {
     }
 }
 
+/* The order is the preference: a call goes to the first row of its op that runs on the device and supports it. */
 static void list_kernels(FILE *rows) {
     fputs("NAME\tOP\tDEVICES\tDESCRIPTION\n", rows);
     for (const struct kernel *k = kernel_table; k->name; k++) {
@@ -75,6 +76,7 @@ static void list_kernels(FILE *rows) {
             if (!k->launch[d]) continue;
             fprintf(rows, "%s%s%s", gap, device_kind_name((enum device_kind)d),
                     k->explicit_on_host && d == DEVICE_HOST ? ": by name" : "");
+            if (d == DEVICE_CUDA && k->compute) fprintf(rows, " %d.%d", k->compute / 10, k->compute % 10);
             gap = ",";
         }
         fprintf(rows, "%s\t%s\n", *gap ? "" : "none in this build", k->describes);
