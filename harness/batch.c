@@ -67,6 +67,17 @@ void batch_build(struct batch *batch, const struct check_case *c, const struct f
     free(shuffled);
 }
 
+const int32_t *batch_tensor(const struct batch *b, enum tensor_id id, int64_t *count) {
+    switch (id) {
+    case T_POSITIONS: *count = b->n_tokens; return b->positions;
+    case T_SLOTS: *count = b->n_tokens; return b->slots;
+    case T_PAGE_TABLE: *count = b->n_seqs * b->max_pages; return b->page_table;
+    case T_QUERY_START: *count = b->n_seqs + 1; return b->query_start;
+    case T_KV_LEN: *count = b->n_seqs; return b->kv_len;
+    default: return NULL;
+    }
+}
+
 void batch_free(struct batch *batch) {
     free(batch->query_start);
     free(batch->kv_len);

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-static int64_t fan_experts(enum tensor_id id) { return id == T_W_GATE_UP || id == T_W_DOWN; }
+static bool fan_experts(enum tensor_id id) { return id == T_W_GATE_UP || id == T_W_DOWN; }
 
 static void fill_whole(struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count, char *data) {
     if (!fan_experts(id)) {

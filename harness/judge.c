@@ -3,8 +3,10 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "harness/memory.h"
 #include "reference/reference.h"
 
 void findings_init(struct findings *f) {
@@ -178,6 +180,17 @@ void judge_topk(const struct judged *j, const double *lo, const double *hi, int6
         findings_add(findings, j, t * k, ids[t * k], NAN, NAN, INFINITY,
                      "not a top-k set that the scores allow");
     }
+}
+
+void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,
+                 struct edge_result *edge, struct findings *findings) {
+    const struct route_args *const a = &call->u.route;
+    const size_t n = (size_t)(a->n_tokens * a->n_experts);
+    double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
+    ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
+    judge_topk(j, lo, hi, a->n_experts, a->top_k, edge, findings);
+    free(lo);
+    free(hi);
 }
 
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,

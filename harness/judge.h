@@ -5,6 +5,7 @@
 #define HARNESS_JUDGE_H
 
 #include "harness/plan.h"
+#include "reference/contract.h"
 #include "reports/result.h"
 
 /* The wrong elements of one stage, over ranks. */
@@ -46,6 +47,9 @@ void judge_repeated(const struct judged *j, const void *first, const char *note,
 /* Routing: ids [rows, k] as sets against score intervals lo, hi [rows, n_experts]. */
 void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
                 struct edge_result *edge, struct findings *findings);
+/* The same, with the intervals from the reference of a route call; j->got are its ids. */
+void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,
+                 struct edge_result *edge, struct findings *findings);
 /* The reference twice: bit for bit (slack == NULL), or within slack[i]. */
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
                 struct edge_result *edge, struct findings *findings);

@@ -43,21 +43,12 @@ static struct status load_inputs(struct oracle *o, int stage) {
     return status_ok();
 }
 
-static const void *index_data(const struct batch *b, enum tensor_id id) {
-    switch (id) {
-    case T_POSITIONS: return b->positions;
-    case T_SLOTS: return b->slots;
-    case T_PAGE_TABLE: return b->page_table;
-    case T_QUERY_START: return b->query_start;
-    default: return b->kv_len;
-    }
-}
-
 static struct view operand(struct oracle *o, enum tensor_id id) {
     if (tensor_table[id].role == ROLE_INDEX && id != T_ROPE_TABLE) {
         const struct batch *const b = &o->trunk->batch;
-        void *const data = (void *)(uintptr_t)index_data(b, id);
-        return (struct view){.data = data, .dtype = DTYPE_I32, .stride = {b->max_pages}, .hi = INT32_MAX};
+        int64_t count;
+        void *const data = (void *)(uintptr_t)batch_tensor(b, id, &count);
+        return (struct view){.data = data, .dtype = DTYPE_I32, .stride = {b->max_pages}, .hi = count};
     }
     const struct stored *const s = &o->store.of[id];
     struct view v = view_dense(&o->plan, id, 0, s->memory.data, s->dtype);
@@ -177,10 +168,7 @@ static struct status choose_experts(struct oracle *o, const struct call *call,
     double *const file = memory_zeroed((size_t)count, sizeof *file);
     const struct status s = read_tensor(o, T_IDS, file, count, &found);
     if (!s.code && found) {
-        const size_t n = (size_t)(a->n_tokens * a->n_experts);
-        double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
         for (int64_t i = 0; i < count; i++) dtype_store(a->ids.data, DTYPE_I32, i, file[i]);
-        ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
         const struct judged j = {.stage = S_ROUTE,
                                  .id = T_IDS,
                                  .plan = &o->plan,
@@ -188,9 +176,7 @@ static struct status choose_experts(struct oracle *o, const struct call *call,
                                  .dtype = DTYPE_I32,
                                  .got = a->ids.data,
                                  .count = count};
-        judge_topk(&j, lo, hi, a->n_experts, a->top_k, &o->edges[S_ROUTE], o->findings);
-        free(lo);
-        free(hi);
+        judge_route(&j, call, contract, &o->edges[S_ROUTE], o->findings);
     }
     free(file);
     return s;

@@ -13,18 +13,6 @@
 
 bool seat_in_place(enum tensor_id id) { return id == T_K_CACHE || id == T_V_CACHE; }
 
-/* Index tensors come from the batch as they are; *count elements. */
-static const void *batch_tensor(const struct batch *b, enum tensor_id id, int64_t *count) {
-    switch (id) {
-    case T_POSITIONS: *count = b->n_tokens; return b->positions;
-    case T_SLOTS: *count = b->n_tokens; return b->slots;
-    case T_PAGE_TABLE: *count = b->n_seqs * b->max_pages; return b->page_table;
-    case T_QUERY_START: *count = b->n_seqs + 1; return b->query_start;
-    case T_KV_LEN: *count = b->n_seqs; return b->kv_len;
-    default: return NULL;
-    }
-}
-
 int64_t seat_count(const struct rank_stage *at, enum tensor_id id) {
     int64_t count;
     if (batch_tensor(at->batch, id, &count)) return count;
@@ -60,13 +48,15 @@ static void copy_rows(char *dst, size_t dst_stride, const char *src, size_t src_
     for (int64_t i = 0; i < n; i++) memcpy(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
 }
 
-static struct view lie_view(const struct rank_stage *at, enum tensor_id id, const struct lie *lie, void *base,
-                            enum dtype dtype) {
-    char *const data = (char *)base + (size_t)lie->offset * dtype_bytes(dtype);
-    struct view v = view_dense(at->plan, id, at->rank, data, dtype);
-    if (lie->row != lie->elements) v.stride[0] = lie->stride;
-    v.lo = -lie->offset;
-    v.hi = lie->elements - lie->offset;
+static struct view buffer_view(const struct rank_stage *at, enum tensor_id id,
+                               const struct device_buffer *buffer, bool on_device) {
+    const struct lie lie = tensor_lie(at, id);
+    const enum dtype dtype = store_dtype(id, at->c->dtype);
+    char *const base = on_device ? buffer->data : buffer->host;
+    struct view v = view_dense(at->plan, id, at->rank, base + (size_t)lie.offset * dtype_bytes(dtype), dtype);
+    if (lie.row != lie.elements) v.stride[0] = lie.stride;
+    v.lo = -lie.offset;
+    v.hi = lie.elements - lie.offset;
     if (id == T_PAGE_TABLE) v.stride[0] = at->batch->max_pages;
     return v;
 }
@@ -115,44 +105,34 @@ static struct status place_output(struct seat *seat, const struct rank_stage *at
     return device_push(seat->device, buffer);
 }
 
+/* The call on device memory, or on the host's copies of it. */
+static void bind_call(const struct seat *seat, const struct rank_stage *at, bool on_device,
+                      struct call *call) {
+    const struct stage_row *const stage = &stage_table[at->stage];
+    const struct layer_spec local = plan_local_spec(at->plan, at->spec, at->rank);
+    struct operands operands = {0};
+    for (int i = 0; stage->in[i] != T_NONE; i++)
+        if (tensor_present(stage->in[i], &local))
+            operands.in[stage->in[i]] = buffer_view(at, stage->in[i], &seat->in[i], on_device);
+    for (int i = 0; stage->out[i] != T_NONE; i++)
+        operands.out[stage->out[i]] = buffer_view(at, stage->out[i], &seat->out[i], on_device);
+    call_bind(call, stage, &local, at->plan, at->rank, at->batch, &operands);
+}
+
 struct status seat_load(struct seat *seat, const struct rank_stage *at, struct seat_result *result) {
     const struct stage_row *const stage = &stage_table[at->stage];
     const struct layer_spec local = plan_local_spec(at->plan, at->spec, at->rank);
-    struct operands host = {0};
-    for (int i = 0; stage->in[i] != T_NONE; i++) {
-        const enum tensor_id id = stage->in[i];
-        if (!tensor_present(id, &local)) continue;
-        TRY(place_input(seat, at, id, &seat->in[i]));
-        const struct lie lie = tensor_lie(at, id);
-        host.in[id] = lie_view(at, id, &lie, seat->in[i].host, store_dtype(id, at->c->dtype));
-    }
-    for (int i = 0; stage->out[i] != T_NONE; i++) {
-        const enum tensor_id id = stage->out[i];
-        TRY(place_output(seat, at, id, &seat->out[i]));
-        const struct lie lie = tensor_lie(at, id);
-        host.out[id] = lie_view(at, id, &lie, seat->out[i].host, store_dtype(id, at->c->dtype));
-    }
-    call_bind(&result->reference_call, stage, &local, at->plan, at->rank, at->batch, &host);
+    for (int i = 0; stage->in[i] != T_NONE; i++)
+        if (tensor_present(stage->in[i], &local)) TRY(place_input(seat, at, stage->in[i], &seat->in[i]));
+    for (int i = 0; stage->out[i] != T_NONE; i++) TRY(place_output(seat, at, stage->out[i], &seat->out[i]));
+    bind_call(seat, at, false, &result->reference_call);
     return status_ok();
 }
 
-/* The same call on device memory. */
+/* What the kernel gets: the same call, with the mutant's mistake where one is seeded. */
 static void bind_device_call(const struct seat *seat, const struct rank_stage *at, struct call *call) {
-    const struct stage_row *const stage = &stage_table[at->stage];
     const struct layer_spec local = plan_local_spec(at->plan, at->spec, at->rank);
-    struct operands device = {0};
-    for (int i = 0; stage->in[i] != T_NONE; i++) {
-        const enum tensor_id id = stage->in[i];
-        if (!tensor_present(id, &local)) continue;
-        const struct lie lie = tensor_lie(at, id);
-        device.in[id] = lie_view(at, id, &lie, seat->in[i].data, store_dtype(id, at->c->dtype));
-    }
-    for (int i = 0; stage->out[i] != T_NONE; i++) {
-        const enum tensor_id id = stage->out[i];
-        const struct lie lie = tensor_lie(at, id);
-        device.out[id] = lie_view(at, id, &lie, seat->out[i].data, store_dtype(id, at->c->dtype));
-    }
-    call_bind(call, stage, &local, at->plan, at->rank, at->batch, &device);
+    bind_call(seat, at, true, call);
     if (at->mutant) at->mutant->apply(call, at->spec, &local);
 }
 

@@ -149,18 +149,6 @@ static struct judged trunk_judged(const struct trunk *t, int stage, enum tensor_
                            .count = count};
 }
 
-static void judge_route(struct trunk *t, int stage, const struct call *call, const struct contract *contract,
-                        const struct store *got) {
-    const struct route_args *const a = &call->u.route;
-    const size_t n = (size_t)(a->n_tokens * a->n_experts);
-    double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
-    ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
-    const struct judged j = trunk_judged(t, stage, T_IDS, got->of[T_IDS].memory.data, a->n_tokens * a->top_k);
-    judge_topk(&j, lo, hi, a->n_experts, a->top_k, &t->edge, &t->findings);
-    free(lo);
-    free(hi);
-}
-
 static void judge_indices(struct trunk *t, int stage, const struct call *call, const struct store *got) {
     struct store want = {0};
     static const enum tensor_id ids[] = {T_OFFSETS, T_ROW_SLOT, T_SLOT_ROW};
@@ -207,7 +195,11 @@ static void judge_trunk(struct trunk *t, int stage, const struct call *call, con
         j.e = t->answer.e[i];
         judge_set(&j, &t->edge, &t->findings);
     }
-    if (call->op == OP_ROUTE) judge_route(t, stage, call, contract, got);
+    if (call->op == OP_ROUTE) {
+        const struct stored *const ids = &got->of[T_IDS];
+        const struct judged j = trunk_judged(t, stage, T_IDS, ids->memory.data, ids->count);
+        judge_route(&j, call, contract, &t->edge, &t->findings);
+    }
     if (call->op == OP_PERMUTE) judge_indices(t, stage, call, got);
 }
 

@@ -25,7 +25,7 @@ enum group_score { GROUP_TOP2_SUM, GROUP_MAX };
 /* Real-number maths only: no roundings, no ranks. All sizes in elements. */
 struct layer_spec {
     int64_t hidden, n_heads, n_kv_heads, head_dim;
-    double attn_scale; /* multiplies q.k; layer_defaults_finish sets head_dim^-1/2 where 0 */
+    double attn_scale; /* multiplies q.k; head_dim^-1/2 unless the model says otherwise */
     bool qkv_bias, o_bias, causal;
     double norm_eps;
     bool qk_norm; /* RMSNorm of every head of q and k, one weight [head_dim] each, before rope */
