@@ -37,12 +37,26 @@ static struct check_case case_of(const char *line, int stage) {
     return c;
 }
 
+/* For scripts/same-reports: every result of this file as JSON, into the folder that the environment names. */
+static void keep_report(const struct run_result *run) {
+    static int n;
+    const char *const folder = getenv("SHARDCHECK_REPORTS");
+    char path[4200];
+    if (!folder) return;
+    snprintf(path, sizeof path, "%s/%s.%d.json", folder, criterion_current_test->name, n++);
+    FILE *const file = fopen(path, "w");
+    cr_assert(file, "%s", path);
+    report_json(file, run, 0);
+    cr_assert_eq(fclose(file), 0, "%s", path);
+}
+
 static struct run_output run_case(const struct check_case *c) {
     struct check_case copy = *c;
     const struct options o = {.command = COMMAND_RUN, .cases = &copy, .n_cases = 1};
     struct run_output out;
     const struct status s = run_cases(&o, &out);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
+    keep_report(&out.result);
     return out;
 }
 
