@@ -30,7 +30,7 @@ RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
 # What the compiler makes of array copies must be seen by the detector too.
 TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
-C_SOURCES = $(filter-out harness/main.c,$(wildcard reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
+C_SOURCES = $(filter-out harness/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu kernels/device/*.cu)
 TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c))
@@ -115,9 +115,9 @@ $(BUILD)/bugs/BUG_%: $(BUILD)/harness/main.o $(OBJECTS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
-    $(filter $(BUILD)/kernels/device/% $(BUILD)/reference/status.o $(BUILD)/reference/dtype.o,$(OBJECTS))
+    $(filter $(BUILD)/kernels/device/% $(BUILD)/layer/status.o $(BUILD)/layer/dtype.o,$(OBJECTS))
 	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lcublas,$(LDLIBS))
-$(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
+$(BUILD)/layer/dtype.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<

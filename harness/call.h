@@ -5,8 +5,8 @@
 #define HARNESS_CALL_H
 
 #include "harness/batch.h"
-#include "harness/plan.h"
-#include "reference/ops.h"
+#include "layer/plan.h"
+#include "layer/ops.h"
 
 /* Views of a stage's tensors by id; data == NULL where the layer has no such tensor. */
 struct operands {

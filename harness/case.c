@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "harness/choices.h"
+#include "layer/choices.h"
+#include "layer/plan.h"
 
 static const char *const phase_names[PHASE_COUNT] = {
     [PHASE_PREFILL] = "prefill", [PHASE_CHUNKED] = "chunked", [PHASE_DECODE] = "decode"};
@@ -39,8 +40,8 @@ struct key_row {
 };
 #define FIELD(name) offsetof(struct check_case, name)
 static const struct key_row key_table[KEY_COUNT] = {
-    [KEY_TP] = {"tp", FIELD(tp), 1, 128, NULL, 0},
-    [KEY_EP] = {"ep", FIELD(ep), 1, 128, NULL, 0},
+    [KEY_TP] = {"tp", FIELD(tp), 1, MAX_RANKS, NULL, 0},
+    [KEY_EP] = {"ep", FIELD(ep), 1, MAX_RANKS, NULL, 0},
     [KEY_PHASE] = {"phase", FIELD(phase), 0, 0, phase_value, PHASE_COUNT},
     [KEY_TOKENS] = {"tokens", FIELD(tokens), 1, 65536, NULL, 0},
     [KEY_CACHED] = {"cached", FIELD(cached), 0, 65536, NULL, 0},

@@ -7,8 +7,8 @@
 #include "fixtures/config.h"
 #include "fixtures/fill.h"
 #include "kernels/kernels.h"
-#include "reference/layer.h"
-#include "reference/status.h"
+#include "layer/layer.h"
+#include "layer/status.h"
 
 enum phase { PHASE_PREFILL, PHASE_CHUNKED, PHASE_DECODE, PHASE_COUNT };
 enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT }; /* q, k, v: views of the fused qkv | copies */

@@ -5,10 +5,10 @@
 #include <string.h>
 
 #include "harness/case.h"
-#include "harness/choices.h"
+#include "layer/choices.h"
+#include "layer/plan.h"
 
 enum {
-    MAX_RANKS = 128,
     MAX_NEW_TOKENS = 65536, /* over all sequences */
     MAX_KEYS = 1 << 20      /* over all sequences: 2 GiB of k and v for Param2 */
 };

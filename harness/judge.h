@@ -4,8 +4,8 @@
 #ifndef HARNESS_JUDGE_H
 #define HARNESS_JUDGE_H
 
-#include "harness/plan.h"
-#include "reference/contract.h"
+#include "layer/plan.h"
+#include "layer/contract.h"
 #include "reports/result.h"
 
 /* The wrong elements of one stage, over ranks. */

@@ -5,7 +5,7 @@
 #define HARNESS_MUTATE_H
 
 #include "harness/case.h"
-#include "reference/ops.h"
+#include "layer/ops.h"
 #include "reports/result.h"
 
 enum mutant_at { MUTATE_CALL }; /* later: SPEC PLAN SUM */

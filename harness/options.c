@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/choices.h"
+#include "layer/choices.h"
 #include "harness/request.h"
 
 enum flag { FLAG_ALLOW_SKIPS, FLAG_QUIET, FLAG_VERBOSE, FLAG_HELP, FLAG_VERSION, FLAG_COUNT };

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/choices.h"
+#include "layer/choices.h"
 #include "harness/options.h"
 
 /* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not padded.

@@ -4,7 +4,7 @@
 #define HARNESS_STORE_H
 
 #include "harness/memory.h"
-#include "reference/layer.h"
+#include "layer/layer.h"
 
 struct stored {
     struct mapping memory;

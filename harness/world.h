@@ -4,7 +4,7 @@
 #ifndef HARNESS_WORLD_H
 #define HARNESS_WORLD_H
 
-#include "reference/contract.h"
+#include "layer/contract.h"
 
 struct world {
     const char *name;

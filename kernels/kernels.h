@@ -6,7 +6,7 @@
 #define KERNELS_KERNELS_H
 
 #include "kernels/device/device.h"
-#include "reference/contract.h"
+#include "layer/contract.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -5,7 +5,7 @@
 #ifndef REFERENCE_BOUND_H
 #define REFERENCE_BOUND_H
 
-#include "reference/contract.h"
+#include "layer/contract.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,7 +1,7 @@
 /* Does a double become a stored number in exactly one rounding to nearest even? Held against a second
  * formulation that works on the bits of the double alone. */
 /* SPDX-License-Identifier: MIT */
-#include "reference/dtype.h"
+#include "layer/dtype.h"
 
 #include <criterion/criterion.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* Do the two tables of the layer say one consistent thing? Every axes string parses, every error of the
  * parser is an error, every row is complete, and every stage reads only what was made before it. */
 /* SPDX-License-Identifier: MIT */
-#include "reference/layer.h"
+#include "layer/layer.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

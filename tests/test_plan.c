@@ -1,7 +1,7 @@
 /* Is every element of every tensor held by the ranks that should hold it, once? Slices are held against a
  * second, slow description: walk the whole tensor and ask for each element who owns it. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/plan.h"
+#include "layer/plan.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

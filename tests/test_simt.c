@@ -8,7 +8,7 @@
 
 #include "kernels/device/device.h"
 #include "kernels/device/host/options.h"
-#include "reference/dtype.h"
+#include "layer/dtype.h"
 #include "tests/kernels/simt_cases.h"
 
 static const struct simt_options schedules[] = {

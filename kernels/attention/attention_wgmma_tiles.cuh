@@ -7,7 +7,7 @@
 #define KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
 
 #include "kernels/device/ptx.cuh"
-#include "reference/ops.h"
+#include "layer/ops.h"
 
 namespace {
 

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "reference/status.h"
+#include "layer/status.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -6,7 +6,7 @@
 #define KERNELS_DEVICE_OCTET_CUH
 
 #include "kernels/device/kernel.cuh"
-#include "reference/ops.h"
+#include "layer/ops.h"
 
 constexpr int OCTET = 8;
 

@@ -1,8 +1,8 @@
 /* choices - the valid values of a name as the end of an error line: "a, b or c", the nearest to what was
  * typed first. */
 /* SPDX-License-Identifier: MIT */
-#ifndef HARNESS_CHOICES_H
-#define HARNESS_CHOICES_H
+#ifndef LAYER_CHOICES_H
+#define LAYER_CHOICES_H
 
 #include <stddef.h>
 

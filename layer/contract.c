@@ -1,7 +1,7 @@
 /* contract - the two named contracts: our plain fp32 kernels, and Hugging Face modelling code run in float64.
  * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are float32. */
 /* SPDX-License-Identifier: MIT */
-#include "reference/contract.h"
+#include "layer/contract.h"
 
 /* CUDA's expf and rsqrtf, rounded up to a power of two from what was measured over all of fp32 (2^-22.65,
  * 2^-22.94). */

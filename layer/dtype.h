@@ -2,8 +2,8 @@
  * Everything is computed in double; a value becomes a stored number in exactly one rounding to
  * nearest even (no double rounding through float). */
 /* SPDX-License-Identifier: MIT */
-#ifndef REFERENCE_DTYPE_H
-#define REFERENCE_DTYPE_H
+#ifndef LAYER_DTYPE_H
+#define LAYER_DTYPE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "reference/dtype.h"
+#include "layer/dtype.h"
 
 #include <assert.h>
 #include <float.h>

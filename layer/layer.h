@@ -1,17 +1,11 @@
-/* layer - what is computed: the layer's sizes and switches, and the two tables (tensors, stages)
- * from which slicing, unsharding, the run and every report are driven.
- *
- * Axis letters: t new tokens, m hidden, h query heads, g kv heads, d head dim, e experts, k experts per
- * token, f expert width, s shared (or dense) width, n rows sorted by expert, p positions of the rope
- * table, r rotary dims, page / slot of the kv cache.
- * Placement grammar, per axis: `a` whole, `a/g` cut over rank group g (tp, ep or etp), `(a/g b/g)`
- * blocks one after another, a number; a trailing `+g` says partial sums over group g.
- * Groups: tp = all ranks; ep divides tp and cuts the experts; etp = tp/ep cuts inside an expert. */
+/* layer - what is computed: the layer's sizes and switches, and the two tables (tensors, stages) from which
+ * slicing, unsharding, the run and every report are driven. The placement strings are read by axes.h. */
 /* SPDX-License-Identifier: MIT */
-#ifndef REFERENCE_LAYER_H
-#define REFERENCE_LAYER_H
+#ifndef LAYER_LAYER_H
+#define LAYER_LAYER_H
 
-#include "reference/dtype.h"
+#include "layer/axes.h"
+#include "layer/dtype.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -46,28 +40,6 @@ struct layer_spec {
 };
 
 struct layer_spec layer_defaults(void); /* a plain Llama layer without sizes */
-
-enum axis_name {
-    AXIS_NUMBER,
-    AXIS_T,
-    AXIS_M,
-    AXIS_H,
-    AXIS_G,
-    AXIS_D,
-    AXIS_E,
-    AXIS_K,
-    AXIS_F,
-    AXIS_S,
-    AXIS_N,
-    AXIS_P,
-    AXIS_R,
-    AXIS_B,
-    AXIS_PAGE,
-    AXIS_SLOT,
-    AXIS_COUNT
-};
-enum rank_group { GROUP_NONE, GROUP_TP, GROUP_EP, GROUP_ETP };
-const char *axis_label(enum axis_name a); /* "token", "head", "expert", ... for reports */
 
 enum tensor_id {
     T_X,
@@ -139,25 +111,6 @@ struct tensor_row {
 };
 extern const struct tensor_row tensor_table[T_COUNT];
 enum tensor_id tensor_by_name(const char *name); /* T_NONE: no such tensor */
-
-/* A parsed axes string. */
-struct axis_block {
-    enum axis_name name;
-    enum rank_group group;
-    int64_t number; /* size when name is AXIS_NUMBER */
-};
-struct axis {
-    int n_blocks;
-    struct axis_block block[3];
-};
-enum { MAX_AXES = 5 };
-struct axes {
-    int n;
-    struct axis axis[MAX_AXES];
-    enum rank_group partial;
-};
-/* Returns NULL, or what is wrong with the string. */
-const char *axes_parse(const char *text, struct axes *out);
 
 enum op {
     OP_NORM,

@@ -4,10 +4,10 @@
  * Innermost dimension of every view is dense (stride 1). Preconditions, not errors: sizes positive unless
  * said otherwise, views as large as the counts ask. */
 /* SPDX-License-Identifier: MIT */
-#ifndef REFERENCE_OPS_H
-#define REFERENCE_OPS_H
+#ifndef LAYER_OPS_H
+#define LAYER_OPS_H
 
-#include "reference/layer.h"
+#include "layer/layer.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,6 +1,6 @@
 /* Which of the valid values did the user mean?  Plain edit distance; the lists are short. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/choices.h"
+#include "layer/choices.h"
 
 #include <stdarg.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "reference/status.h"
+#include "layer/status.h"
 
 #include <stdarg.h>
 #include <stdio.h>

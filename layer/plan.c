@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "harness/plan.h"
+#include "layer/plan.h"
 
 #include <assert.h>
 #include <string.h>

@@ -2,10 +2,10 @@
  * A contract never changes the right answer y; it only sizes E, the half-width of the interval before the
  * final rounding to the storage dtype. Constants and formulas: docs/numerics.md. */
 /* SPDX-License-Identifier: MIT */
-#ifndef REFERENCE_CONTRACT_H
-#define REFERENCE_CONTRACT_H
+#ifndef LAYER_CONTRACT_H
+#define LAYER_CONTRACT_H
 
-#include "reference/ops.h"
+#include "layer/ops.h"
 
 #ifdef __cplusplus
 extern "C" {

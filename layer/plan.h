@@ -1,10 +1,10 @@
 /* plan - who holds what: for every rank the range of every cut axis, and the slicing that follows from a tensor's
  * placement string. Integers only. Rank r sits at position r of tp, r / etp of ep and r % etp of etp. */
 /* SPDX-License-Identifier: MIT */
-#ifndef HARNESS_PLAN_H
-#define HARNESS_PLAN_H
+#ifndef LAYER_PLAN_H
+#define LAYER_PLAN_H
 
-#include "reference/layer.h"
+#include "layer/layer.h"
 
 enum { MAX_RANKS = 128 };
 

@@ -2,8 +2,8 @@
  * The message is printed after "shardcheck: ", so it starts with the thing that is wrong
  * ("--tp 3: param2-17b has ...; use 1, 2 or 4") and carries no final full stop or newline. */
 /* SPDX-License-Identifier: MIT */
-#ifndef REFERENCE_STATUS_H
-#define REFERENCE_STATUS_H
+#ifndef LAYER_STATUS_H
+#define LAYER_STATUS_H
 
 #ifdef __cplusplus
 extern "C" {
