@@ -31,14 +31,15 @@ RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
 TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
 C_SOURCES = $(filter-out harness/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
-CXX_SOURCES = $(wildcard kernels/device/host/*.cpp)
-CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu kernels/device/*.cu)
+CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
+CUDA_SOURCES = $(wildcard kernels/device/*_cuda.cu)
+CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu) kernels/device/elementary.cu
 TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c))
 CONFORMANCE = $(BUILD)/tests/kernels/conformance
 TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
 ifeq ($(NVCC_OK),1)
-OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(patsubst %.cu,$(BUILD)/%.cuda.o,$(wildcard kernels/device/cuda/*.cu))
+OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o)
 CFLAGS_ALL += -DSHARDCHECK_CUDA=1
 LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -lcudart_static -ldl -lrt
 endif
@@ -115,7 +116,7 @@ $(BUILD)/bugs/BUG_%: $(BUILD)/harness/main.o $(OBJECTS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
-    $(filter $(BUILD)/kernels/device/% $(BUILD)/layer/status.o $(BUILD)/layer/dtype.o,$(OBJECTS))
+    $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/dtype.o,$(OBJECTS))
 	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lcublas,$(LDLIBS))
 $(BUILD)/layer/dtype.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c

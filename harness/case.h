@@ -4,7 +4,7 @@
 #ifndef HARNESS_CASE_H
 #define HARNESS_CASE_H
 
-#include "fixtures/config.h"
+#include "fixtures/model.h"
 #include "fixtures/fill.h"
 #include "kernels/kernels.h"
 #include "layer/layer.h"

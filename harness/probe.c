@@ -7,7 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/device/probe.h"
+#include "kernels/device/elementary.h"
 #include "kernels/kernels.h"
 
 enum { CHUNK = 1 << 22 }; /* arguments a launch: 16 MiB of results */

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixtures/hdf5.h"
+#include "fixtures/fixture.h"
 
 static const enum case_key expand_order[KEY_COUNT] = {KEY_LAYER,  KEY_PHASE, KEY_TOKENS, KEY_CACHED,
                                                       KEY_SEQS,   KEY_DTYPE, KEY_LAYOUT, KEY_FILL,

@@ -7,7 +7,7 @@
 
 #include "harness/judge.h"
 #include "harness/seat.h"
-#include "kernels/device/host/options.h"
+#include "kernels/simt/simt_options.h"
 
 /* The same number is the same schedule, always: 0..11 are every order with every asynchrony, later ones more
  * seeds of the random orders. number < MAX_SCHEDULES (options.h). */

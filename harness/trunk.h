@@ -4,7 +4,7 @@
 #ifndef HARNESS_TRUNK_H
 #define HARNESS_TRUNK_H
 
-#include "fixtures/hdf5.h"
+#include "fixtures/fixture.h"
 #include "harness/judge.h"
 #include "harness/seat.h"
 #include "harness/world.h"

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixtures/config.h"
+#include "fixtures/model.h"
 #include "fixtures/fill.h"
 
 static struct model model;

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fixtures/hdf5.h"
+#include "fixtures/fixture.h"
 #include "harness/options.h"
 
 enum { MAX_WORDS = 32 };

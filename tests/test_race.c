@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "kernels/device/device.h"
-#include "kernels/device/host/options.h"
+#include "kernels/simt/simt_options.h"
 #include "tests/kernels/races.h"
 
 static struct device *device;

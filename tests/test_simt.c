@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "kernels/device/device.h"
-#include "kernels/device/host/options.h"
+#include "kernels/simt/simt_options.h"
 #include "layer/dtype.h"
 #include "tests/kernels/simt_cases.h"
 

@@ -19,7 +19,7 @@
  *
  * Needs   one query per sequence, D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

@@ -20,8 +20,8 @@
  *         sequences.
  * Needs   bf16, D = 64, 128 or 256, H % G == 0, scale > 0, a 16-byte aligned cache. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/octet.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "kernels/kernels.h"
 
 /* Copies are unrolled only by two, or their addresses fill the registers that the fragments need. */

@@ -17,7 +17,7 @@
  *         on its own q, keys and position in the sequence only: not on other heads, rows or sequences.
  * Needs   D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

@@ -22,7 +22,7 @@
  * Needs   compute capability 9.0, pages of 16 without gaps, scale > 0, 16-byte aligned rows. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/attention/attention_wgmma_tiles.cuh"
-#include "kernels/device/ptx_math.cuh"
+#include "kernels/lang/ptx_math.cuh"
 #include "kernels/kernels.h"
 
 namespace {

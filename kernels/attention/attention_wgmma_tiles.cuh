@@ -6,7 +6,7 @@
 #ifndef KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
 
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "layer/ops.h"
 
 namespace {

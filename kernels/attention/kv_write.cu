@@ -4,7 +4,7 @@
  * Traffic 2 G D elements in, as many out; consecutive threads touch consecutive octets.
  * Numerics none.   Needs  the four tensors in one dtype. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

@@ -15,7 +15,7 @@
  *
  * Both may work in place: an element is written by the thread that read it.   Need  one dtype. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

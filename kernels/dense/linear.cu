@@ -11,7 +11,7 @@
  * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits depend on
  *         neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr int SIDE = 8; /* rows of a strip, columns of a panel, k of a chunk */

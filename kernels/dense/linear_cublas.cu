@@ -10,7 +10,7 @@
 #include <cublas_v2.h>
 #include <stdio.h>
 
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 
 constexpr int BIAS_THREADS = 128;
 

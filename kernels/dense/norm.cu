@@ -7,7 +7,7 @@
  *         five. The root and the division are the correctly rounded ones: the same bits on every device.
  * Needs   nothing; what is no multiple of 8 elements or not 16-byte aligned goes element by element. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

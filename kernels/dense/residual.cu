@@ -4,7 +4,7 @@
  * Traffic 3 M elements a row, each once; memory bound.
  * Numerics one fp32 addition an element, rounded once more by the store.   Needs  nothing. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 namespace {

@@ -1,5 +1,5 @@
 /* device - where kernels run. One narrow interface over two implementations: `host`, the SIMT executor on the CPU
- * (kernels/device/host), and `cuda` (kernels/device/cuda). No CUDA type leaves this folder.
+ * (kernels/simt), and `cuda` (kernels/device/cuda). No CUDA type leaves this folder.
  *
  * Memory: every buffer stands between two guards of readable NaN, so that a wrong stride shows wrong values instead
  * of a fault; past the guards the host device reports the access and names the buffer. */

@@ -5,7 +5,7 @@
  * Numerics f32, one rounding at the end; exp only of negative arguments, so that silu keeps its relative
  *         accuracy in the far negative tail where exp(-x) would overflow. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr int THREADS = 128, COLS = 1024;

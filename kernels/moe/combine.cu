@@ -5,7 +5,7 @@
  * Traffic down once, gates and slot_row once per column block; no atomics.
  * Numerics one f32 FMA chain per element, j ascending, one rounding at the end. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr int THREADS = 128, COLS = 1024;

@@ -19,8 +19,8 @@
  *         of x and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which
  *         add nothing). Gated: silu and product in fp32 on the sums. One rounding to bf16 at the end. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/octet.cuh"
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/octet.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "kernels/kernels.h"
 
 namespace {

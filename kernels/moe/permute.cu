@@ -8,7 +8,7 @@
  * permute_gather  Grid (n, column blocks), 128 threads: bit copies of whole rows.   Traffic rows once each.
  * Needs   T * K < 2^30. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr int LANES = 32;

@@ -8,7 +8,7 @@
  *         experts; its gate stays NaN. Ties go to the lower index, among groups too.
  * Needs   E <= 512, K <= 16, E % n_group == 0. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr int LANES = 32;

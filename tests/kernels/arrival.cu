@@ -2,7 +2,7 @@
  * barrier has it; its atomic keeps it from being a data race, so that only other orders of the threads can
  * show it. Shapes  x, add, out [T, M] fp32 or bf16.   Grid  T: a row each.   Block  64 threads. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
 
 constexpr unsigned THREADS = 64;

@@ -2,7 +2,7 @@
  * results do not depend on the order in which threads or blocks run; tests/test_simt.c recomputes them one by
  * one. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "tests/kernels/simt_cases.h"
 
 struct collectives_args {

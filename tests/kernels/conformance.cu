@@ -1,6 +1,6 @@
 /* conformance - micro-kernels: each uses one instruction wrapper and writes all it can see to `out`. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "tests/kernels/conformance.h"
 
 typedef const struct conformance_input input_t;

@@ -1,7 +1,7 @@
 /* copy_misuse - each kernel makes one mistake with cp.async, an mbarrier or TMA; the executor must answer
  * with one line, under every order of threads and every time of copying. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "tests/kernels/simt_cases.h"
 
 #define THREAD ((int)threadIdx.x)

@@ -2,7 +2,7 @@
  * executor must answer with one line, under every order of threads. copy_misuse.cu does the same for
  * copies. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "tests/kernels/simt_cases.h"
 
 #define THREAD ((int)threadIdx.x)

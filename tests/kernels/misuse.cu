@@ -1,7 +1,7 @@
 /* misuse - each kernel makes one mistake; the executor must answer each with one line, and never hang or
  * crash. The rows below say what the line must contain, under every order of threads. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/kernel.cuh"
+#include "kernels/lang/kernel.cuh"
 #include "tests/kernels/simt_cases.h"
 
 #define FULL 0xffffffffu

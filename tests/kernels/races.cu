@@ -1,6 +1,6 @@
 /* races - exchanges through shared and global memory, each without the barrier it needs and with it. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
+#include "kernels/lang/ptx.cuh"
 #include "tests/kernels/races.h"
 
 #ifdef SIMT_RACE

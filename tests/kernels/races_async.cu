@@ -1,8 +1,8 @@
 /* races_async - copies and products that run beside the threads: waited for by too few, refilled too early,
  * or seen through the other proxy without a fence; and each done right. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/device/ptx.cuh"
-#include "kernels/device/tensor_map.h"
+#include "kernels/lang/ptx.cuh"
+#include "kernels/lang/tensor_map.h"
 #include "tests/kernels/races.h"
 
 #define SELF ((int)threadIdx.x)

@@ -1,0 +1,182 @@
+/* memory - buffers (memory.h) and the dynamic shared memory of a block, which ends at a guard in the same
+ * way. */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/simt/core/buffers.h"
+
+#include <mutex>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kernels/simt/core/block.h"
+#include "kernels/simt/race/race.h"
+
+#ifdef SIMT_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
+namespace simt {
+
+static const size_t ALIGNMENT = 256;          /* as cudaMalloc */
+static const size_t FAULT_ZONE = 4096 * 1024; /* address space only */
+static const size_t HUGE_FROM = 8192 * 1024;  /* large pages from here on: fewer first-touch faults */
+static const unsigned char POISON = 0xff;     /* NaN in every float format */
+
+static std::mutex list_lock;
+static host_buffer *first;
+
+static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+static unsigned char *align_down(unsigned char *p, size_t to) { return p - (uintptr_t)p % to; }
+
+/* Where data lies when the buffer ends at the end of the reservation; NULL when the sizes cannot be. */
+static unsigned char *place_data(const host_buffer *buffer, size_t bytes, size_t guard) {
+    const size_t room = (size_t)(buffer->end - buffer->map) - FAULT_ZONE;
+    if (guard > room || bytes > room || bytes + guard > room) return nullptr;
+    unsigned char *data = align_down(buffer->end - guard - bytes, ALIGNMENT);
+    return (size_t)(data - buffer->map) < FAULT_ZONE + guard ? nullptr : data;
+}
+
+bool buffer_resize(host_buffer *buffer, const char *name, size_t bytes, size_t guard) {
+    unsigned char *const data = place_data(buffer, bytes, guard);
+    if (!data) return false;
+    unsigned char *const open = align_down(data - guard, page_bytes());
+    if (open < buffer->open && mprotect(open, (size_t)(buffer->open - open), PROT_READ | PROT_WRITE))
+        return false;
+    if (open > buffer->open) mprotect(buffer->open, (size_t)(open - buffer->open), PROT_NONE);
+    buffer->open = open;
+    buffer->data = data;
+    buffer->bytes = bytes;
+    buffer->guard = guard;
+    snprintf(buffer->name, sizeof buffer->name, "%s", name);
+    return true;
+}
+
+host_buffer *buffer_new(const char *name, size_t bytes, size_t guard) {
+    if (guard > SIZE_MAX / 8 || bytes > SIZE_MAX / 8) return nullptr;
+    size_t reserved = 65536;
+    while (reserved < bytes + 2 * guard + 2 * ALIGNMENT) reserved *= 2;
+    host_buffer *buffer = static_cast<host_buffer *>(calloc(1, sizeof *buffer));
+    if (!buffer) return nullptr;
+    buffer->map_bytes = reserved + 2 * FAULT_ZONE;
+    void *map =
+        mmap(nullptr, buffer->map_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) {
+        free(buffer);
+        return nullptr;
+    }
+    buffer->map = static_cast<unsigned char *>(map);
+    buffer->end = buffer->open = buffer->map + FAULT_ZONE + reserved;
+    if (reserved >= HUGE_FROM) madvise(buffer->map + FAULT_ZONE, reserved, MADV_HUGEPAGE);
+    if (!buffer_resize(buffer, name, bytes, guard)) {
+        munmap(map, buffer->map_bytes);
+        free(buffer);
+        return nullptr;
+    }
+    const std::lock_guard<std::mutex> hold(list_lock);
+    buffer->next = first;
+    first = buffer;
+    race_buffer_new(buffer);
+    return buffer;
+}
+
+void buffer_free(host_buffer *buffer) {
+    {
+        const std::lock_guard<std::mutex> hold(list_lock);
+        host_buffer **link = &first;
+        while (*link && *link != buffer) link = &(*link)->next;
+        if (*link) *link = buffer->next;
+        race_buffer_free(buffer);
+    }
+    munmap(buffer->map, buffer->map_bytes);
+    free(buffer);
+}
+
+void buffer_poison(host_buffer *buffer) {
+    memset(buffer->open, POISON, (size_t)(buffer->end - buffer->open));
+}
+
+void buffer_poison_guards(host_buffer *buffer) {
+    memset(buffer->data - buffer->guard, POISON, buffer->guard);
+    memset(buffer->data + buffer->bytes, POISON, buffer->guard);
+}
+
+static size_t count_changed(const unsigned char *p, size_t bytes) {
+    size_t changed = 0, i = 0;
+    for (uint64_t word; i + sizeof word <= bytes; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        if (word == UINT64_MAX) continue;
+        for (size_t k = 0; k < sizeof word; k++) changed += p[i + k] != POISON;
+    }
+    for (; i < bytes; i++) changed += p[i] != POISON;
+    return changed;
+}
+
+size_t buffer_guard_damage(const host_buffer *buffer) {
+    return count_changed(buffer->data - buffer->guard, buffer->guard) +
+           count_changed(buffer->data + buffer->bytes, buffer->guard);
+}
+
+const host_buffer *buffer_nearest(const void *address) {
+    const uintptr_t p = (uintptr_t)address;
+    const host_buffer *nearest = nullptr;
+    uintptr_t least = UINTPTR_MAX;
+    for (const host_buffer *buffer = first; buffer; buffer = buffer->next) {
+        const uintptr_t low = (uintptr_t)buffer->data, high = low + buffer->bytes;
+        const uintptr_t distance = p < low ? low - p : p < high ? 0 : p - high;
+        if (distance >= least) continue;
+        least = distance;
+        nearest = buffer;
+    }
+    return nearest;
+}
+
+/* ---- dynamic shared memory ---- */
+
+static const size_t SHARED_ALIGNMENT = 1024; /* what a swizzled tile needs */
+
+static size_t shared_capacity() { return round_up(MAX_SHARED_BYTES, page_bytes()); }
+
+size_t shared_map_bytes() { return shared_capacity() + 2 * page_bytes(); }
+
+bool shared_map_new(block *b) {
+    void *map = mmap(nullptr, shared_map_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return false;
+    b->shared_map = static_cast<unsigned char *>(map);
+    b->shared_open = 0;
+    return true;
+}
+
+void shared_prepare(block *b, size_t bytes) {
+    const size_t page = page_bytes();
+    unsigned char *const end = b->shared_map + page + shared_capacity();
+    unsigned char *const shared = end - round_up(bytes, SHARED_ALIGNMENT);
+    const size_t open = round_up((size_t)(end - shared), page);
+    if (open > b->shared_open) mprotect(end - open, open - b->shared_open, PROT_READ | PROT_WRITE);
+    if (open < b->shared_open) mprotect(end - b->shared_open, b->shared_open - open, PROT_NONE);
+    b->shared_open = open;
+    b->shared = shared;
+    b->shared_bytes = bytes;
+#ifdef SIMT_ASAN
+    __asan_unpoison_memory_region(end - open, open);
+#endif
+    memset(end - open, POISON, open);
+#ifdef SIMT_ASAN
+    __asan_poison_memory_region(end - open, (size_t)(shared - (end - open)));
+    __asan_poison_memory_region(shared + bytes, (size_t)(end - shared) - bytes);
+#endif
+}
+
+unsigned char *dynamic_shared() { return running->shared; }
+
+void shared_stale(void *p, size_t bytes, place at) {
+    race_stale(p, bytes, at);
+    memset(p, POISON, bytes);
+}
+
+#ifdef SIMT_ASAN
+void shared_red_zone(void *p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+#endif
+
+} // namespace simt

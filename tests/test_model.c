@@ -1,0 +1,238 @@
+/* Does a config.json say what we think it says, and is everything else refused in one line that names the
+ * key? */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fixtures/model.h"
+
+static struct model preset(const char *name) {
+    struct model m;
+    const struct status status = model_load(name, &m);
+    cr_assert(!status.code, "%s", status.message);
+    return m;
+}
+
+/* The preset's config with `patch` (a JSON object) on top. */
+static struct status parse_patched(const char *name, const char *patch, struct model *out) {
+    json_t *config = json_loads(model_preset_json(name), 0, NULL);
+    json_t *changes = json_loads(patch, 0, NULL);
+    cr_assert(config && changes, "%s", patch);
+    json_object_update(config, changes);
+    char *text = json_dumps(config, 0);
+    const struct status status = model_parse("test.json", text, strlen(text), out);
+    free(text);
+    json_decref(changes);
+    json_decref(config);
+    return status;
+}
+
+static void must_say(struct status status, const char *first, const char *second) {
+    cr_assert(status.code, "accepted, expected an error with %s", first);
+    cr_expect(!strncmp(status.message, "test.json: ", 11), "%s", status.message);
+    cr_expect(strstr(status.message, first) && strstr(status.message, second), "%s", status.message);
+    cr_expect(!strchr(status.message, '\n'), "%s", status.message);
+}
+
+Test(config, presets_reproduce_the_published_parameter_counts) {
+    const struct {
+        const char *name;
+        double published;
+    } models[] = {{"param2-17b", 17.15e9}, {"llama-3.1-8b", 8.03e9}, {"qwen3-30b-a3b", 30.53e9}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        const struct model m = preset(models[i].name);
+        const double ratio = (double)model_param_count(&m) / models[i].published;
+        cr_expect(fabs(ratio - 1) < 0.005, "%s: %g of the published count", models[i].name, ratio);
+    }
+}
+
+Test(config, tiny_has_the_parameters_counted_by_hand) {
+    const struct model m = preset("tiny");
+    const int64_t norms = 64 + 64 + 16 + 16;                       /* two norms, q and k norm */
+    const int64_t attention = (8 + 4 + 4) * 16 * 64 + 64 * 8 * 16; /* qkv, o */
+    const int64_t dense = 3 * 64 * 96;
+    const int64_t moe = 16 * 64 + 16 + 16 * 3 * 64 * 32 + 3 * 64 * 64; /* router, bias, experts, shared */
+    cr_expect_eq(model_param_count(&m), 256 * 64 + 64 + 2 * (norms + attention) + dense + moe);
+    cr_expect_eq(model_param_count(&m), 195984);
+}
+
+Test(config, param2_comes_first_and_reads_as_published) {
+    cr_assert_str_eq(model_preset_names()[0], "param2-17b");
+    const struct model m = preset("param2-17b");
+    const struct layer_spec moe = model_layer(&m, 1), dense = model_layer(&m, 0);
+    cr_expect(moe.n_heads == 32 && moe.n_kv_heads == 8 && moe.head_dim == 64 && moe.rot_dim == 64);
+    cr_expect(moe.moe && moe.n_experts == 64 && moe.top_k == 6 && moe.expert_width == 2048 &&
+              moe.shared_width == 4096);
+    cr_expect(moe.score == SCORE_SIGMOID && moe.select_bias && moe.renormalise && moe.routed_scale == 2.5);
+    cr_expect(moe.renorm_eps == 1e-20 && moe.group_score == GROUP_TOP2_SUM && moe.qk_norm &&
+              moe.rope_theta == 1e6);
+    cr_expect(moe.attn_scale == 0.125 && moe.causal && !moe.qkv_bias && !moe.o_bias);
+    cr_expect(!dense.moe && dense.shared_width == 9216 && dense.n_experts == 0 && !dense.select_bias);
+    cr_expect(m.n_layers == 21 && m.dtype == DTYPE_BF16 && m.tied_embeddings);
+    cr_expect(model_layer_has_part(&m, 20, PART_FFN) && !model_layer_has_part(&m, 21, PART_FFN));
+}
+
+Test(config, every_preset_parses_under_its_name) {
+    for (const char *const *name = model_preset_names(); *name; name++)
+        cr_expect_str_eq(preset(*name).name, *name);
+    struct model m;
+    struct status status = model_load("llama", &m);
+    cr_expect(status.code && strstr(status.message, "param2-17b"), "%s", status.message);
+    status = model_load("/no/such/config.json", &m);
+    cr_expect(status.code && strstr(status.message, "No such file"), "%s", status.message);
+}
+
+Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
+    const struct {
+        const char *preset, *patch, *key, *cause;
+    } cases[] = {
+        {"llama-3.1-8b", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}}",
+         "rope_scaling.rope_type", "\"llama3\" is not supported"},
+        {"llama-3.1-8b", "{\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling.rope_type", "yarn"},
+        {"llama-3.1-8b", "{\"rope_scaling\": {\"factor\": 8.0}}", "rope_scaling.factor", "unknown"},
+        {"llama-3.1-8b", "{\"rope_scaling\": 8}", "rope_scaling", "not an object"},
+        {"llama-3.1-8b", "{\"rope_parameters\": {\"rope_theta\": 1.0}}", "rope_parameters.rope_theta",
+         "disagrees"},
+        {"llama-3.1-8b", "{\"rope_theta\": null}", "rope_theta", "missing"},
+        {"llama-3.1-8b", "{\"rope_theta\": -1}", "rope_theta", "positive"},
+        {"llama-3.1-8b", "{\"mlp_bias\": true}", "mlp_bias", "not supported"},
+        {"llama-3.1-8b", "{\"hidden_act\": \"gelu\"}", "hidden_act", "\"silu\""},
+        {"llama-3.1-8b", "{\"pretraining_tp\": 2}", "pretraining_tp", "2 is not supported"},
+        {"llama-3.1-8b", "{\"sliding_window\": 4096}", "sliding_window", "full attention"},
+        {"llama-3.1-8b", "{\"partial_rotary_factor\": 0.5}", "partial_rotary_factor", "unknown"},
+        {"llama-3.1-8b", "{\"n_group\": 1}", "n_group", "unknown for model_type llama"},
+        {"llama-3.1-8b", "{\"torch_dtype\": \"float16\"}", "torch_dtype", "bfloat16 or float32"},
+        {"llama-3.1-8b", "{\"dtype\": \"float32\"}", "dtype", "disagrees"},
+        {"llama-3.1-8b", "{\"num_key_value_heads\": 5}", "num_key_value_heads", "divide"},
+        {"llama-3.1-8b", "{\"quantization_config\": {\"bits\": 4}}", "quantization_config", "not supported"},
+        {"llama-3.1-8b", "{\"layer_types\": [\"full_attention\"]}", "layer_types", "32"},
+        {"llama-3.1-8b", "{\"brand\\nnew\": 1}", "brand?new", "unknown"},
+        {"qwen3-30b-a3b", "{\"use_sliding_window\": true}", "use_sliding_window", "only false"},
+        {"qwen3-30b-a3b", "{\"num_local_experts\": 64}", "num_local_experts", "disagrees with num_experts"},
+        {"qwen3-30b-a3b", "{\"num_experts_per_tok\": 129}", "num_experts_per_tok", "129"},
+        {"qwen3-30b-a3b", "{\"mlp_only_layers\": [48]}", "mlp_only_layers", "0 to 47"},
+        {"qwen3-30b-a3b", "{\"norm_topk_prob\": null}", "norm_topk_prob", "missing"},
+        {"tiny", "{\"use_bias\": true}", "use_bias", "only false"},
+        {"tiny", "{\"score_function\": \"softmax\"}", "score_function", "sigmoid"},
+        {"tiny", "{\"n_group\": 3}", "n_group", "16 experts"},
+        {"tiny", "{\"n_group\": 16}", "n_group", "two or more"},
+        {"tiny", "{\"n_group\": 4, \"topk_group\": 5}", "topk_group", "5 of only 4"},
+        {"tiny", "{\"n_group\": 8, \"topk_group\": 1}", "topk_group", "fewer than 4"},
+        {"tiny", "{\"first_k_dense_replace\": 3}", "first_k_dense_replace", "only 2"},
+        {"tiny", "{\"num_shared_experts\": 3}", "num_shared_experts", "64"},
+        {"tiny", "{\"moe_shared_expert_intermediate_size\": null}", "moe_shared_expert_intermediate_size",
+         "missing"},
+        {"tiny", "{\"partial_rotary_factor\": 0.07}", "partial_rotary_factor", "even number"},
+        {"tiny", "{\"partial_rotary_factor\": 1.5}", "partial_rotary_factor", "up to 1"},
+        {"tiny", "{\"model_type\": \"gemma3\"}", "model_type", "mixtral"},
+        {"tiny", "{\"model_type\": null}", "model_type", "missing"},
+        {"tiny", "{\"model_type\": \"mixtral\", \"router_jitter_noise\": 0.1}", "router_jitter_noise",
+         "only 0"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model m;
+        char key[80];
+        snprintf(key, sizeof key, "key \"%s\"", cases[i].key);
+        must_say(parse_patched(cases[i].preset, cases[i].patch, &m), key, cases[i].cause);
+    }
+}
+
+Test(config, sizes_are_checked_one_by_one_and_as_products) {
+    static const char *const keys[] = {
+        "num_hidden_layers",    "vocab_size", "max_position_embeddings", "hidden_size", "num_attention_heads",
+        "num_key_value_heads",  "head_dim",   "intermediate_size",       "num_experts", "num_experts_per_tok",
+        "moe_intermediate_size"};
+    static const char *const wrong[] = {"0",    "-1",   "16777217", "9223372036854775807", "\"64\"", "64.5",
+                                        "true", "[64]", "{}"};
+    for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+        for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++) {
+            char patch[100], name[100];
+            struct model m;
+            snprintf(patch, sizeof patch, "{\"%s\": %s}", keys[k], wrong[w]);
+            snprintf(name, sizeof name, "key \"%s\"", keys[k]);
+            must_say(parse_patched("tiny", patch, &m), name, "");
+        }
+    static const char *const required[] = {"num_hidden_layers",    "hidden_size",  "num_attention_heads",
+                                           "intermediate_size",    "rms_norm_eps", "use_qk_norm",
+                                           "routed_scaling_factor"};
+    for (size_t k = 0; k < sizeof required / sizeof *required; k++) {
+        char patch[100];
+        struct model m;
+        snprintf(patch, sizeof patch, "{\"%s\": null}", required[k]);
+        must_say(parse_patched("tiny", patch, &m), required[k], "missing");
+    }
+    struct model m;
+    must_say(parse_patched("tiny", "{\"hidden_size\": 16777216, \"moe_intermediate_size\": 16777216}", &m),
+             "2^40", "");
+    must_say(parse_patched("tiny", "{\"num_attention_heads\": 65536, \"head_dim\": 65536}", &m), "qkv row",
+             "");
+}
+
+Test(config, text_that_is_no_config_is_refused) {
+    static const char *const texts[] = {"",
+                                        "{",
+                                        "[]",
+                                        "3",
+                                        "null",
+                                        "{\"model_type\": \"llama\"",
+                                        "\x7f"
+                                        "ELF",
+                                        "{\"hidden_size\": 1, \"hidden_size\": 2}",
+                                        "{\"a\": 1e999}",
+                                        "{\"a\": 99999999999999999999}",
+                                        "{\"a\": \"\xff\"}",
+                                        "{} trailing"};
+    struct model m;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        must_say(model_parse("test.json", texts[i], strlen(texts[i]), &m), "test.json", "; ");
+    const char *const whole = model_preset_json("tiny");
+    for (size_t n = 0; n + 2 < strlen(whole); n += 7)
+        must_say(model_parse("test.json", whole, n, &m), "JSON", "");
+    char deep[5000];
+    memset(deep, '[', sizeof deep);
+    must_say(model_parse("test.json", deep, sizeof deep, &m), "JSON", "");
+}
+
+Test(config, null_and_spelling_variants_mean_the_same) {
+    struct model m;
+    struct status status =
+        parse_patched("llama-3.1-8b",
+                      "{\"head_dim\": null, \"num_key_value_heads\": null, \"rope_theta\": null, "
+                      "\"torch_dtype\": null, \"attention_bias\": true, \"anything\": null, "
+                      "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 7.0}}",
+                      &m);
+    cr_assert(!status.code, "%s", status.message);
+    cr_expect(m.layer.head_dim == 128 && m.layer.n_kv_heads == 32 && m.layer.rope_theta == 7 &&
+              m.dtype == DTYPE_BF16);
+    cr_expect(m.layer.qkv_bias && m.layer.o_bias && !m.layer.moe && m.layer.shared_width == 14336);
+
+    status = parse_patched("qwen3-30b-a3b",
+                           "{\"sliding_window\": 4096, \"max_window_layers\": 48, \"num_experts\": null, "
+                           "\"num_local_experts\": 128, \"decoder_sparse_step\": 2, "
+                           "\"norm_topk_prob\": false, \"mlp_only_layers\": [3]}",
+                           &m);
+    cr_assert(!status.code, "%s", status.message);
+    cr_expect(m.layer.score == SCORE_SOFTMAX && !m.layer.renormalise && m.layer.renorm_eps == 0 &&
+              m.layer.qk_norm);
+    cr_expect(!model_layer(&m, 0).moe && model_layer(&m, 1).moe && !model_layer(&m, 3).moe &&
+              model_layer(&m, 5).moe);
+    cr_expect_eq(model_layer(&m, 3).shared_width, 6144);
+}
+
+Test(config, glm4_moe_counts_shared_experts_and_biases_only_qkv) {
+    struct model m;
+    const struct status status = parse_patched(
+        "tiny",
+        "{\"model_type\": \"glm4_moe\", \"use_qkv_bias\": null, \"use_bias\": null, "
+        "\"moe_router_enable_expert_bias\": null, \"moe_shared_expert_intermediate_size\": null, "
+        "\"attention_bias\": true, \"partial_rotary_factor\": 0.5, \"n_group\": 4, "
+        "\"topk_group\": 2}",
+        &m);
+    cr_assert(!status.code, "%s", status.message);
+    cr_expect(m.layer.shared_width == 64 && m.layer.qkv_bias && !m.layer.o_bias && m.layer.select_bias);
+    cr_expect(m.layer.rot_dim == 8 && m.layer.n_group == 4 && m.layer.topk_group == 2);
+}
