@@ -30,7 +30,7 @@ RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
 # What the compiler makes of array copies must be seen by the detector too.
 TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
-C_SOURCES = $(filter-out harness/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c reports/*.c kernels/device/*.c))
+C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
 CUDA_SOURCES = $(wildcard kernels/device/*_cuda.cu)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu) kernels/device/elementary.cu
@@ -103,13 +103,13 @@ install: all ## copy the binary to PREFIX/bin
 clean: ## remove the build folders
 	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-race $(BUILD)-arm
 
-$(BUILD)/shardcheck: $(BUILD)/harness/main.o $(OBJECTS)
+$(BUILD)/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
 # A kernel with a bug compiled in: the table says which file.
 SEEDED = $(shell awk '$$1 == "BUG_$*" { print $$2; exit }' tests/kernels/bugs/table)
-$(BUILD)/bugs/BUG_%: $(BUILD)/harness/main.o $(OBJECTS)
+$(BUILD)/bugs/BUG_%: $(BUILD)/harness/cli/main.o $(OBJECTS)
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -x c++ $(filter-out -MMD -MP,$(CXXFLAGS_ALL)) $(if $(RACE),-fsanitize=thread) -DBUG_$* -c -o $@.o $(SEEDED)
 	@$(CXX) -o $@ $@.o $(filter-out $(SEEDED:%.cu=$(BUILD)/%.host.o),$^) $(LDLIBS)

@@ -10,10 +10,11 @@
 #include "harness/clock.h"
 #include "harness/dump.h"
 #include "harness/oracle.h"
+#include "harness/quote.h"
 #include "harness/ranks.h"
 
 struct group { /* the cases of one trunk */
-    const struct options *options;
+    const struct run_request *request;
     const struct model *model;
     const struct fixture *fixture;
     struct device *device;
@@ -37,30 +38,11 @@ static bool same_trunk(const struct check_case *a, const struct check_case *b) {
     return !strcmp(one, two);
 }
 
-/* One word for sh: in single quotes, each of its own as '\''. The buffer holds the longest line and path. */
-static size_t append_quoted(char *text, size_t size, const char *word) {
-    size_t n = 0;
-    text[n++] = '\'';
-    for (; *word && n + 6 < size; word++) {
-        if (*word == '\'')
-            n += (size_t)snprintf(text + n, size - n, "'\\''");
-        else
-            text[n++] = *word;
-    }
-    text[n++] = '\'';
-    text[n] = 0;
-    return n;
-}
-
-static void describe_repro(const struct options *o, struct case_result *r) {
+static void describe_repro(const struct run_request *request, struct case_result *r) {
     const size_t size = sizeof r->repro;
     size_t n = (size_t)snprintf(r->repro, size, "shardcheck run ");
-    n += append_quoted(r->repro + n, size - n, r->line);
-    if (o->schedules > 1) n += (size_t)snprintf(r->repro + n, size - n, " --schedules %d", o->schedules);
-    if (o->mutant) n += (size_t)snprintf(r->repro + n, size - n, " --mutant %s", o->mutant->name);
-    if (!o->fixture_path || n + 16 > size) return;
-    n += (size_t)snprintf(r->repro + n, size - n, " --fixture ");
-    append_quoted(r->repro + n, size - n, o->fixture_path);
+    n += quote_for_shell(r->repro + n, size - n, r->line);
+    if (request->repro) snprintf(r->repro + n, size - n, "%s", request->repro);
 }
 
 /* The oracle edge of the case is the sum over all its steps, also those a fused kernel stands for. */
@@ -127,9 +109,9 @@ static struct status run_group(struct group *g) {
     struct edge_result oracle_edges[S_COUNT] = {0};
     findings_init(&oracle);
     TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
-    trunk.seat.schedules = g->options->schedules;
+    trunk.seat.schedules = g->request->schedules;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
-    for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->options->mutant, &trunk);
+    for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->request->mutant, &trunk);
     const double start = clock_seconds();
     struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, oracle_edges, &oracle) : status_ok();
     if (!s.code) s = run_stages(g, &trunk, ranks, oracle_edges);
@@ -163,7 +145,7 @@ static struct status load_model(const struct check_case *c, const struct fixture
     return model_load(c->model, model);
 }
 
-static struct status run_all(const struct options *o, const struct fixture *fixture, struct device *device,
+static struct status run_all(const struct run_request *o, const struct fixture *fixture, struct device *device,
                              struct fixture_writer *dump, struct run_output *out) {
     for (int64_t first = 0, n; first < o->n_cases; first += n) {
         struct model model;
@@ -192,7 +174,7 @@ static void count_cases(struct run_output *out, int64_t n) {
     }
 }
 
-struct status run_cases(const struct options *o, struct run_output *out) {
+struct status run_cases(const struct run_request *o, struct run_output *out) {
     struct fixture *fixture = NULL;
     struct device *device = NULL;
     struct fixture_writer *dump = NULL;

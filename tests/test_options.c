@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "fixtures/fixture.h"
-#include "harness/options.h"
+#include "harness/cli/options.h"
 
 enum { MAX_WORDS = 32 };
 
@@ -32,8 +32,8 @@ static void expect_cases(const char *command, const char *lines) {
     cr_assert_eq(status.code, STATUS_OK, "%s: %s", command, status.message);
     cr_assert_eq(options.command, COMMAND_RUN);
     FILE *file = open_memstream(&text, &size);
-    for (int64_t i = 0; i < options.n_cases; i++) {
-        case_print(&options.cases[i], line, sizeof line);
+    for (int64_t i = 0; i < options.run.n_cases; i++) {
+        case_print(&options.run.cases[i], line, sizeof line);
         fprintf(file, "%s\n", line);
     }
     fclose(file);
@@ -50,7 +50,7 @@ static void expect_error(const char *command, const char *part) {
     cr_expect_neq(status.code, STATUS_OK, "%s was accepted", command);
     cr_expect(strstr(status.message, part) && !strchr(status.message, '\n'), "%s: '%s' lacks '%s'", command,
               status.message, part);
-    cr_expect_null(options.cases);
+    cr_expect_null(options.run.cases);
     free(copy);
 }
 
@@ -70,14 +70,14 @@ Test(options, every_printed_case_runs_alone) {
         parse("run tiny --phase prefill,decode --tokens 1,5 --ep 1,2 --part ffn --seed 3", &options, &copy)
             .code,
         STATUS_OK);
-    cr_assert(options.n_cases > 8);
-    for (int64_t i = 0; i < options.n_cases; i++) {
-        case_print(&options.cases[i], line, sizeof line);
+    cr_assert(options.run.n_cases > 8);
+    for (int64_t i = 0; i < options.run.n_cases; i++) {
+        case_print(&options.run.cases[i], line, sizeof line);
         snprintf(command, sizeof command, "run %s", line);
         cr_assert_eq(parse(command, &again, &copy_again).code, STATUS_OK);
-        cr_assert_eq(again.n_cases, 1, "%s gave %d cases", command, (int)again.n_cases);
+        cr_assert_eq(again.run.n_cases, 1, "%s gave %d cases", command, (int)again.run.n_cases);
         char back[CASE_LINE];
-        case_print(&again.cases[0], back, sizeof back);
+        case_print(&again.run.cases[0], back, sizeof back);
         cr_assert_str_eq(line, back);
         options_free(&again);
         free(copy_again);
@@ -169,9 +169,9 @@ Test(options, a_mutant_sets_part_and_layout) {
         const char *other = m->layout == LAYOUT_PACKED ? "contig" : "packed";
         snprintf(command, sizeof command, "run tiny --mutant %s", m->name);
         cr_assert_eq(parse(command, &options, &copy).code, STATUS_OK);
-        cr_assert(options.mutant == m && options.n_cases > 0);
-        for (int64_t i = 0; i < options.n_cases; i++)
-            cr_assert(options.cases[i].part == m->part && options.cases[i].layout == m->layout);
+        cr_assert(options.run.mutant == m && options.run.n_cases > 0);
+        for (int64_t i = 0; i < options.run.n_cases; i++)
+            cr_assert(options.run.cases[i].part == m->part && options.run.cases[i].layout == m->layout);
         options_free(&options);
         free(copy);
         snprintf(command, sizeof command, "run tiny --mutant %s --layout %s", m->name, other);

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "harness/run.h"
+#include "harness/cli/options.h"
 #include "reference/reference.h"
 
 #define GOLDEN(name) "fixtures/golden/" name ".h5"
@@ -26,7 +26,7 @@ static void run_words(char *text, struct options *o, struct run_output *out) {
         argv[argc++] = word;
     struct status s = options_parse(argc, argv, o);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
-    s = run_cases(o, out);
+    s = run_cases(&o->run, out);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
 }
 
@@ -43,7 +43,7 @@ static int64_t expect_family_passes(const char *path, const char *more) {
     struct run_output out;
     snprintf(text, sizeof text, "--fixture %s --dtype bf16,fp32 %s", path, more);
     run_words(text, &o, &out);
-    for (int64_t i = 0; i < o.n_cases; i++) {
+    for (int64_t i = 0; i < o.run.n_cases; i++) {
         const struct case_result *const r = &out.cases[i];
         cr_expect_eq(r->verdict, CASE_PASSED, "%s: %s %s", r->line, r->where, r->first.note);
         cr_expect_eq(r->edge[EDGE_ORACLE].state, EDGE_OK, "%s", r->line);
@@ -51,7 +51,7 @@ static int64_t expect_family_passes(const char *path, const char *more) {
                   r->line, r->edge[EDGE_ORACLE].margin);
         cr_expect(r->edge[EDGE_ORACLE].elements > 1000 && r->edge[EDGE_ORACLE].outside == 0);
     }
-    const int64_t n = o.n_cases;
+    const int64_t n = o.run.n_cases;
     done(&o, &out);
     return n;
 }

@@ -1,7 +1,7 @@
 /* Does a whole run say what is true? Preset tiny from the command line to the results: every legal case
  * passes, and every seeded mistake is caught where it shows, named, and invisible where it cannot show. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/run.h"
+#include "harness/cli/options.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -48,10 +48,10 @@ static struct status parse(const char *command, struct options *o) {
 static void run(const char *command, struct options *o, struct run_output *out) {
     struct status s = parse(command, o);
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", command, s.message);
-    s = run_cases(o, out);
+    s = run_cases(&o->run, out);
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", command, s.message);
-    cr_assert_eq(out->result.n_cases, o->n_cases);
-    cr_assert_eq(out->result.n_passed + out->result.n_failed + out->result.n_skipped, o->n_cases);
+    cr_assert_eq(out->result.n_cases, o->run.n_cases);
+    cr_assert_eq(out->result.n_passed + out->result.n_failed + out->result.n_skipped, o->run.n_cases);
 }
 
 static void done(struct options *o, struct run_output *out) {
@@ -84,8 +84,8 @@ static void expect_all_pass(const char *command, int64_t n_cases) {
     struct options o;
     struct run_output out;
     run(command, &o, &out);
-    cr_expect_eq(o.n_cases, n_cases, "%s: %lld cases", command, (long long)o.n_cases);
-    for (int64_t i = 0; i < o.n_cases; i++) expect_passed(&out.cases[i]);
+    cr_expect_eq(o.run.n_cases, n_cases, "%s: %lld cases", command, (long long)o.run.n_cases);
+    for (int64_t i = 0; i < o.run.n_cases; i++) expect_passed(&out.cases[i]);
     done(&o, &out);
 }
 
@@ -117,7 +117,7 @@ Test(run, another_seed_passes_and_the_same_seed_gives_the_same_margins) {
     struct run_output out[2];
     for (int i = 0; i < 2; i++)
         run("shardcheck run tiny --tp 2 --tokens 5 --seed 3,4 --dtype fp32", &o[i], &out[i]);
-    for (int64_t c = 0; c < o[0].n_cases; c++)
+    for (int64_t c = 0; c < o[0].run.n_cases; c++)
         for (int e = 0; e < EDGE_COUNT; e++)
             cr_expect_eq(out[0].cases[c].edge[e].margin, out[1].cases[c].edge[e].margin, "%s",
                          out[0].cases[c].line);
@@ -129,10 +129,10 @@ Test(run, cases_that_share_a_trunk_say_what_they_say_alone) {
     struct options together, alone;
     struct run_output all, one;
     run("shardcheck run tiny --part ffn --dtype fp32 --tokens 5", &together, &all);
-    cr_assert_eq(together.n_cases, 4);
-    for (int64_t c = 0; c < together.n_cases; c++) {
+    cr_assert_eq(together.run.n_cases, 4);
+    for (int64_t c = 0; c < together.run.n_cases; c++) {
         run(all.cases[c].repro, &alone, &one);
-        cr_assert_eq(alone.n_cases, 1);
+        cr_assert_eq(alone.run.n_cases, 1);
         cr_expect_str_eq(one.cases[0].line, all.cases[c].line);
         for (int e = 0; e < EDGE_COUNT; e++) {
             cr_expect_eq(one.cases[0].edge[e].margin, all.cases[c].edge[e].margin, "%s edge %d",
@@ -152,7 +152,7 @@ static void expect_repro_fails_again(const struct case_result *r, const char *mu
     struct run_output out;
     cr_assert(strstr(r->repro, mutant), "%s", r->repro);
     run(r->repro, &o, &out);
-    cr_assert_eq(o.n_cases, 1, "%s", r->repro);
+    cr_assert_eq(o.run.n_cases, 1, "%s", r->repro);
     cr_expect_str_eq(out.cases[0].line, r->line);
     cr_expect_eq(out.cases[0].verdict, CASE_FAILED);
     cr_expect_str_eq(out.cases[0].where, r->where);
@@ -180,10 +180,10 @@ static void run_mutant(const char *line, const struct mutant *m, bool visible) {
     struct run_output out;
     snprintf(command, sizeof command, "shardcheck run '%s' --mutant %s", line, m->name);
     run(command, &o, &out);
-    cr_assert_eq(o.n_cases, 1);
+    cr_assert_eq(o.run.n_cases, 1);
     if (visible) {
-        expect_caught(&out.cases[0], m, o.cases[0].tp);
-        if (o.cases[0].tp == 2 || !strcmp(line, m->exposes)) expect_repro_fails_again(&out.cases[0], m->name);
+        expect_caught(&out.cases[0], m, o.run.cases[0].tp);
+        if (o.run.cases[0].tp == 2 || !strcmp(line, m->exposes)) expect_repro_fails_again(&out.cases[0], m->name);
     } else {
         expect_passed(&out.cases[0]);
     }

@@ -2,6 +2,7 @@
  * for real ones, and each must be found out, at the right stage and rank. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
+#include "reports/report.h"
 #include "reference/reference.h"
 
 #include <criterion/criterion.h>
@@ -52,9 +53,9 @@ static void keep_report(const struct run_result *run) {
 
 static struct run_output run_case(const struct check_case *c) {
     struct check_case copy = *c;
-    const struct options o = {.command = COMMAND_RUN, .cases = &copy, .n_cases = 1};
+    const struct run_request request = {.cases = &copy, .n_cases = 1};
     struct run_output out;
-    const struct status s = run_cases(&o, &out);
+    const struct status s = run_cases(&request, &out);
     cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
     keep_report(&out.result);
     return out;

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "layer/choices.h"
-#include "harness/options.h"
+#include "harness/cli/options.h"
 
 /* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not padded.
  */

@@ -1,11 +1,10 @@
-/* request - the command line of `run` as typed, and its expansion into cases: lists multiply, models become
- * parts, no
+/* request - the command line of `run` as typed, and its expansion into cases: lists multiply, models become parts, no
  * --tp becomes every legal one. */
 /* SPDX-License-Identifier: MIT */
-#ifndef HARNESS_REQUEST_H
-#define HARNESS_REQUEST_H
+#ifndef HARNESS_CLI_REQUEST_H
+#define HARNESS_CLI_REQUEST_H
 
-#include "harness/options.h"
+#include "harness/cli/options.h"
 
 enum { MAX_LIST = 64 };
 struct value_list {
@@ -22,7 +21,7 @@ struct request {
     int n_subjects;
 };
 
-/* Fills cases and n_cases; reads mutant and fixture_path. On an error the cases so far stay in `out`. */
+/* Fills out->run.cases; reads out->run.mutant and fixture_path. On an error the cases so far stay in `out`. */
 struct status request_expand(const struct request *request, struct options *out);
 
 #endif

@@ -2,7 +2,7 @@
  * Every float of the interval that matters goes through the device and is compared with double libm, whose
  * own error is 2^-52. The constant is the smallest that any kernel of the device declares. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/probe.h"
+#include "harness/cli/probe.h"
 
 #include <math.h>
 #include <string.h>

@@ -1,15 +1,17 @@
 /* What was typed?  One table of options drives parsing, --help and the errors; the expansion of what was
  * asked into cases is in request.c, `list` in options_list.c. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/options.h"
+#include "harness/cli/options.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "layer/choices.h"
-#include "harness/request.h"
+#include "harness/cli/request.h"
+#include "harness/quote.h"
 
+enum { MAX_OPTIONS = 64 };
 enum flag { FLAG_ALLOW_SKIPS, FLAG_QUIET, FLAG_VERBOSE, FLAG_HELP, FLAG_VERSION, FLAG_COUNT };
 
 /* The command line being read. */
@@ -18,13 +20,15 @@ struct parse {
     struct request request;
     char *list[KEY_COUNT + 1]; /* copies of the lists, cut at the commas; the last is --part's */
     bool flag[FLAG_COUNT];
+    const char *typed[MAX_OPTIONS]; /* values, by row; NULL: not given */
     const struct option_row *unlike_probe; /* the first option given that probe does not take; NULL: none */
 };
 
 enum {
     REPEATABLE = 1,
     SHOW_VALUES = 2 /* --help adds the values of the key */,
-    OF_PROBE = 4 /* probe takes it too */
+    OF_PROBE = 4, /* probe takes it too */
+    IN_REPRO = 8  /* changes what a case does without being a key of it: the repro line needs it */
 };
 struct option_row {
     const char *name;
@@ -104,20 +108,20 @@ static struct status apply_kernel(struct parse *parse, const struct option_row *
 
 static struct status apply_fixture(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
-    parse->out->fixture_path = value;
+    parse->out->run.fixture_path = value;
     return status_ok();
 }
 
 static struct status apply_dump(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
-    parse->out->dump_path = value;
+    parse->out->run.dump_path = value;
     return status_ok();
 }
 
 static struct status apply_mutant(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
-    parse->out->mutant = mutant_by_name(value);
-    if (parse->out->mutant) return status_ok();
+    parse->out->run.mutant = mutant_by_name(value);
+    if (parse->out->run.mutant) return status_ok();
     struct choices choices = {0};
     char text[300];
     for (const struct mutant *m = mutant_table; m->name; m++) choices_add(&choices, "%s", m->name);
@@ -130,7 +134,7 @@ static struct status apply_schedules(struct parse *parse, const struct option_ro
     const long n = strtol(value, &end, 10);
     if (*end || end == value || n < 1 || n > MAX_SCHEDULES)
         return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, MAX_SCHEDULES);
-    parse->out->schedules = (int)n;
+    parse->out->run.schedules = (int)n;
     return status_ok();
 }
 
@@ -189,13 +193,13 @@ static const struct option_row option_table[] = {
     {"device", 0, SHOW_VALUES | OF_PROBE, "NAME,...", KEY_DEVICE, apply_key, "default host"},
     {"seed", 0, 0, "N,...", KEY_SEED, apply_key, "default 1"},
     {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable"},
-    {"fixture", 0, 0, "FILE", -1, apply_fixture,
+    {"fixture", 0, IN_REPRO, "FILE", -1, apply_fixture,
      "weights and activations of an HDF5 file; brings its own model"},
     {"dump", 0, 0, "FILE", -1, apply_dump,
      "write what the unsharded run read and stored as an HDF5 file that --fixture reads"},
-    {"schedules", 0, 0, "N", -1, apply_schedules,
+    {"schedules", 0, IN_REPRO, "N", -1, apply_schedules,
      "run every launch in N orders of its threads, all with the same bits; host only; default 1"},
-    {"mutant", 0, 0, "NAME", -1, apply_mutant, "seed a known mistake and see it caught"},
+    {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught"},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text goes to standard output unless another report does"},
     {"allow-skips", 0, 0, NULL, FLAG_ALLOW_SKIPS, apply_flag, "exit 0 although cases were skipped"},
@@ -205,6 +209,7 @@ static const struct option_row option_table[] = {
     {"version", 0, OF_PROBE, NULL, FLAG_VERSION, apply_flag, "print the version"},
 };
 enum { N_OPTIONS = sizeof option_table / sizeof *option_table };
+_Static_assert((int)N_OPTIONS <= (int)MAX_OPTIONS, "room for what was typed");
 
 /* ---- reading argv ---- */
 
@@ -251,6 +256,7 @@ static struct status read_option(struct parse *parse, int argc, char **argv, int
     }
     if (value && !*value)
         return status_error("--%s: the value is empty, use --%s %s", row->name, row->name, row->argument);
+    parse->typed[row - option_table] = value;
     return row->apply(parse, row, value);
 }
 
@@ -274,15 +280,35 @@ static struct status read_arguments(struct parse *parse, int argc, char **argv) 
 }
 
 /* A GPU orders its threads itself. */
-static struct status check_schedules(struct options *out) {
-    for (int64_t i = 0; i < out->n_cases && out->schedules; i++)
-        if (out->cases[i].device != DEVICE_HOST)
+static struct status check_schedules(struct run_request *run) {
+    for (int64_t i = 0; i < run->n_cases && run->schedules; i++)
+        if (run->cases[i].device != DEVICE_HOST)
             return status_error(
                 "--schedules %d: only the host device runs threads in a chosen order; use --device host "
                 "or leave --schedules out",
-                out->schedules);
-    if (!out->schedules) out->schedules = 1;
+                run->schedules);
+    if (!run->schedules) run->schedules = 1;
     return status_ok();
+}
+
+static bool plain_word(const char *word) {
+    return !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")];
+}
+
+static void compose_repro(struct parse *parse) {
+    struct options *const out = parse->out;
+    const size_t size = sizeof out->repro;
+    size_t n = 0;
+    for (int i = 0; i < N_OPTIONS && n + 100 < size; i++) {
+        const char *const value = parse->typed[i];
+        if (!(option_table[i].traits & IN_REPRO) || !value) continue;
+        n += (size_t)snprintf(out->repro + n, size - n, " --%s ", option_table[i].name);
+        if (plain_word(value))
+            n += (size_t)snprintf(out->repro + n, size - n, "%.60s", value);
+        else
+            n += quote_for_shell(out->repro + n, size - n, value);
+    }
+    out->run.repro = out->repro;
 }
 
 static struct status parse_run(struct parse *parse) {
@@ -294,7 +320,9 @@ static struct status parse_run(struct parse *parse) {
     for (int i = 0; i < out->n_reports; i++) to_stdout |= out->report[i].path == NULL;
     if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
     TRY(request_expand(&parse->request, out));
-    return check_schedules(out);
+    TRY(check_schedules(&out->run));
+    compose_repro(parse);
+    return status_ok();
 }
 
 static struct status parse_list(struct parse *parse) {
@@ -356,7 +384,7 @@ struct status options_parse(int argc, char **argv, struct options *out) {
 }
 
 void options_free(struct options *options) {
-    free(options->cases);
+    free((void *)options->run.cases);
     *options = (struct options){0};
 }
 

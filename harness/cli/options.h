@@ -1,10 +1,9 @@
-/* options - the command line as data. `--help`, parsing and the errors read one table. */
+/* options - the command line as data. `--help`, parsing, the errors and the repro line read one table. */
 /* SPDX-License-Identifier: MIT */
-#ifndef HARNESS_OPTIONS_H
-#define HARNESS_OPTIONS_H
+#ifndef HARNESS_CLI_OPTIONS_H
+#define HARNESS_CLI_OPTIONS_H
 
-#include "harness/case.h"
-#include "harness/mutate.h"
+#include "harness/run.h"
 #include "reports/report.h"
 
 enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_PROBE, COMMAND_HELP, COMMAND_VERSION };
@@ -13,18 +12,14 @@ struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
 };
-enum { MAX_REPORTS = 8, MAX_CASES = 4096, MAX_SCHEDULES = 64 };
+enum { MAX_REPORTS = 8, MAX_CASES = 4096 };
 
 struct options {
     enum command command;
     const char *list_what;
-    enum device_kind device;  /* of probe */
-    struct check_case *cases; /* lists multiplied, models expanded to parts; checked; owned */
-    int64_t n_cases;
-    const char *fixture_path; /* NULL: none */
-    const char *dump_path;    /* NULL: none */
-    const struct mutant *mutant;
-    int schedules; /* of every launch, the plain one included; 1: no repetition */
+    enum device_kind device; /* of probe */
+    struct run_request run;  /* cases: lists multiplied, models expanded to parts; owned */
+    char repro[1200];        /* run.repro */
     bool allow_skips;
     int verbosity;
     int n_reports;

@@ -2,7 +2,7 @@
  * part, then the keys from the outermost to the rank counts, so that cases which share a trunk stand side by
  * side. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/request.h"
+#include "harness/cli/request.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,8 @@ static const enum case_key expand_order[KEY_COUNT] = {KEY_LAYER,  KEY_PHASE, KEY
 /* One subject on its way to cases. */
 struct expansion {
     const struct request *request;
-    struct options *out;
+    struct run_request *out;
+    struct check_case *cases; /* [MAX_CASES] out->cases */
     const char *text; /* the subject as typed */
     struct case_given given;
     struct model model;
@@ -29,7 +30,7 @@ static struct status add_case(struct expansion *e, const struct check_case *c) {
     if (e->out->n_cases == MAX_CASES)
         return status_error("%.200s: the lists multiply to more than %d cases; use shorter ones", e->text,
                             MAX_CASES);
-    e->out->cases[e->out->n_cases++] = *c;
+    e->cases[e->out->n_cases++] = *c;
     return status_ok();
 }
 
@@ -186,7 +187,7 @@ static struct status expand_all(struct expansion *e) {
 }
 
 /* A kernel for a stage that no case has would be ignored in silence. */
-static struct status check_kernels_used(const struct request *request, const struct options *out) {
+static struct status check_kernels_used(const struct request *request, const struct run_request *out) {
     for (int s = 0; s < S_COUNT; s++) {
         bool used = request->kernel[s] == NULL;
         for (int64_t i = 0; i < out->n_cases && !used; i++) used = out->cases[i].part == stage_table[s].part;
@@ -199,12 +200,12 @@ static struct status check_kernels_used(const struct request *request, const str
 }
 
 struct status request_expand(const struct request *request, struct options *out) {
-    struct expansion e = {.request = request, .out = out};
-    out->cases = calloc(MAX_CASES, sizeof *out->cases);
-    if (!out->cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
-    if (out->fixture_path) TRY(fixture_open(out->fixture_path, &e.fixture));
+    struct expansion e = {.request = request, .out = &out->run};
+    out->run.cases = e.cases = calloc(MAX_CASES, sizeof *e.cases);
+    if (!e.cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
+    if (out->run.fixture_path) TRY(fixture_open(out->run.fixture_path, &e.fixture));
     struct status status = expand_all(&e);
-    if (!status.code) status = check_kernels_used(request, out);
+    if (!status.code) status = check_kernels_used(request, &out->run);
     fixture_close(e.fixture);
     return status;
 }

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "harness/options.h"
-#include "harness/probe.h"
+#include "harness/cli/options.h"
+#include "harness/cli/probe.h"
 #include "harness/run.h"
 
 enum { EXIT_PASSED = 0, EXIT_DEFECT = 1, EXIT_TROUBLE = 2 };
@@ -70,7 +70,7 @@ static int run(const struct options *o, int argc, char **argv) {
     struct run_output out;
     struct status s = probe_reports(o);
     if (s.code) return complain(&s);
-    s = run_cases(o, &out);
+    s = run_cases(&o->run, &out);
     if (s.code) {
         run_output_free(&out);
         return complain(&s);

@@ -1,8 +1,8 @@
 /* probe - measures the elementary-function errors that contracts assume, on the device that will run the
  * kernels. A bound that rests on a constant is worth what the constant is worth there. */
 /* SPDX-License-Identifier: MIT */
-#ifndef HARNESS_PROBE_H
-#define HARNESS_PROBE_H
+#ifndef HARNESS_CLI_PROBE_H
+#define HARNESS_CLI_PROBE_H
 
 #include <stdio.h>
 
