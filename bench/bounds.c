@@ -56,7 +56,7 @@ static struct view indices(int64_t n) {
 
 static double time_once(const struct call *call, const struct contract *contract, struct ref_out *out) {
     const double start = now_seconds();
-    ref_compute(call, contract, 0, ref_n_rows(call), out);
+    ref_compute(call, contract, NULL, 0, ref_n_rows(call), out);
     return now_seconds() - start;
 }
 

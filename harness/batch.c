@@ -67,15 +67,27 @@ void batch_build(struct batch *batch, const struct check_case *c, const struct f
     free(shuffled);
 }
 
-const int32_t *batch_tensor(const struct batch *b, enum tensor_id id, int64_t *count) {
-    switch (id) {
-    case T_POSITIONS: *count = b->n_tokens; return b->positions;
-    case T_SLOTS: *count = b->n_tokens; return b->slots;
-    case T_PAGE_TABLE: *count = b->n_seqs * b->max_pages; return b->page_table;
-    case T_QUERY_START: *count = b->n_seqs + 1; return b->query_start;
-    case T_KV_LEN: *count = b->n_seqs; return b->kv_len;
-    default: return NULL;
-    }
+const int32_t *batch_tensor(const struct batch *b, enum tensor_id id) {
+    const struct {
+        enum tensor_id id;
+        const int32_t *data;
+    } made[] = {{T_POSITIONS, b->positions},
+                {T_SLOTS, b->slots},
+                {T_PAGE_TABLE, b->page_table},
+                {T_QUERY_START, b->query_start},
+                {T_KV_LEN, b->kv_len}};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++)
+        if (made[i].id == id) return made[i].data;
+    return NULL;
+}
+
+void batch_sizes(const struct batch *batch, int64_t size[AXIS_COUNT]) {
+    size[AXIS_T] = batch->n_tokens;
+    size[AXIS_B] = batch->n_seqs;
+    size[AXIS_P] = batch->n_positions;
+    size[AXIS_PAGE] = batch->n_pages;
+    size[AXIS_SLOT] = PAGE_SIZE;
+    size[AXIS_ENTRY] = batch->max_pages;
 }
 
 void batch_free(struct batch *batch) {

@@ -19,8 +19,10 @@ struct batch {
 };
 void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill);
 void batch_free(struct batch *batch);
-/* An index tensor (positions, slots, page table, query starts, key counts) and its elements; NULL: not the batch's. */
-const int32_t *batch_tensor(const struct batch *batch, enum tensor_id id, int64_t *count);
+/* An index tensor (positions, slots, page table, query starts, key counts), dense; NULL: not the batch's. */
+const int32_t *batch_tensor(const struct batch *batch, enum tensor_id id);
+/* The axes that a batch fixes: tokens, sequences, positions, pages, their slots, entries of the page table. */
+void batch_sizes(const struct batch *batch, int64_t size[AXIS_COUNT]);
 /* Cache slot of key `position` of sequence b. */
 int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position);
 

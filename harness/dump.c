@@ -50,7 +50,7 @@ static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t
                                  enum tensor_id id, const struct stored *stored) {
     char name[128];
     int64_t shape[MAX_AXES];
-    const int n = slice_shape(&t->plan, id, -1, shape);
+    const int n = slice_shape(&t->crew.plan, id, -1, shape);
     snprintf(name, sizeof name, "layers.%lld.%s.%s", (long long)t->layer, part_name(t->c.part),
              tensor_table[id].name);
     return fixture_write(w, group, name, stored->dtype, n, shape, stored->memory.data);
@@ -76,6 +76,6 @@ struct status dump_stage(struct fixture_writer *w, const struct trunk *t, int st
     }
     for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++)
         if (tensor_table[*id].role != ROLE_LOCAL && !seat_in_place(*id) && !stored_again(t, stage, *id))
-            TRY(dump_tensor(w, t, "activations", *id, &t->fresh.of[*id]));
+            TRY(dump_tensor(w, t, "activations", *id, &t->outcome.got.of[*id]));
     return status_ok();
 }

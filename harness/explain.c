@@ -1,3 +1,4 @@
+/* Whose mistake is it? Rows that failed are computed again as each known mistake would have computed them. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/explain.h"
 
@@ -5,6 +6,43 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define REPLAY_WORK 1e8 /* multiply-adds up to which every row is replayed; above, those that failed */
+enum { ALSO_ROWS = 4 }; /* and so many that did not: a mistake that would have spoilt them is not the one */
+
+struct replay {
+    const struct placed *at;
+    const struct outcome *outcome;
+    const struct answer *answer;
+    bool every; /* all rows */
+    int64_t n_rows;
+    bool *row; /* [n_rows] is it replayed? */
+};
+
+static const void *stored(const struct replay *r, int i, void **owned) {
+    return answer_stored(r->at, &r->outcome->got, r->answer, i, owned);
+}
+
+static void mark_failed(struct replay *r, int i) {
+    const struct answer *const a = r->answer;
+    const enum dtype dtype = placed_dtype(r->at, a->id[i]);
+    void *owned;
+    const void *const got = stored(r, i, &owned);
+    for (int64_t n = 0; n < a->count[i]; n++)
+        if (element_judge(dtype, dtype_load(got, dtype, n), a->y[i][n], a->e[i][n]).kind != ELEMENT_OK)
+            r->row[n / a->row_size[i]] = true;
+    free(owned);
+}
+
+static void choose_rows(struct replay *r) {
+    const struct op_row *const op = placed_op(r->at);
+    const double work = op->row_work ? op->row_work(&r->outcome->call) : 1;
+    r->n_rows = ref_n_rows(&r->outcome->call);
+    r->row = memory_zeroed((size_t)r->n_rows, sizeof *r->row);
+    r->every = work * (double)r->n_rows <= REPLAY_WORK;
+    for (int i = 0; i < r->answer->n && !r->every; i++) mark_failed(r, i);
+    for (int64_t n = 0; n < r->n_rows; n++) r->row[n] |= r->every || n % (r->n_rows / ALSO_ROWS + 1) == 0;
+}
 
 /* NaN where the mistaken call reads what nobody owns is reproduced by NaN alone. */
 static bool reproduces(enum dtype dtype, double got, double y, double e, double *margin) {
@@ -14,46 +52,58 @@ static bool reproduces(enum dtype dtype, double got, double y, double e, double 
     return v.kind == ELEMENT_OK;
 }
 
-/* Does the reference, making the mistake, accept everything the rank stored? */
-static bool replay_accepts(const struct explained *e, const struct call *mutated, double *margin) {
-    const struct trunk *const t = e->trunk;
-    struct answer a;
+/* Does the reference, making the mistake, accept what was stored in these rows? */
+static bool accepts(const struct replay *r, const struct call *mistaken, int64_t row0, int64_t row1,
+                    double *margin) {
+    const struct answer *const a = r->answer;
+    struct ref_out out[MAX_REF_OUT] = {0};
     bool accepted = true;
-    answer_compute(&a, e->stage, mutated, e->contract);
-    for (int i = 0; i < a.n && accepted; i++) {
-        const enum dtype dtype = store_dtype(a.id[i], t->c.dtype);
-        const bool cache = mutated->op == OP_KV_WRITE;
-        const enum tensor_id from = !cache ? a.id[i] : i ? T_V_CACHE : T_K_CACHE;
-        const void *const stored = e->got->of[from].memory.data;
-        void *rows = NULL;
-        if (cache) {
-            rows = memory_zeroed((size_t)a.count[i], dtype_bytes(dtype));
-            cache_gather(t, stored, (size_t)a.row_size[i] * dtype_bytes(dtype), rows);
-        }
-        for (int64_t n = 0; n < a.count[i] && accepted; n++)
-            accepted =
-                reproduces(dtype, dtype_load(rows ? rows : stored, dtype, n), a.y[i][n], a.e[i][n], margin);
-        free(rows);
+    for (int i = 0; i < a->n; i++) {
+        const size_t n = (size_t)((row1 - row0) * a->row_size[i]);
+        out[i] = (struct ref_out){memory_zeroed(n, sizeof(double)), memory_zeroed(n, sizeof(double)), NULL};
     }
-    answer_free(&a);
+    ref_compute(mistaken, &r->outcome->contract, NULL, row0, row1, out);
+    for (int i = 0; i < a->n; i++) {
+        const enum dtype dtype = placed_dtype(r->at, a->id[i]);
+        void *owned;
+        const void *const got = stored(r, i, &owned);
+        for (int64_t n = 0; n < (row1 - row0) * a->row_size[i] && accepted; n++)
+            accepted = reproduces(dtype, dtype_load(got, dtype, row0 * a->row_size[i] + n), out[i].y[n],
+                                  out[i].e[n], margin);
+        free(owned), free(out[i].y), free(out[i].e);
+    }
+    return accepted;
+}
+
+static bool accepts_rows(const struct replay *r, const struct call *mistaken, double *margin) {
+    bool accepted = true;
+    for (int64_t row = 0, end; row < r->n_rows && accepted; row = end) {
+        for (end = row; end < r->n_rows && r->row[end];) end++;
+        if (end > row) accepted = accepts(r, mistaken, row, end, margin);
+        if (end == row) end++;
+    }
     return accepted;
 }
 
 /* At some sizes two mistakes coincide; the one that belongs to the case's layout is tried first. */
-static bool explain_by(const struct explained *e, bool same_layout, char *likely, size_t size) {
+static bool explain_by(const struct replay *r, bool same_layout, char *likely, size_t size) {
     for (const struct mutant *m = mutant_table; m->name; m++) {
-        struct call mutated = *e->call;
+        struct call mistaken;
         double margin = 0;
-        if ((m->layout == e->layout) != same_layout) continue;
-        m->apply(&mutated, &e->trunk->spec, e->local);
-        if (!memcmp(&mutated, e->call, sizeof mutated) || !replay_accepts(e, &mutated, &margin)) continue;
-        snprintf(likely, size, "%s (%s): %s; its replay reproduces every element (margin %.2f)", m->name,
-                 m->source, m->describes, margin);
+        if ((m->layout == r->at->crew->layout) != same_layout) continue;
+        if (!placed_bind(r->at, m, &r->outcome->operands, &mistaken)) continue;
+        if (!accepts_rows(r, &mistaken, &margin)) continue;
+        snprintf(likely, size, "%s (%s): %s; its replay reproduces every %s (margin %.2f)", m->name,
+                 m->source, m->describes, r->every ? "element" : "element of the rows that failed", margin);
         return true;
     }
     return false;
 }
 
-void explain(const struct explained *e, char *likely, size_t size) {
-    if (!explain_by(e, true, likely, size)) explain_by(e, false, likely, size);
+void explain(const struct placed *at, const struct outcome *o, const struct answer *answer, char *likely,
+             size_t size) {
+    struct replay r = {.at = at, .outcome = o, .answer = answer};
+    choose_rows(&r);
+    if (!explain_by(&r, true, likely, size)) explain_by(&r, false, likely, size);
+    free(r.row);
 }

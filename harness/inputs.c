@@ -1,23 +1,31 @@
+/* Which values does a stage begin with that no stage has made? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/inputs.h"
 
 #include <stdlib.h>
 
-static bool fan_experts(enum tensor_id id) { return id == T_W_GATE_UP || id == T_W_DOWN; }
+/* routed [E]: experts that somebody is sent to. Free it. */
+static bool *routed_experts(const struct crew *crew) {
+    bool *const routed = memory_zeroed((size_t)crew->spec.n_experts, sizeof *routed);
+    const struct stored *const ids = &crew->whole->of[T_IDS];
+    const int32_t *const id = ids->memory.data;
+    for (int64_t i = 0; i < ids->count; i++)
+        if (id[i] >= 0 && id[i] < crew->spec.n_experts) routed[id[i]] = true;
+    return routed;
+}
 
-static void fill_whole(struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count, char *data) {
-    if (!fan_experts(id)) {
-        fill_tensor(&t->fill, id, dtype, 0, count, data);
-        return;
-    }
-    const int64_t per_expert = count / t->spec.n_experts;
-    for (int64_t e = 0; e < t->spec.n_experts; e++) {
+static void fill_routed(const struct crew *crew, const struct fill *fill, enum tensor_id id, enum dtype dtype,
+                        int64_t count, char *data) {
+    const int64_t per_expert = count / crew->spec.n_experts;
+    bool *const routed = routed_experts(crew);
+    for (int64_t e = 0; e < crew->spec.n_experts; e++) {
         char *const at = data + (size_t)(e * per_expert) * dtype_bytes(dtype);
-        if (t->offsets[e + 1] > t->offsets[e])
-            fill_tensor(&t->fill, id, dtype, e * per_expert, per_expert, at);
+        if (routed[e])
+            fill_tensor(fill, id, dtype, e * per_expert, per_expert, at);
         else
             dtype_poison(at, dtype, per_expert);
     }
+    free(routed);
 }
 
 static struct status read_whole(struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count,
@@ -33,35 +41,50 @@ static struct status read_whole(struct trunk *t, enum tensor_id id, enum dtype d
     return s;
 }
 
+static bool is_missing(const struct crew *crew, enum tensor_id id) {
+    const enum tensor_role role = tensor_table[id].role;
+    return (role == ROLE_INPUT || role == ROLE_WEIGHT) && tensor_present(id, &crew->spec) &&
+           !crew->whole->of[id].count;
+}
+
 struct status inputs_prepare(struct trunk *t, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        const enum tensor_role role = tensor_table[*id].role;
-        if ((role != ROLE_INPUT && role != ROLE_WEIGHT) || !tensor_present(*id, &t->spec) ||
-            t->store.of[*id].count)
-            continue;
-        const int64_t count = slice_count(&t->plan, *id, -1);
-        const enum dtype dtype = store_dtype(*id, t->c.dtype);
+        if (!is_missing(&t->crew, *id)) continue;
+        const int64_t count = slice_count(&t->crew.plan, *id, -1);
+        const enum dtype dtype = tensor_dtype(*id, t->c.dtype);
         void *const data = store_renew(&t->store, *id, dtype, count);
         if (t->fixture)
             TRY(read_whole(t, *id, dtype, count, data));
+        else if (tensor_table[*id].routed)
+            fill_routed(&t->crew, &t->fill, *id, dtype, count, data);
         else
-            fill_whole(t, *id, dtype, count, data);
+            fill_tensor(&t->fill, *id, dtype, 0, count, data);
     }
     return status_ok();
 }
 
-void inputs_caches(struct trunk *t) {
-    const int64_t row = t->spec.n_kv_heads * t->spec.head_dim;
+void inputs_fill(struct crew *crew, const struct fill *fill, int stage) {
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
+        if (!is_missing(crew, *id)) continue;
+        const int64_t count = slice_count(&crew->plan, *id, -1);
+        const enum dtype dtype = tensor_dtype(*id, crew->storage);
+        fill_tensor(fill, *id, dtype, 0, count, store_renew(crew->whole, *id, dtype, count));
+    }
+}
+
+void inputs_caches(struct crew *crew, const struct fill *fill) {
+    const struct batch *const batch = crew->batch;
+    const int64_t row = crew->spec.n_kv_heads * crew->spec.head_dim;
     for (enum tensor_id id = T_K_CACHE; id <= T_V_CACHE; id++) {
-        const int64_t count = t->batch.n_pages * PAGE_SIZE * row;
-        char *const cache = store_renew(&t->store, id, t->c.dtype, count);
-        dtype_poison(cache, t->c.dtype, count);
-        for (int64_t b = 0; b < t->batch.n_seqs; b++) {
-            const int64_t cached =
-                t->batch.kv_len[b] - (t->batch.query_start[b + 1] - t->batch.query_start[b]);
+        const int64_t count = slice_count(&crew->plan, id, -1);
+        const size_t bytes = (size_t)row * dtype_bytes(crew->storage);
+        char *const cache = store_renew(crew->whole, id, crew->storage, count);
+        dtype_poison(cache, crew->storage, count);
+        for (int64_t b = 0; b < batch->n_seqs; b++) {
+            const int64_t cached = batch->kv_len[b] - (batch->query_start[b + 1] - batch->query_start[b]);
             for (int64_t j = 0; j < cached; j++)
-                fill_tensor(&t->fill, id, t->c.dtype, (b * t->batch.max_cached + j) * row, row,
-                            cache + (size_t)(batch_slot(&t->batch, b, j) * row) * dtype_bytes(t->c.dtype));
+                fill_tensor(fill, id, crew->storage, (b * batch->max_cached + j) * row, row,
+                            cache + (size_t)batch_slot(batch, b, j) * bytes);
         }
     }
 }

@@ -7,7 +7,9 @@
 #include "harness/trunk.h"
 
 struct status inputs_prepare(struct trunk *trunk, int stage);
+/* The inputs of a stage out of the fill into crew->whole, as far as they are not there; every expert's. */
+void inputs_fill(struct crew *crew, const struct fill *fill, int stage);
 /* Caches before the call: poison, but for the keys that are cached already. */
-void inputs_caches(struct trunk *trunk);
+void inputs_caches(struct crew *crew, const struct fill *fill);
 
 #endif

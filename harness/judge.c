@@ -187,7 +187,7 @@ void judge_route(const struct judged *j, const struct call *call, const struct c
     const struct route_args *const a = &call->u.route;
     const size_t n = (size_t)(a->n_tokens * a->n_experts);
     double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
-    ref_route_scores(call, contract, 0, a->n_tokens, lo, hi);
+    ref_route_scores(call, contract, NULL, 0, a->n_tokens, lo, hi);
     judge_topk(j, lo, hi, a->n_experts, a->top_k, edge, findings);
     free(lo);
     free(hi);

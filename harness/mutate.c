@@ -10,26 +10,30 @@ struct row_strides {
     int64_t q, kv;
 };
 
-static void set_row_strides(struct call *call, struct row_strides s) {
-    if (call->op == OP_KV_WRITE) {
-        call->u.kv_write.k.stride[0] = s.kv;
-        call->u.kv_write.v.stride[0] = s.kv;
-    } else if (call->op == OP_ATTENTION) {
-        call->u.attention.q.stride[0] = s.q;
-    }
+static bool set_stride(struct view *view, int64_t stride) {
+    const bool changed = view->stride[0] != stride;
+    view->stride[0] = stride;
+    return changed;
 }
 
-static void use_global_head_count(struct call *call, const struct layer_spec *whole,
+static bool set_row_strides(struct call *call, struct row_strides s) {
+    if (call->op == OP_ATTENTION) return set_stride(&call->u.attention.q, s.q);
+    if (call->op != OP_KV_WRITE) return false;
+    const bool changed = set_stride(&call->u.kv_write.k, s.kv);
+    return set_stride(&call->u.kv_write.v, s.kv) || changed;
+}
+
+static bool use_global_head_count(struct call *call, const struct layer_spec *whole,
                                   const struct layer_spec *local) {
     (void)local;
-    set_row_strides(
+    return set_row_strides(
         call, (struct row_strides){whole->n_heads * whole->head_dim, whole->n_kv_heads * whole->head_dim});
 }
 
-static void read_view_as_packed(struct call *call, const struct layer_spec *whole,
+static bool read_view_as_packed(struct call *call, const struct layer_spec *whole,
                                 const struct layer_spec *local) {
     (void)whole;
-    set_row_strides(
+    return set_row_strides(
         call, (struct row_strides){local->n_heads * local->head_dim, local->n_kv_heads * local->head_dim});
 }
 
@@ -39,20 +43,18 @@ const struct mutant mutant_table[] = {
      .source = PR_39707,
      .describes = "rows of the rank's own q, k, v are as far apart as if it held the whole model's heads",
      .edge = EDGE_SHARD,
-     .at = MUTATE_CALL,
      .part = PART_ATTENTION,
      .layout = LAYOUT_CONTIG,
-     .apply = use_global_head_count,
+     .hooks.call = use_global_head_count,
      .exposes = "tiny/attention:layout=contig,tp=2",
      .clean = "tiny/attention:layout=contig,tp=1"},
     {.name = "packed-view",
      .source = PR_39707,
      .describes = "q, k, v views of the fused qkv rows are read as if each were a packed tensor",
      .edge = EDGE_SHARD,
-     .at = MUTATE_CALL,
      .part = PART_ATTENTION,
      .layout = LAYOUT_PACKED,
-     .apply = read_view_as_packed,
+     .hooks.call = read_view_as_packed,
      .exposes = "tiny/attention:tp=1",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {0},

@@ -6,18 +6,25 @@
 
 #include "harness/case.h"
 #include "layer/ops.h"
+#include "layer/plan.h"
 #include "reports/result.h"
 
-enum mutant_at { MUTATE_CALL }; /* later: SPEC PLAN SUM */
+/* Where a mistake can be made. Each changes one thing of the call under test and says whether it did; NULL: not there. */
+struct mutant_hooks {
+    bool (*spec)(struct layer_spec *whole);                                /* the layer as it is understood */
+    bool (*plan)(struct shard_plan *plan, const struct layer_spec *whole); /* who holds what */
+    bool (*call)(struct call *call, const struct layer_spec *whole,
+                 const struct layer_spec *local);      /* one rank's call */
+    bool (*sum)(struct view *parts, int64_t *n_parts); /* the partial sums, rank by rank */
+};
 
 struct mutant {
     const char *name, *source, *describes;
     enum edge edge; /* which edge sees it */
-    enum mutant_at at;
     enum part part;
     enum layout layout; /* the memory layout in which the mistake exists */
-    /* Change one rank's call; `whole` is the unsharded layer, `local` the rank's. Leaves other ops alone. */
-    void (*apply)(struct call *call, const struct layer_spec *whole, const struct layer_spec *local);
+    bool unsharded;     /* the unsharded run makes it too */
+    struct mutant_hooks hooks;
     const char *exposes; /* a case line in which it must be caught */
     const char *clean;   /* a case line in which it cannot be seen */
 };

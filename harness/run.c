@@ -49,10 +49,10 @@ static void describe_repro(const struct run_request *request, struct case_result
 static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k,
                          const struct edge_result *oracle) {
     struct stage_result *const s = &r->stage[r->n_stages++];
-    *s = (struct stage_result){.seconds_kernel = t->seconds_kernel + k->seconds_kernel,
+    *s = (struct stage_result){.seconds_kernel = t->outcome.seconds + k->seconds_kernel,
                                .seconds_reference = t->seconds_reference + k->seconds_reference};
     snprintf(s->stage, sizeof s->stage, "%s", stage_table[stage].name);
-    snprintf(s->kernel, sizeof s->kernel, "%s", t->kernel ? t->kernel->name : t->world->name);
+    snprintf(s->kernel, sizeof s->kernel, "%s", t->outcome.by);
     s->edge[EDGE_KERNEL] = t->edge;
     s->edge[EDGE_PLAN] = k->edge[EDGE_PLAN];
     s->edge[EDGE_SHARD] = k->edge[EDGE_SHARD];
@@ -69,7 +69,7 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     const struct findings *f = &k->findings;
     if (f->stage < 0 || (t->findings.stage >= 0 && t->findings.stage <= f->stage)) f = &t->findings;
     if (f->stage < 0) f = oracle;
-    findings_where(f, f == &k->findings ? k->plan.tp : 1, r->where, sizeof r->where);
+    findings_where(f, f == &k->findings ? k->crew.plan.tp : 1, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
     if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
@@ -109,7 +109,7 @@ static struct status run_group(struct group *g) {
     struct edge_result oracle_edges[S_COUNT] = {0};
     findings_init(&oracle);
     TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
-    trunk.seat.schedules = g->request->schedules;
+    trunk.kernels.schedules = g->request->schedules;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->request->mutant, &trunk);
     const double start = clock_seconds();
@@ -145,8 +145,8 @@ static struct status load_model(const struct check_case *c, const struct fixture
     return model_load(c->model, model);
 }
 
-static struct status run_all(const struct run_request *o, const struct fixture *fixture, struct device *device,
-                             struct fixture_writer *dump, struct run_output *out) {
+static struct status run_all(const struct run_request *o, const struct fixture *fixture,
+                             struct device *device, struct fixture_writer *dump, struct run_output *out) {
     for (int64_t first = 0, n; first < o->n_cases; first += n) {
         struct model model;
         for (n = 1; first + n < o->n_cases && same_trunk(&o->cases[first], &o->cases[first + n]);) n++;

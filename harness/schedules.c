@@ -44,7 +44,7 @@ bool schedule_differs(const struct stage_row *stage, const struct store *first, 
     return false;
 }
 
-void schedule_judge(const struct seat_result *result, const struct judged *of, struct edge_result *edge,
+void schedule_judge(const struct outcome *result, const struct judged *of, struct edge_result *edge,
                     struct findings *findings) {
     char schedule[64], note[96];
     if (!result->schedule) return;

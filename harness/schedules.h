@@ -19,7 +19,7 @@ void schedule_describe(int number, char *text, size_t size);
 bool schedule_differs(const struct stage_row *stage, const struct store *first, const struct store *again);
 /* Fails the edge where result->schedule is set, element by element; `of` says whose result it is (id, dtype,
  * got and count are filled in here). */
-void schedule_judge(const struct seat_result *result, const struct judged *of, struct edge_result *edge,
+void schedule_judge(const struct outcome *result, const struct judged *of, struct edge_result *edge,
                     struct findings *findings);
 
 #endif

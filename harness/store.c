@@ -18,6 +18,8 @@ void store_free(struct store *store) {
     for (int i = 0; i < T_COUNT; i++) store_drop(store, (enum tensor_id)i);
 }
 
-enum dtype store_dtype(enum tensor_id id, enum dtype storage) {
-    return tensor_table[id].dtype < 0 ? storage : (enum dtype)tensor_table[id].dtype;
+void store_move(struct store *into, struct store *from, enum tensor_id id) {
+    store_drop(into, id);
+    into->of[id] = from->of[id];
+    from->of[id] = (struct stored){0};
 }

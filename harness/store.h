@@ -15,11 +15,11 @@ struct store {
     struct stored of[T_COUNT];
 };
 
-/* Room for a tensor, its old version dropped; contents zero. */
+/* Room for a tensor, its old version dropped; contents zero. A tensor of no elements counts as stored nowhere. */
 void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count);
 void store_drop(struct store *store, enum tensor_id id);
 void store_free(struct store *store);
-/* The storage dtype of a tensor in a case of dtype `storage`. */
-enum dtype store_dtype(enum tensor_id id, enum dtype storage);
+/* Takes a tensor over; an old version is dropped. */
+void store_move(struct store *into, struct store *from, enum tensor_id id);
 
 #endif

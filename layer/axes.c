@@ -9,12 +9,12 @@
 static const struct {
     const char *letter, *label;
 } axis_names[AXIS_COUNT] = {
-    [AXIS_NUMBER] = {"", "half"},      [AXIS_T] = {"t", "token"},    [AXIS_M] = {"m", "channel"},
-    [AXIS_H] = {"h", "head"},          [AXIS_G] = {"g", "kv head"},  [AXIS_D] = {"d", "dim"},
-    [AXIS_E] = {"e", "expert"},        [AXIS_K] = {"k", "choice"},   [AXIS_F] = {"f", "expert column"},
-    [AXIS_S] = {"s", "shared column"}, [AXIS_N] = {"n", "row"},      [AXIS_P] = {"p", "position"},
-    [AXIS_R] = {"r", "rotary dim"},    [AXIS_B] = {"b", "sequence"}, [AXIS_PAGE] = {"page", "page"},
-    [AXIS_SLOT] = {"slot", "slot"},
+    [AXIS_NUMBER] = {"", "half"},      [AXIS_T] = {"t", "token"},         [AXIS_M] = {"m", "channel"},
+    [AXIS_H] = {"h", "head"},          [AXIS_G] = {"g", "kv head"},       [AXIS_D] = {"d", "dim"},
+    [AXIS_E] = {"e", "expert"},        [AXIS_K] = {"k", "choice"},        [AXIS_F] = {"f", "expert column"},
+    [AXIS_S] = {"s", "shared column"}, [AXIS_N] = {"n", "row"},           [AXIS_P] = {"p", "position"},
+    [AXIS_R] = {"r", "rotary dim"},    [AXIS_B] = {"b", "sequence"},      [AXIS_PAGE] = {"page", "page"},
+    [AXIS_SLOT] = {"slot", "slot"},    [AXIS_ENTRY] = {"entry", "entry"},
 };
 
 static const char *const group_names[] = {
@@ -43,12 +43,15 @@ static const char *parse_group(struct cursor *c, enum rank_group *out) {
     return "unknown rank group";
 }
 
+static const char *parse_number(struct cursor *c, int64_t *out) {
+    if (!isdigit((unsigned char)*c->at)) return "no number";
+    for (*out = 0; isdigit((unsigned char)*c->at); c->at++) *out = *out * 10 + (*c->at - '0');
+    return NULL;
+}
+
 static const char *parse_block(struct cursor *c, struct axis_block *out) {
     *out = (struct axis_block){.name = AXIS_NUMBER};
-    if (isdigit((unsigned char)*c->at)) {
-        while (isdigit((unsigned char)*c->at)) out->number = out->number * 10 + (*c->at++ - '0');
-        return NULL;
-    }
+    if (isdigit((unsigned char)*c->at)) return parse_number(c, &out->number);
     const size_t n = word_length(c->at, isalpha);
     for (int a = AXIS_NUMBER + 1; a < AXIS_COUNT; a++)
         if (n && strlen(axis_names[a].letter) == n && !strncmp(axis_names[a].letter, c->at, n)) {
@@ -61,7 +64,7 @@ static const char *parse_block(struct cursor *c, struct axis_block *out) {
     return "unknown axis";
 }
 
-static const char *parse_axis(struct cursor *c, struct axis *out) {
+static const char *parse_blocks(struct cursor *c, struct axis *out) {
     const char *problem;
     if (*c->at != '(') {
         out->n_blocks = 1;
@@ -76,6 +79,13 @@ static const char *parse_axis(struct cursor *c, struct axis *out) {
     }
     c->at++;
     return out->n_blocks ? NULL : "empty parentheses";
+}
+
+static const char *parse_axis(struct cursor *c, struct axis *out) {
+    const char *const problem = parse_blocks(c, out);
+    if (problem || *c->at != '+') return problem;
+    c->at++;
+    return parse_number(c, &out->extra);
 }
 
 const char *axes_parse(const char *text, struct axes *out) {

@@ -2,9 +2,10 @@
  *
  * Letters: t new tokens, m hidden, h query heads, g kv heads, d head dim, e experts, k experts per token,
  * f expert width, s shared (or dense) width, n rows sorted by expert, p positions of the rope table, r rotary
- * dims, b sequences, page / slot of the kv cache.
+ * dims, b sequences, page / slot of the kv cache, entry of a page table.
  * Grammar, per axis: `a` whole, `a/g` cut over rank group g (tp, ep or etp), `(a/g b/g)` blocks one after
- * another, a number; a trailing `+g` says partial sums over group g.
+ * another, a number; `+1` behind an axis: one element more (offsets: where the last expert ends); a trailing
+ * `+g` says partial sums over group g.
  * Groups: tp = all ranks; ep divides tp and cuts the experts; etp = tp/ep cuts inside an expert. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_AXES_H
@@ -33,6 +34,7 @@ enum axis_name {
     AXIS_B,
     AXIS_PAGE,
     AXIS_SLOT,
+    AXIS_ENTRY,
     AXIS_COUNT
 };
 enum rank_group { GROUP_NONE, GROUP_TP, GROUP_EP, GROUP_ETP };
@@ -47,6 +49,7 @@ struct axis_block {
 struct axis {
     int n_blocks;
     struct axis_block block[3];
+    int64_t extra; /* elements behind the blocks, not cut: on every rank */
 };
 enum { MAX_AXES = 5 };
 struct axes {

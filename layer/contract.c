@@ -1,4 +1,5 @@
-/* contract - the two named contracts: our plain fp32 kernels, and Hugging Face modelling code run in float64.
+/* contract - the named contracts: our plain fp32 kernels, Hugging Face modelling code run in float64, and the
+ * reference itself.
  * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are float32. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/contract.h"
@@ -27,79 +28,93 @@
  * < 72 u. */
 #define GATE_ERROR (72 * UNIT_F32)
 
-static const struct accumulator fp32_chain = {.unit = UNIT_F32, .block = 1, .order = ORDER_INTERVAL};
+/* One FMA chain in order. */
+#define FP32_CHAIN                                                                                           \
+    { .unit = UNIT_F32, .block = 1, .order = ORDER_INTERVAL }
 /* A BLAS: lane-strided sums, FMA or not. */
-static const struct accumulator fp64_blas = {
-    .unit = UNIT_F64, .block = 1, .order = ORDER_ANY, .product_rounded = true};
-static const struct accumulator fp32_blas = {
-    .unit = UNIT_F32, .block = 1, .order = ORDER_ANY, .product_rounded = true};
+#define FP64_BLAS                                                                                            \
+    { .unit = UNIT_F64, .block = 1, .order = ORDER_ANY, .product_rounded = true }
+#define FP32_BLAS                                                                                            \
+    { .unit = UNIT_F32, .block = 1, .order = ORDER_ANY, .product_rounded = true }
 
-struct contract contract_exact(enum op op) {
-    struct contract c = {.op = op};
-    switch (op) {
-    case OP_NORM:
-    case OP_QK_NORM: c.u.norm = (struct norm_contract){.unit = UNIT_F32, .rsqrt_error = RSQRTF_ERROR}; break;
-    case OP_LINEAR: c.u.linear = (struct linear_contract){.acc = fp32_chain}; break;
-    case OP_ROPE: c.u.rope = (struct rope_contract){.unit = UNIT_F32}; break;
-    case OP_ATTENTION:
-        c.u.attention = (struct attention_contract){
-            .qk = fp32_chain, .pv = fp32_chain, .unit = UNIT_F32, .exp_error = EXPF_ERROR};
-        break;
-    case OP_ROUTE: c.u.route = (struct route_contract){UNIT_F32, EXPF_ERROR}; break;
-    case OP_ACTIVATION:
-        c.u.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR};
-        break;
-    case OP_GATED_LINEAR:
-        c.u.gated_linear.acc = fp32_chain;
-        c.u.gated_linear.activation = (struct activation_contract){.unit = UNIT_F32, .exp_error = EXPF_ERROR};
-        break;
-    case OP_COMBINE: c.u.combine = (struct combine_contract){.unit = UNIT_F32}; break;
-    case OP_SUM:
-    case OP_RESIDUAL: c.u.sum = (struct sum_contract){UNIT_F32}; break;
-    default: break; /* kv_write and permute copy */
-    }
+/* Rows without a contract of their own copy: split, kv_write, permute. */
+static const struct contract exact[OP_COUNT] = {
+    [OP_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = RSQRTF_ERROR}},
+    [OP_QK_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = RSQRTF_ERROR}},
+    [OP_LINEAR] = {.u.linear = {.acc = FP32_CHAIN}},
+    [OP_ROPE] = {.u.rope = {.unit = UNIT_F32}},
+    [OP_ATTENTION] =
+        {.u.attention = {.qk = FP32_CHAIN, .pv = FP32_CHAIN, .unit = UNIT_F32, .exp_error = EXPF_ERROR}},
+    [OP_ROUTE] = {.u.route = {.unit = UNIT_F32, .exp_error = EXPF_ERROR}},
+    [OP_ACTIVATION] = {.u.activation = {.unit = UNIT_F32, .exp_error = EXPF_ERROR}},
+    [OP_GATED_LINEAR] = {.u.gated_linear = {.acc = FP32_CHAIN,
+                                            .activation = {.unit = UNIT_F32, .exp_error = EXPF_ERROR}}},
+    [OP_COMBINE] = {.u.combine = {.unit = UNIT_F32}},
+    [OP_SUM] = {.u.sum = {.unit = UNIT_F32}},
+    [OP_RESIDUAL] = {.u.sum = {.unit = UNIT_F32}},
+};
+
+/* norm: x.to(float32), mean of squares, rsqrt, x * r; the weight multiplies in float64. attention:
+ * softmax(scores, dtype=float32), scores rounded in, normalised P rounded out. */
+static const struct contract hf64[OP_COUNT] = {
+    [OP_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = TORCH_RSQRTF_ERROR, .input_unit = UNIT_F32}},
+    [OP_QK_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = TORCH_RSQRTF_ERROR, .input_unit = UNIT_F32}},
+    [OP_LINEAR] = {.u.linear = {.acc = FP64_BLAS}},
+    [OP_ROPE] = {.u.rope = {.unit = UNIT_F64, .table_error = TABLE_ERROR}},
+    [OP_ATTENTION] = {.u.attention = {.qk = FP64_BLAS,
+                                      .pv = FP64_BLAS,
+                                      .unit = UNIT_F32,
+                                      .exp_error = TORCH_EXPF_ERROR,
+                                      .p_unit = UNIT_F32,
+                                      .score_unit = UNIT_F32,
+                                      .score_norm_error = SCORE_NORM_ERROR}},
+    [OP_ROUTE] = {.u.route = {.unit = UNIT_F32, .exp_error = TORCH_EXPF_ERROR}},
+    [OP_ACTIVATION] = {.u.activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}},
+    [OP_GATED_LINEAR] = {.u.gated_linear = {.acc = FP64_BLAS,
+                                            .activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}}},
+    [OP_COMBINE] = {.u.combine = {.unit = UNIT_F64, .gate_error = GATE_ERROR}},
+    [OP_SUM] = {.u.sum = {.unit = UNIT_F64}},
+    [OP_RESIDUAL] = {.u.sum = {.unit = UNIT_F64}},
+};
+
+/* 1 / sqrt(x): two roundings. Table: an angle is position times theta^-x, x ln(theta) theta^-x <= 1/e, so at positions
+ * below 64 it is off by 64 times four units, 2^-45; the cosine and the sine add their own unit. */
+#define DOUBLE_ROOT_ERROR 0x1p-51
+#define DOUBLE_TABLE_ERROR 0x1p-44
+static const struct contract f64[OP_COUNT] = {
+    [OP_NORM] = {.u.norm = {.unit = UNIT_F64, .rsqrt_error = DOUBLE_ROOT_ERROR}},
+    [OP_QK_NORM] = {.u.norm = {.unit = UNIT_F64, .rsqrt_error = DOUBLE_ROOT_ERROR}},
+    [OP_LINEAR] = {.u.linear = {.acc = FP64_BLAS}},
+    [OP_ROPE] = {.u.rope = {.unit = UNIT_F64, .table_error = DOUBLE_TABLE_ERROR}},
+    [OP_ATTENTION] =
+        {.u.attention = {.qk = FP64_BLAS, .pv = FP64_BLAS, .unit = UNIT_F64, .exp_error = EXP_ERROR}},
+    [OP_ROUTE] = {.u.route = {.unit = UNIT_F64, .exp_error = EXP_ERROR}},
+    [OP_ACTIVATION] = {.u.activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}},
+    [OP_GATED_LINEAR] = {.u.gated_linear = {.acc = FP64_BLAS,
+                                            .activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}}},
+    [OP_COMBINE] = {.u.combine = {.unit = UNIT_F64}},
+    [OP_SUM] = {.u.sum = {.unit = UNIT_F64}},
+    [OP_RESIDUAL] = {.u.sum = {.unit = UNIT_F64}},
+};
+
+static struct contract of_op(const struct contract table[OP_COUNT], enum op op) {
+    struct contract c = table[op];
+    c.op = op;
     return c;
 }
 
+struct contract contract_exact(enum op op) {
+    return of_op(exact, op);
+}
 struct contract contract_hf64(enum op op) {
-    struct contract c = {.op = op};
-    switch (op) {
-    case OP_NORM: /* x.to(float32), mean of squares, rsqrt, x * r; the weight multiplies in float64 */
-    case OP_QK_NORM:
-        c.u.norm = (struct norm_contract){
-            .unit = UNIT_F32, .rsqrt_error = TORCH_RSQRTF_ERROR, .input_unit = UNIT_F32};
-        break;
-    case OP_LINEAR: c.u.linear = (struct linear_contract){.acc = fp64_blas}; break;
-    case OP_ROPE: c.u.rope = (struct rope_contract){.unit = UNIT_F64, .table_error = TABLE_ERROR}; break;
-    case OP_ATTENTION: /* softmax(scores, dtype=float32): scores rounded in, normalised P rounded out */
-        c.u.attention = (struct attention_contract){.qk = fp64_blas,
-                                                    .pv = fp64_blas,
-                                                    .unit = UNIT_F32,
-                                                    .exp_error = TORCH_EXPF_ERROR,
-                                                    .p_unit = UNIT_F32,
-                                                    .score_unit = UNIT_F32,
-                                                    .score_norm_error = SCORE_NORM_ERROR};
-        break;
-    case OP_ROUTE: c.u.route = (struct route_contract){UNIT_F32, TORCH_EXPF_ERROR}; break;
-    case OP_ACTIVATION:
-        c.u.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR};
-        break;
-    case OP_GATED_LINEAR:
-        c.u.gated_linear.acc = fp64_blas;
-        c.u.gated_linear.activation = (struct activation_contract){.unit = UNIT_F64, .exp_error = EXP_ERROR};
-        break;
-    case OP_COMBINE:
-        c.u.combine = (struct combine_contract){.unit = UNIT_F64, .gate_error = GATE_ERROR};
-        break;
-    case OP_SUM:
-    case OP_RESIDUAL: c.u.sum = (struct sum_contract){UNIT_F64}; break;
-    default: break;
-    }
-    return c;
+    return of_op(hf64, op);
+}
+struct contract contract_f64(enum op op) {
+    return of_op(f64, op);
 }
 
 struct contract contract_hf64_router(void) {
     struct contract c = {.op = OP_LINEAR};
-    c.u.linear = (struct linear_contract){.acc = fp32_blas, .input_unit = UNIT_F32};
+    c.u.linear = (struct linear_contract){.acc = FP32_BLAS, .input_unit = UNIT_F32};
     return c;
 }

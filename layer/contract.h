@@ -91,7 +91,10 @@ struct contract {
 struct contract contract_exact(enum op op);
 /* A float64 Hugging Face model whose code casts some steps to float32 (norms, softmax, cos/sin, routing). */
 struct contract contract_hf64(enum op op);
-/* The same contract for the fp32 router of some families: logits computed in float32. */
+/* Double precision throughout, any order of the sums: what the reference itself and plain.c do.
+ * Rope: at positions below 64. */
+struct contract contract_f64(enum op op);
+/* The hf64 contract for the fp32 router of some families: logits computed in float32. */
 struct contract contract_hf64_router(void);
 
 #define UNIT_F32 0x1p-24

@@ -3,9 +3,18 @@
 /* SPDX-License-Identifier: MIT */
 #include "layer/layer.h"
 
+#include <assert.h>
 #include <string.h>
 
 #define STORED (-1) /* in the storage dtype of the case */
+
+static bool has_qk_norm(const struct layer_spec *s) { return s->qk_norm; }
+static bool has_qkv_bias(const struct layer_spec *s) { return s->qkv_bias; }
+static bool has_o_bias(const struct layer_spec *s) { return s->o_bias; }
+static bool has_rope(const struct layer_spec *s) { return s->rot_dim > 0; }
+static bool has_moe(const struct layer_spec *s) { return s->moe; }
+static bool has_select_bias(const struct layer_spec *s) { return s->moe && s->select_bias; }
+static bool has_shared(const struct layer_spec *s) { return s->shared_width > 0; }
 
 const struct tensor_row tensor_table[T_COUNT] = {
     [T_X] = {"x", "t m", ROLE_INPUT, STORED},
@@ -14,54 +23,49 @@ const struct tensor_row tensor_table[T_COUNT] = {
     [T_NORMED] = {"normed", "t m", ROLE_ACTIVATION, STORED},
 
     [T_W_QKV] = {"w_qkv", "(h/tp g/tp g/tp) d m", ROLE_WEIGHT, STORED},
-    [T_B_QKV] = {"b_qkv", "(h/tp g/tp g/tp) d", ROLE_WEIGHT, STORED},
+    [T_B_QKV] = {"b_qkv", "(h/tp g/tp g/tp) d", ROLE_WEIGHT, STORED, .present = has_qkv_bias},
     [T_QKV] = {"qkv", "t (h/tp g/tp g/tp) d", ROLE_ACTIVATION, STORED},
-    [T_Q_NORM_W] = {"q_norm_w", "d", ROLE_WEIGHT, STORED},
-    [T_K_NORM_W] = {"k_norm_w", "d", ROLE_WEIGHT, STORED},
+    [T_Q_NORM_W] = {"q_norm_w", "d", ROLE_WEIGHT, STORED, .present = has_qk_norm},
+    [T_K_NORM_W] = {"k_norm_w", "d", ROLE_WEIGHT, STORED, .present = has_qk_norm},
     [T_Q] = {"q", "t h/tp d", ROLE_ACTIVATION, STORED},
     [T_K] = {"k", "t g/tp d", ROLE_ACTIVATION, STORED},
     [T_V] = {"v", "t g/tp d", ROLE_ACTIVATION, STORED},
-    [T_ROPE_TABLE] = {"rope_table", "p r", ROLE_INDEX, DTYPE_F32},
-    [T_POSITIONS] = {"positions", "t", ROLE_INDEX, DTYPE_I32},
+    [T_ROPE_TABLE] = {"rope_table", "p r", ROLE_INDEX, DTYPE_F32, .present = has_rope},
+    [T_POSITIONS] = {"positions", "t", ROLE_INDEX, DTYPE_I32, .present = has_rope},
     [T_SLOTS] = {"slots", "t", ROLE_INDEX, DTYPE_I32},
     [T_K_CACHE] = {"k_cache", "page slot g/tp d", ROLE_ACTIVATION, STORED},
     [T_V_CACHE] = {"v_cache", "page slot g/tp d", ROLE_ACTIVATION, STORED},
-    [T_PAGE_TABLE] = {"page_table", "b page", ROLE_INDEX, DTYPE_I32},
-    [T_QUERY_START] = {"query_start", "b", ROLE_INDEX, DTYPE_I32},
+    [T_PAGE_TABLE] = {"page_table", "b entry", ROLE_INDEX, DTYPE_I32},
+    [T_QUERY_START] = {"query_start", "b+1", ROLE_INDEX, DTYPE_I32},
     [T_KV_LEN] = {"kv_len", "b", ROLE_INDEX, DTYPE_I32},
     [T_O] = {"o", "t h/tp d", ROLE_ACTIVATION, STORED},
     [T_W_O] = {"w_o", "m h/tp d", ROLE_WEIGHT, STORED},
-    [T_B_O] = {"b_o", "m", ROLE_WEIGHT, STORED},
+    [T_B_O] = {"b_o", "m", ROLE_WEIGHT, STORED, .present = has_o_bias},
     [T_O_PART] = {"o_part", "t m +tp", ROLE_PARTIAL, STORED},
     [T_ATTN_OUT] = {"attn_out", "t m", ROLE_ACTIVATION, STORED},
 
-    [T_W_ROUTER] = {"router_w", "e m", ROLE_WEIGHT, STORED},
-    [T_LOGITS] = {"logits", "t e", ROLE_ACTIVATION, DTYPE_F32},
-    [T_SELECT_BIAS] = {"select_bias", "e", ROLE_WEIGHT, DTYPE_F32},
-    [T_IDS] = {"ids", "t k", ROLE_ACTIVATION, DTYPE_I32},
-    [T_GATES] = {"gates", "t k", ROLE_ACTIVATION, DTYPE_F32},
-    [T_OFFSETS] = {"offsets", "e/ep", ROLE_LOCAL, DTYPE_I32},
-    [T_ROW_SLOT] = {"row_slot", "n/ep", ROLE_LOCAL, DTYPE_I32},
-    [T_SLOT_ROW] = {"slot_row", "t k", ROLE_LOCAL, DTYPE_I32},
-    [T_ROWS] = {"rows", "n/ep m", ROLE_ACTIVATION, STORED},
-    [T_W_GATE_UP] = {"w_gate_up", "e/ep 2 f/etp m", ROLE_WEIGHT, STORED},
-    [T_GATE_UP] = {"gate_up", "n/ep 2 f/etp", ROLE_ACTIVATION, STORED},
-    [T_ACT] = {"act", "n/ep f/etp", ROLE_ACTIVATION, STORED},
-    [T_W_DOWN] = {"w_down", "e/ep m f/etp", ROLE_WEIGHT, STORED},
-    [T_DOWN] = {"down", "n/ep m +etp", ROLE_PARTIAL, STORED},
-    [T_MOE_PART] = {"moe_part", "t m +tp", ROLE_PARTIAL, STORED},
-    [T_W_SHARED_GATE_UP] = {"w_shared_gate_up", "2 s/tp m", ROLE_WEIGHT, STORED},
-    [T_SHARED_GATE_UP] = {"shared_gate_up", "t 2 s/tp", ROLE_ACTIVATION, STORED},
-    [T_SHARED_ACT] = {"shared_act", "t s/tp", ROLE_ACTIVATION, STORED},
-    [T_W_SHARED_DOWN] = {"w_shared_down", "m s/tp", ROLE_WEIGHT, STORED},
-    [T_SHARED_PART] = {"shared_part", "t m +tp", ROLE_PARTIAL, STORED},
+    [T_W_ROUTER] = {"router_w", "e m", ROLE_WEIGHT, STORED, .present = has_moe},
+    [T_LOGITS] = {"logits", "t e", ROLE_ACTIVATION, DTYPE_F32, .present = has_moe},
+    [T_SELECT_BIAS] = {"select_bias", "e", ROLE_WEIGHT, DTYPE_F32, .present = has_select_bias},
+    [T_IDS] = {"ids", "t k", ROLE_ACTIVATION, DTYPE_I32, .present = has_moe},
+    [T_GATES] = {"gates", "t k", ROLE_ACTIVATION, DTYPE_F32, .present = has_moe},
+    [T_OFFSETS] = {"offsets", "e/ep+1", ROLE_LOCAL, DTYPE_I32, .present = has_moe},
+    [T_ROW_SLOT] = {"row_slot", "n/ep", ROLE_LOCAL, DTYPE_I32, .present = has_moe},
+    [T_SLOT_ROW] = {"slot_row", "t k", ROLE_LOCAL, DTYPE_I32, .present = has_moe},
+    [T_ROWS] = {"rows", "n/ep m", ROLE_ACTIVATION, STORED, .present = has_moe},
+    [T_W_GATE_UP] = {"w_gate_up", "e/ep 2 f/etp m", ROLE_WEIGHT, STORED, .present = has_moe, .routed = true},
+    [T_GATE_UP] = {"gate_up", "n/ep 2 f/etp", ROLE_ACTIVATION, STORED, .present = has_moe},
+    [T_ACT] = {"act", "n/ep f/etp", ROLE_ACTIVATION, STORED, .present = has_moe},
+    [T_W_DOWN] = {"w_down", "e/ep m f/etp", ROLE_WEIGHT, STORED, .present = has_moe, .routed = true},
+    [T_DOWN] = {"down", "n/ep m +etp", ROLE_PARTIAL, STORED, .present = has_moe},
+    [T_MOE_PART] = {"moe_part", "t m +tp", ROLE_PARTIAL, STORED, .present = has_moe},
+    [T_W_SHARED_GATE_UP] = {"w_shared_gate_up", "2 s/tp m", ROLE_WEIGHT, STORED, .present = has_shared},
+    [T_SHARED_GATE_UP] = {"shared_gate_up", "t 2 s/tp", ROLE_ACTIVATION, STORED, .present = has_shared},
+    [T_SHARED_ACT] = {"shared_act", "t s/tp", ROLE_ACTIVATION, STORED, .present = has_shared},
+    [T_W_SHARED_DOWN] = {"w_shared_down", "m s/tp", ROLE_WEIGHT, STORED, .present = has_shared},
+    [T_SHARED_PART] = {"shared_part", "t m +tp", ROLE_PARTIAL, STORED, .present = has_shared},
     [T_FFN_OUT] = {"ffn_out", "t m", ROLE_ACTIVATION, STORED},
 };
-
-static bool has_qk_norm(const struct layer_spec *s) { return s->qk_norm; }
-static bool has_rope(const struct layer_spec *s) { return s->rot_dim > 0; }
-static bool has_moe(const struct layer_spec *s) { return s->moe; }
-static bool has_shared(const struct layer_spec *s) { return s->shared_width > 0; }
 
 #define IO(...)                                                                                              \
     { __VA_ARGS__, T_NONE }
@@ -69,6 +73,7 @@ const struct stage_row stage_table[S_COUNT] = {
     [S_ATTN_NORM] = {"attn_norm", PART_ATTENTION, OP_NORM, false, IO(T_X, T_NORM_W), IO(T_NORMED), NULL, 0},
     [S_QKV_PROJ] = {"qkv_proj", PART_ATTENTION, OP_LINEAR, false, IO(T_NORMED, T_W_QKV, T_B_QKV), IO(T_QKV),
                     NULL, 0},
+    [S_QKV_SPLIT] = {"qkv_split", PART_ATTENTION, OP_SPLIT, true, IO(T_QKV), IO(T_Q, T_K, T_V), NULL, 0},
     [S_QK_NORM] = {"qk_norm", PART_ATTENTION, OP_QK_NORM, false, IO(T_Q, T_K, T_Q_NORM_W, T_K_NORM_W),
                    IO(T_Q, T_K), has_qk_norm, 0},
     [S_ROPE] = {"rope", PART_ATTENTION, OP_ROPE, false, IO(T_Q, T_K, T_ROPE_TABLE, T_POSITIONS), IO(T_Q, T_K),
@@ -108,23 +113,29 @@ const struct stage_row stage_table[S_COUNT] = {
     [S_FFN_RESIDUAL] = {"ffn_residual", PART_FFN, OP_RESIDUAL, true, IO(T_X, T_FFN_OUT), IO(T_Y), NULL, 0},
 };
 
-static const char *const op_names[OP_COUNT] = {
-    [OP_NORM] = "norm",
-    [OP_LINEAR] = "linear",
-    [OP_QK_NORM] = "qk_norm",
-    [OP_ROPE] = "rope",
-    [OP_KV_WRITE] = "kv_write",
-    [OP_ATTENTION] = "attention",
-    [OP_ROUTE] = "route",
-    [OP_PERMUTE] = "permute",
-    [OP_ACTIVATION] = "activation",
-    [OP_GATED_LINEAR] = "gated_linear",
-    [OP_COMBINE] = "combine",
-    [OP_SUM] = "sum",
-    [OP_RESIDUAL] = "residual",
+/* `summed`: the operand whose axes, as far as the output lacks them, are added up. */
+enum { ADDS_NOTHING = -1 };
+static const struct {
+    const char *name;
+    int summed;
+} op_rows[OP_COUNT] = {
+    [OP_NORM] = {"norm", ADDS_NOTHING},
+    [OP_LINEAR] = {"linear", 0},
+    [OP_SPLIT] = {"split", ADDS_NOTHING},
+    [OP_QK_NORM] = {"qk_norm", ADDS_NOTHING},
+    [OP_ROPE] = {"rope", ADDS_NOTHING},
+    [OP_KV_WRITE] = {"kv_write", ADDS_NOTHING},
+    [OP_ATTENTION] = {"attention", ADDS_NOTHING},
+    [OP_ROUTE] = {"route", ADDS_NOTHING},
+    [OP_PERMUTE] = {"permute", ADDS_NOTHING},
+    [OP_ACTIVATION] = {"activation", ADDS_NOTHING},
+    [OP_GATED_LINEAR] = {"gated_linear", 0},
+    [OP_COMBINE] = {"combine", 2}, /* the gates: a choice each */
+    [OP_SUM] = {"sum", ADDS_NOTHING},
+    [OP_RESIDUAL] = {"residual", ADDS_NOTHING},
 };
 
-const char *op_name(enum op op) { return op_names[op]; }
+const char *op_name(enum op op) { return op_rows[op].name; }
 
 enum tensor_id tensor_by_name(const char *name) {
     for (int i = 0; i < T_COUNT; i++)
@@ -143,15 +154,83 @@ bool stage_applies(int stage, enum part part, const struct layer_spec *spec) {
     return row->part == part && !row->fuses && (!row->present || row->present(spec));
 }
 
+enum dtype tensor_dtype(enum tensor_id id, enum dtype storage) {
+    const int own = tensor_table[id].dtype;
+    return own == STORED || (storage == DTYPE_F64 && own != DTYPE_I32) ? storage : (enum dtype)own;
+}
+
 bool tensor_present(enum tensor_id id, const struct layer_spec *spec) {
-    switch (id) {
-    case T_B_QKV: return spec->qkv_bias;
-    case T_B_O: return spec->o_bias;
-    case T_SELECT_BIAS: return spec->select_bias;
-    case T_MOE_PART: return spec->moe;
-    case T_SHARED_PART: return spec->shared_width > 0;
-    default: return true;
-    }
+    return !tensor_table[id].present || tensor_table[id].present(spec);
+}
+
+/* ---- what follows from the rows ---- */
+
+void layer_sizes(const struct layer_spec *spec, int64_t size[AXIS_COUNT]) {
+    for (int a = 0; a < AXIS_COUNT; a++) size[a] = 0;
+    size[AXIS_M] = spec->hidden;
+    size[AXIS_H] = spec->n_heads;
+    size[AXIS_G] = spec->n_kv_heads;
+    size[AXIS_D] = spec->head_dim;
+    size[AXIS_R] = spec->rot_dim;
+    size[AXIS_E] = spec->n_experts;
+    size[AXIS_K] = spec->top_k;
+    size[AXIS_F] = spec->expert_width;
+    size[AXIS_S] = spec->shared_width;
+}
+
+struct axes tensor_axes(enum tensor_id id) {
+    struct axes axes;
+    const char *const problem = axes_parse(tensor_table[id].axes, &axes);
+    assert(!problem);
+    (void)problem;
+    return axes;
+}
+
+static bool has_axis(const struct axes *axes, enum axis_name name) {
+    for (int i = 0; i < axes->n; i++)
+        for (int b = 0; b < axes->axis[i].n_blocks; b++)
+            if (axes->axis[i].block[b].name == name) return true;
+    return false;
+}
+
+static int64_t contracted(enum tensor_id operand, enum tensor_id result, const int64_t size[AXIS_COUNT]) {
+    const struct axes in = tensor_axes(operand), out = tensor_axes(result);
+    int64_t terms = 1;
+    for (int i = 0; i < in.n; i++)
+        if (!has_axis(&out, in.axis[i].block[0].name)) terms *= size[in.axis[i].block[0].name];
+    return terms;
+}
+
+static int stage_making(enum tensor_id id, int before) {
+    for (int s = before; s-- > 0;)
+        for (const enum tensor_id *out = stage_table[s].out; *out != T_NONE; out++)
+            if (*out == id) return s;
+    return -1;
+}
+
+int64_t stage_terms(int stage, const int64_t size[AXIS_COUNT]) {
+    const struct stage_row *const row = &stage_table[stage];
+    const int summed = op_rows[row->op].summed;
+    if (summed == ADDS_NOTHING) return 0;
+    int64_t terms = contracted(row->in[summed], row->out[0], size);
+    for (const enum tensor_id *id = row->in; *id != T_NONE; id++)
+        if (tensor_table[*id].role == ROLE_PARTIAL) terms += stage_terms(stage_making(*id, stage), size);
+    return terms;
+}
+
+int64_t tensor_fan_in(enum tensor_id id, const int64_t size[AXIS_COUNT]) {
+    for (int s = 0; s < S_COUNT; s++)
+        if (op_rows[stage_table[s].op].summed != ADDS_NOTHING && stage_table[s].in[1] == id &&
+            tensor_table[id].role == ROLE_WEIGHT)
+            return stage_terms(s, size);
+    return 0;
+}
+
+bool tensor_continues(enum tensor_id id) {
+    for (int s = 0; s < S_COUNT && tensor_table[id].role == ROLE_PARTIAL; s++)
+        for (const enum tensor_id *in = stage_table[s].in; *in != T_NONE; in++)
+            if (*in == id && stage_table[s].op != OP_SUM) return true;
+    return false;
 }
 
 struct layer_spec layer_defaults(void) {

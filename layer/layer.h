@@ -105,16 +105,20 @@ enum tensor_role {
 
 struct tensor_row {
     const char *name;
-    const char *axes;
+    const char *axes; /* placement string, axes.h */
     enum tensor_role role;
-    int dtype; /* an enum dtype, or -1 = the case's storage dtype */
+    int dtype;                                      /* an enum dtype, or -1 = the case's storage dtype */
+    bool (*present)(const struct layer_spec *spec); /* NULL: always */
+    bool routed; /* filled for the experts that tokens are routed to, poison elsewhere */
 };
 extern const struct tensor_row tensor_table[T_COUNT];
 enum tensor_id tensor_by_name(const char *name); /* T_NONE: no such tensor */
+struct axes tensor_axes(enum tensor_id id);      /* its placement string, parsed */
 
 enum op {
     OP_NORM,
     OP_LINEAR,
+    OP_SPLIT,
     OP_QK_NORM,
     OP_ROPE,
     OP_KV_WRITE,
@@ -133,6 +137,7 @@ const char *op_name(enum op op);
 enum stage_id {
     S_ATTN_NORM,
     S_QKV_PROJ,
+    S_QKV_SPLIT,
     S_QK_NORM,
     S_ROPE,
     S_KV_WRITE,
@@ -172,8 +177,22 @@ extern const struct stage_row stage_table[S_COUNT];
 int stage_by_name(const char *name); /* -1: no such stage */
 /* Is it one of the part's own steps in this layer?  Fused stages are not: they stand for steps that are. */
 bool stage_applies(int stage, enum part part, const struct layer_spec *spec);
+/* What a tensor is stored as in a case of dtype `storage`. DTYPE_F64: whatever is no integer is double. */
+enum dtype tensor_dtype(enum tensor_id id, enum dtype storage);
 /* Whether the layer has this tensor (a bias it lacks, a shared expert it lacks: no). */
 bool tensor_present(enum tensor_id id, const struct layer_spec *spec);
+
+/* ---- what follows from the rows; size[] are whole axes, as in layer_sizes or a plan ---- */
+
+/* The axes that the layer fixes; those of a batch or of the routing are 0. */
+void layer_sizes(const struct layer_spec *spec, int64_t size[AXIS_COUNT]);
+/* How many products an element of the stage's output adds up: the sizes of the axes that the op contracts, and for a
+ * partial input those of the stage it came from, since its rounding is no rounding of the sum. 0: it adds up none. */
+int64_t stage_terms(int stage, const int64_t size[AXIS_COUNT]);
+/* Terms of the stage whose weight it is; 0: of none. */
+int64_t tensor_fan_in(enum tensor_id id, const int64_t size[AXIS_COUNT]);
+/* A partial output that another stage than a sum reads: what it adds up to is known only there. */
+bool tensor_continues(enum tensor_id id);
 
 #ifdef __cplusplus
 }

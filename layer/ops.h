@@ -120,10 +120,17 @@ struct combine_args {
 };
 
 /* out = sum of the parts, in index order (the all-reduce of a simulated world). */
-enum { MAX_SUM_PARTS = 256 };
 struct sum_args {
-    struct view part[MAX_SUM_PARTS], out; /* [T, M] each */
+    const struct view *part; /* [n_parts] of [T, M]; the caller's */
+    struct view out;         /* [T, M] */
     int64_t n_parts, n_tokens, width;
+};
+
+/* q, k and v cut out of the fused rows of a qkv projection: a row of in is q, then k, then v. */
+struct split_args {
+    struct view in;     /* [T, (H + 2G) D] */
+    struct view out[3]; /* [T, H, D], [T, G, D], [T, G, D] */
+    int64_t n_tokens, n_heads, n_kv_heads, head_dim;
 };
 
 /* out = x + add */
@@ -147,6 +154,7 @@ struct call {
         struct gated_linear_args gated_linear;
         struct combine_args combine;
         struct sum_args sum;
+        struct split_args split;
         struct residual_args residual;
     } u;
 };

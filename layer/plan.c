@@ -16,15 +16,7 @@ static struct span kv_heads(int64_t n_kv, int64_t tp, int64_t rank) {
 void plan_build(struct shard_plan *plan, const struct layer_spec *spec, int64_t tp, int64_t ep) {
     *plan = (struct shard_plan){.tp = tp, .ep = ep, .etp = tp / ep};
     assert(tp <= MAX_RANKS && tp % ep == 0);
-    plan->size[AXIS_M] = spec->hidden;
-    plan->size[AXIS_H] = spec->n_heads;
-    plan->size[AXIS_G] = spec->n_kv_heads;
-    plan->size[AXIS_D] = spec->head_dim;
-    plan->size[AXIS_R] = spec->rot_dim;
-    plan->size[AXIS_E] = spec->n_experts;
-    plan->size[AXIS_K] = spec->top_k;
-    plan->size[AXIS_F] = spec->expert_width;
-    plan->size[AXIS_S] = spec->shared_width;
+    layer_sizes(spec, plan->size);
     for (int64_t r = 0; r < tp; r++) {
         struct span *const of = plan->rank[r];
         of[AXIS_H] = even_cut(spec->n_heads, tp, r);
@@ -63,7 +55,7 @@ struct segment {
 struct cut_axis {
     int n_segments;
     struct segment segment[3];
-    int64_t whole_size, part_size;
+    int64_t whole_size, part_size; /* with the axis's extra elements, which no segment holds */
 };
 struct cut {
     int n;
@@ -76,16 +68,8 @@ static struct span block_span(const struct shard_plan *plan, const struct axis_b
     return b->group == GROUP_NONE || rank < 0 ? (struct span){0, *size} : plan->rank[rank][b->name];
 }
 
-static struct axes parsed(enum tensor_id id) {
-    struct axes a;
-    const char *const problem = axes_parse(tensor_table[id].axes, &a);
-    assert(!problem);
-    (void)problem;
-    return a;
-}
-
 static struct cut cut_tensor(const struct shard_plan *plan, enum tensor_id id, int rank) {
-    const struct axes axes = parsed(id);
+    const struct axes axes = tensor_axes(id);
     struct cut cut = {.n = axes.n};
     for (int i = 0; i < axes.n; i++) {
         struct cut_axis *const a = &cut.axis[i];
@@ -97,6 +81,8 @@ static struct cut cut_tensor(const struct shard_plan *plan, enum tensor_id id, i
             a->whole_size += size;
             a->part_size += s.count;
         }
+        a->whole_size += axes.axis[i].extra;
+        a->part_size += axes.axis[i].extra;
     }
     return cut;
 }
@@ -139,18 +125,22 @@ void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size
     const struct cut cut = cut_tensor(plan, id, rank);
     struct copy_job job = {.cut = &cut, .inner_bytes = bytes, .part = part, .whole = whole};
     job.last_cut = cut.n - 1;
-    while (job.last_cut > 0 && cut.axis[job.last_cut].part_size == cut.axis[job.last_cut].whole_size)
+    while (job.last_cut >= 0 && cut.axis[job.last_cut].part_size == cut.axis[job.last_cut].whole_size)
         job.inner_bytes *= (size_t)cut.axis[job.last_cut--].whole_size;
-    copy_axis(&job, 0, 0, 0);
+    if (job.last_cut < 0)
+        memcpy(part, whole, job.inner_bytes);
+    else
+        copy_axis(&job, 0, 0, 0);
 }
 
 struct place slice_place(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t index) {
     const struct cut cut = cut_tensor(plan, id, rank);
-    const struct axes axes = parsed(id);
+    const struct axes axes = tensor_axes(id);
     struct place place = {.n = cut.n};
     for (int i = cut.n - 1; i >= 0; i--) {
         const struct cut_axis *const a = &cut.axis[i];
-        const int64_t at = index % a->part_size;
+        const int64_t blocks = a->part_size - axes.axis[i].extra; /* what lies behind stands with the last */
+        const int64_t at = index % a->part_size < blocks ? index % a->part_size : blocks - 1;
         index /= a->part_size;
         int b = 0;
         while (at >= a->segment[b].part + a->segment[b].count) b++;

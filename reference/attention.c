@@ -38,26 +38,6 @@ struct scratch {
     double *w, *r;  /* [COLUMNS][n] weights; bounds of their log error, then w h */
 };
 
-static lanes lanes_at(const double *p) {
-    lanes x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-static void lanes_put(double *p, lanes x) { memcpy(p, &x, sizeof x); }
-static lanes lanes_all(double x) { return (lanes){x, x, x, x}; }
-/* a b + c, rounded once where that is one instruction: only bounds are summed so. */
-static inline lanes lanes_fma(lanes a, lanes b, lanes c) {
-#if defined __AVX__ && defined __FMA__
-    return _mm256_fmadd_pd(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
-/* x where s1 > 0, else 0: a sum of exact zeros has no error. */
-static lanes where_positive(lanes s1, double x) {
-    return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
-}
-
 static int64_t group_size(const struct attention_args *a) { return max_i64(a->n_heads / a->n_kv_heads, 1); }
 static int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -305,9 +285,17 @@ static void extend_sizes(struct scratch *s, int64_t D, int64_t n, int64_t n_gath
     s->n_sized = max_i64(s->n_sized, n);
 }
 
+/* Values off by radii, rho = sum w r_v of an element. Weights are at most w (1 + h) / D; whatever is linear in |v| grows
+ * with it: S1 by rho, W by 2 rho, the centred sum by 2 h_max rho. */
+static void add_value_radii(const struct output_factors *f, const struct head_sums *h, const double *rho,
+                            int64_t D, const struct ref_out *out, int64_t at) {
+    const double factor = (1 + h->h_max) / h->least + f->s1 + 2 * f->w + 2 * h->h_max * f->centred + f->o;
+    for (int64_t d = 0; d < D; d++) out->e[at + d] += factor * rho[d];
+}
+
 static void attend(struct scratch *s, const struct attention_args *a, const struct attention_contract *c,
-                   const struct task *task, int64_t token, int64_t n_gathered, const struct ref_out *out,
-                   int64_t row0) {
+                   const double *const *radius, const struct task *task, int64_t token, int64_t n_gathered,
+                   const struct ref_out *out, int64_t row0) {
     const int64_t D = a->head_dim, stride = round_up(n_gathered, LANES);
     const int64_t n = visible_keys(a, task->seq, token);
     const int64_t head_end = min_i64((task->kv_head + 1) * group_size(a), a->n_heads);
@@ -321,10 +309,16 @@ static void attend(struct scratch *s, const struct attention_args *a, const stru
         scores(s, a, c, n_heads, stride, n, bounds);
         for (int h = 0; h < n_heads; h++) {
             if (bounds && c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, stride, n);
+            if (bounds && radius) score_radii(s->r + h * stride, a, radius, task->seq, token, head + h, n);
             sums[h] = weigh(s->w + h * stride, s->r + h * stride, c, n, bounds);
         }
-        weighted_values(s, c, sums, n_heads, D, stride, n, n_gathered, out,
-                        ((token - row0) * a->n_heads + head) * D);
+        const int64_t at = ((token - row0) * a->n_heads + head) * D;
+        weighted_values(s, c, sums, n_heads, D, stride, n, n_gathered, out, at);
+        for (int h = 0; h < n_heads && bounds && radius; h++) {
+            const struct output_factors factors = output_factors(c, &sums[h], n);
+            value_radii(s->q, a, radius, task->seq, task->kv_head, s->w + h * stride, n);
+            add_value_radii(&factors, &sums[h], s->q, D, out, at + h * D);
+        }
     }
 }
 
@@ -364,8 +358,8 @@ static void scratch_free(struct scratch *s) {
     free(s->row), free(s->k), free(s->v), free(s->size), free(s->k_norm), free(s->q), free(s->w), free(s->r);
 }
 
-void ref_attention(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                   const struct ref_out *out) {
+void ref_attention(const struct call *call, const struct contract *contract, const double *const *radius,
+                   int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct attention_args *a = &call->u.attention;
     const struct attention_contract *c = &contract->u.attention;
     const int64_t row_size = a->n_heads * a->head_dim;
@@ -386,7 +380,7 @@ void ref_attention(const struct call *call, const struct contract *contract, int
             const int64_t n = visible_keys(a, tasks[i].seq, tasks[i].end - 1);
             gather(&s, a, &tasks[i], n, out->e && c->score_norm_error > 0);
             for (int64_t t = tasks[i].first; t < tasks[i].end; t++)
-                attend(&s, a, c, &tasks[i], t, n, out, row0);
+                attend(&s, a, c, radius, &tasks[i], t, n, out, row0);
         }
         scratch_free(&s);
     }

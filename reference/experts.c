@@ -35,17 +35,21 @@ int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot
 }
 
 /* Copies of x in the order of the call's ids; rows beyond the routed ones are NaN. */
-void ref_permute_rows(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                      const struct ref_out *out) {
+void ref_permute_rows(const struct call *call, const struct contract *contract, const double *const *radius,
+                      int64_t row0, int64_t row1, const struct ref_out *out) {
     (void)contract;
     const struct permute_args *a = &call->u.permute;
     int32_t *row_slot = ref_alloc((size_t)(a->n_tokens * a->top_k) * sizeof *row_slot);
-    double *x = ref_alloc((size_t)a->width * sizeof *x);
+    double *x = ref_alloc((size_t)a->width * 2 * sizeof *x), *rx = x + a->width;
     const int64_t n = ref_permute(call, NULL, row_slot, NULL);
+    memset(rx, 0, (size_t)a->width * sizeof *rx);
     for (int64_t r = row0; r < row1; r++) {
+        const int64_t from = r < n ? row_slot[r] / a->top_k * a->x.stride[0] : 0;
         for (int64_t c = 0; c < a->width; c++) x[c] = (double)NAN;
-        if (r < n) view_row(x, &a->x, row_slot[r] / a->top_k * a->x.stride[0], a->width);
-        for (int64_t c = 0; c < a->width; c++) put(out, (r - row0) * a->width + c, x[c], 0, fabs(x[c]));
+        if (r < n) view_row(x, &a->x, from, a->width);
+        if (r < n && radius) radius_row(rx, radius, 0, &a->x, from, a->width);
+        for (int64_t c = 0; c < a->width; c++)
+            put(out, (r - row0) * a->width + c, x[c], r < n ? rx[c] : 0, fabs(x[c]));
     }
     free(row_slot), free(x);
 }
@@ -62,19 +66,24 @@ double activation_error(const struct activation_contract *c, double gate, double
     return relative * fabs(y) + lost + tiny;
 }
 
-void ref_activation(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                    const struct ref_out *out) {
+void ref_activation(const struct call *call, const struct contract *contract, const double *const *radius,
+                    int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct activation_args *a = &call->u.activation;
 #pragma omp parallel
     {
-        double *gate = ref_alloc((size_t)a->width * 2 * sizeof *gate), *up = gate + a->width;
+        double *gate = ref_alloc((size_t)a->width * 4 * sizeof *gate), *up = gate + a->width;
+        double *rg = up + a->width, *ru = rg + a->width;
 #pragma omp for
         for (int64_t r = row0; r < row1; r++) {
             view_row(gate, &a->gate_up, r * a->gate_up.stride[0], a->width);
             view_row(up, &a->gate_up, r * a->gate_up.stride[0] + a->gate_up.stride[1], a->width);
+            radius_row(rg, radius, 0, &a->gate_up, r * a->gate_up.stride[0], a->width);
+            radius_row(ru, radius, 0, &a->gate_up, r * a->gate_up.stride[0] + a->gate_up.stride[1], a->width);
             for (int64_t c = 0; c < a->width; c++) {
                 const double y = gate[c] / (1 + exp(-gate[c])) * up[c];
-                const double e = activation_error(&contract->u.activation, gate[c], up[c], y);
+                const double e = has_radius(radius, 0)
+                                     ? gated_error(&contract->u.activation, gate[c], rg[c], up[c], ru[c])
+                                     : activation_error(&contract->u.activation, gate[c], up[c], y);
                 put(out, (r - row0) * a->width + c, y, e, fabs(y));
             }
         }
@@ -86,32 +95,40 @@ void ref_activation(const struct call *call, const struct contract *contract, in
 
 /* y = sum over the local choices of gate * row: K products and K additions, in any order, with slack for a
  * scale. */
-void ref_combine(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                 const struct ref_out *out) {
+void ref_combine(const struct call *call, const struct contract *contract, const double *const *radius,
+                 int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct combine_args *a = &call->u.combine;
     const struct combine_contract *c = &contract->u.combine;
     const double relative = (double)(a->top_k + 3) * (c->unit + UNIT_F64) + c->gate_error;
     const double tiny = (double)(2 * a->top_k) * underflow_unit(c->unit);
 #pragma omp parallel
     {
-        double *down = ref_alloc((size_t)a->width * 3 * sizeof *down);
-        double *y = down + a->width, *s1 = y + a->width;
+        double *down = ref_alloc((size_t)a->width * 5 * sizeof *down);
+        double *y = down + a->width, *s1 = y + a->width, *moved = s1 + a->width, *rd = moved + a->width;
 #pragma omp for
         for (int64_t t = row0; t < row1; t++) {
-            memset(y, 0, (size_t)a->width * 2 * sizeof *y);
+            memset(y, 0, (size_t)a->width * 3 * sizeof *y);
             for (int64_t j = 0; j < a->top_k; j++) {
                 const double slot = view_at(&a->slot_row, t * a->slot_row.stride[0] + j);
                 if (slot < 0) continue;
                 const double gate =
                     slot < (double)a->n_rows ? view_at(&a->gates, t * a->gates.stride[0] + j) : (double)NAN;
-                view_row(down, &a->down, (isnan(gate) ? 0 : (int64_t)slot) * a->down.stride[0], a->width);
+                const int64_t row = (isnan(gate) ? 0 : (int64_t)slot) * a->down.stride[0];
+                view_row(down, &a->down, row, a->width);
                 for (int64_t i = 0; i < a->width; i++) {
                     y[i] += gate * down[i];
                     s1[i] += fabs(gate * down[i]);
                 }
+                if (!radius) continue;
+                double rg; /* |g' d' - g d| <= |g| r_d + (|d| + r_d) r_g */
+                radius_row(&rg, radius, 2, &a->gates, t * a->gates.stride[0] + j, 1);
+                radius_row(rd, radius, 0, &a->down, row, a->width);
+                for (int64_t i = 0; i < a->width; i++)
+                    moved[i] += fabs(gate) * rd[i] + (fabs(down[i]) + rd[i]) * rg;
             }
             for (int64_t i = 0; i < a->width; i++)
-                put(out, (t - row0) * a->width + i, y[i], relative * s1[i] + (s1[i] > 0 ? tiny : 0), s1[i]);
+                put(out, (t - row0) * a->width + i, y[i],
+                    relative * (s1[i] + moved[i]) + moved[i] + (s1[i] > 0 ? tiny : 0), s1[i]);
         }
         free(down);
     }

@@ -30,15 +30,15 @@ static struct call half_call(const struct gated_linear_args *a, int half) {
  *   |silu(g') - silu(g)| <= |dg| (|silu'(g)| + |dg| / 4), for |silu''| <= 1/2 everywhere
  * with silu'(g) = s (1 + g (1 - s)), s = 1 / (1 + exp(-g)); it never exceeds 1.1. What the activation then
  * loses is what it loses at (g', u'), whose magnitudes are at most |g| + eg and |u| + eu. */
-static double gated_error(const struct activation_contract *c, double g, double eg, double u, double eu) {
+double gated_error(const struct activation_contract *c, double g, double eg, double u, double eu) {
     const double s = 1 / (1 + exp(-g)), silu = g * s, slope = s * (1 + g * (1 - s));
     const double sums = eg * (fabs(slope) + eg / 4) * (fabs(u) + eu) + fabs(silu) * eu;
     const double farther = g < 0 ? g - eg : g + eg;
     return sums + activation_error(c, farther, fabs(u) + eu, fabs(silu * u) + sums);
 }
 
-void ref_gated_linear(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                      const struct ref_out *out) {
+void ref_gated_linear(const struct call *call, const struct contract *contract, const double *const *radius,
+                      int64_t row0, int64_t row1, const struct ref_out *out) {
     enum { CHUNK = 1024 }; /* rows at a time, so that the sums stay small beside the outputs */
     const struct gated_linear_args *a = &call->u.gated_linear;
     const struct gated_linear_contract *c = &contract->u.gated_linear;
@@ -51,8 +51,8 @@ void ref_gated_linear(const struct call *call, const struct contract *contract, 
     double *eg = out->e ? u + size : NULL, *eu = out->e ? u + 2 * size : NULL;
     for (int64_t r = row0; r < row1; r += CHUNK) {
         const int64_t end = min_i64(r + CHUNK, row1), n = (end - r) * a->width, at = (r - row0) * a->width;
-        ref_linear(&gate_call, &sums, r, end, &(struct ref_out){g, eg, NULL});
-        ref_linear(&up_call, &sums, r, end, &(struct ref_out){u, eu, NULL});
+        ref_linear(&gate_call, &sums, radius, r, end, &(struct ref_out){g, eg, NULL});
+        ref_linear(&up_call, &sums, radius, r, end, &(struct ref_out){u, eu, NULL});
 #pragma omp parallel for
         for (int64_t i = 0; i < n; i++) {
             const double y = g[i] / (1 + exp(-g[i])) * u[i];

@@ -8,6 +8,7 @@
 #include "reference/reference.h"
 
 #include <math.h>
+#include <string.h>
 #ifdef __AVX__
 #include <immintrin.h>
 #endif
@@ -17,6 +18,11 @@
 double view_at(const struct view *v, int64_t index);                        /* NaN outside the span */
 void view_row(double *dst, const struct view *v, int64_t first, int64_t n); /* the same, n elements */
 int64_t view_index(const struct view *v, int64_t index); /* int32; -1 if negative or outside */
+
+/* Radii of operand i's elements data[first..first + n): zeros where it has none, NaN outside its span. */
+void radius_row(double *dst, const double *const *radius, int i, const struct view *v, int64_t first,
+                int64_t n);
+static inline bool has_radius(const double *const *radius, int i) { return radius && radius[i]; }
 
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -62,6 +68,26 @@ static inline lanes lanes_abs(lanes x) {
     return (lanes)((lane_bits)x & INT64_MAX);
 } /* the sign bit cleared */
 
+static inline lanes lanes_at(const double *p) {
+    lanes x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+static inline void lanes_put(double *p, lanes x) { memcpy(p, &x, sizeof x); }
+static inline lanes lanes_all(double x) { return (lanes){x, x, x, x}; }
+/* a b + c, rounded once where that is one instruction: only bounds are summed so. */
+static inline lanes lanes_fma(lanes a, lanes b, lanes c) {
+#if defined __AVX__ && defined __FMA__
+    return _mm256_fmadd_pd(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+/* x where s1 > 0, else 0: a sum of exact zeros has no error. */
+static inline lanes where_positive(lanes s1, double x) {
+    return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
+}
+
 /* ---- the blocked dot product (linear.c) ---- */
 
 struct dot_sums {
@@ -79,12 +105,23 @@ void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int 
 
 /* How far silu(gate) * up = y, computed under the contract, can be from y. */
 double activation_error(const struct activation_contract *c, double gate, double up, double y);
+/* The same where gate and up are off by at most eg and eu (gated.c). */
+double gated_error(const struct activation_contract *c, double gate, double eg, double up, double eu);
+
+/* ---- how far scores and values are off by radii (radius.c); operands q, k_cache, v_cache are 0, 1, 2 ---- */
+
+/* Adds |scale| (|q|.r_k + r_q.|k| + r_q.r_k) of query row `token`, head `head` to r[0..n), a key of `seq` each. */
+void score_radii(double *r, const struct attention_args *a, const double *const *radius, int64_t seq,
+                 int64_t token, int64_t head, int64_t n);
+/* moved[0..D) = sum over keys of w[j] r_v[j]. */
+void value_radii(double *moved, const struct attention_args *a, const double *const *radius, int64_t seq,
+                 int64_t kv_head, const double *w, int64_t n);
 
 /* ---- entry points ---- */
 
-typedef void ref_op(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                    const struct ref_out *out);
-ref_op ref_norm, ref_qk_norm, ref_linear, ref_rope, ref_kv_write, ref_attention, ref_route, ref_permute_rows,
-    ref_activation, ref_gated_linear, ref_combine, ref_sum, ref_residual;
+typedef void ref_op(const struct call *call, const struct contract *contract, const double *const *radius,
+                    int64_t row0, int64_t row1, const struct ref_out *out);
+ref_op ref_norm, ref_qk_norm, ref_linear, ref_split, ref_rope, ref_kv_write, ref_attention, ref_route,
+    ref_permute_rows, ref_activation, ref_gated_linear, ref_combine, ref_sum, ref_residual;
 
 #endif

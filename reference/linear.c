@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* ---- the blocked dot product ---- */
 
@@ -105,26 +106,50 @@ struct finish {
     const struct linear_contract *contract;
     const struct ref_out *out;
     int64_t row0;
+    const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
 };
 
 /* The bias is one more term, first or last. Operands rounded to `input_unit` first move every product by at
- * most 2 iu + iu^2 of its magnitude, and every partial sum with it. */
+ * most 2 iu + iu^2 of its magnitude, and every partial sum with it; so do operands that are off by a radius. */
 static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
                            double s1) {
     const struct linear_args *a = f->args;
     const bool biased = a->bias.data != NULL;
     const double bias = biased ? view_at(&a->bias, column) : 0;
-    const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * s1;
+    const double moved = f->moved ? f->moved[(row - f->row0) * a->n_cols + column] : 0;
+    const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * (s1 + moved) + moved;
     w += fabs(bias), s1 += fabs(bias);
     const double e =
         f->out->e ? accumulator_bound(&f->contract->acc, a->n_inner + biased, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
 }
 
-void ref_linear(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                const struct ref_out *out) {
+/* sum over k of |w[g(r)][n, k]| r[r, k], [rows, N]; rows that no group owns stay 0. */
+static double *moved_sums(const struct linear_args *a, const double *const *radius, int64_t row0,
+                          int64_t row1) {
+    double *const moved = ref_alloc((size_t)((row1 - row0) * a->n_cols) * sizeof *moved);
+    memset(moved, 0, (size_t)((row1 - row0) * a->n_cols) * sizeof *moved);
+    struct run *const runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
+    const int64_t n_runs = find_runs(runs, a, row0, row1);
+    double *const r = ref_alloc((size_t)a->n_inner * 2 * sizeof *r), *const w = r + a->n_inner;
+    for (int64_t i = 0; i < n_runs; i++)
+        for (int64_t row = runs[i].first; row < runs[i].first + runs[i].n; row++) {
+            radius_row(r, radius, 0, &a->x, row * a->x.stride[0], a->n_inner);
+            for (int64_t n = 0; n < a->n_cols; n++) {
+                double *const sum = &moved[(row - row0) * a->n_cols + n];
+                view_row(w, &a->w, runs[i].group * a->w.stride[0] + n * a->w.stride[1], a->n_inner);
+                for (int64_t k = 0; k < a->n_inner; k++) *sum += fabs(w[k]) * r[k];
+            }
+        }
+    free(runs), free(r);
+    return moved;
+}
+
+void ref_linear(const struct call *call, const struct contract *contract, const double *const *radius,
+                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct linear_args *a = &call->u.linear;
-    const struct finish f = {a, &contract->u.linear, out, row0};
+    double *const moved = has_radius(radius, 0) ? moved_sums(a, radius, row0, row1) : NULL;
+    const struct finish f = {a, &contract->u.linear, out, row0, moved};
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
 
     /* 1. which rows belong to which group; rows that no group owns stay NaN */
@@ -166,5 +191,5 @@ void ref_linear(const struct call *call, const struct contract *contract, int64_
             }
         free(sums);
     }
-    free(x), free(runs);
+    free(x), free(runs), free(moved);
 }

@@ -11,6 +11,7 @@ struct norm_row {
     double eps;
     const struct norm_contract *contract;
     const double *w; /* [n] */
+    double *r;       /* [n] radii of the row at hand; NULL: exact */
 };
 
 /* E / |y|: the mean is off by (depth + 2) u (its sum, the division, + eps), its square root by half of that;
@@ -22,29 +23,46 @@ static double relative_error(const struct norm_row *row) {
     return mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + c->mid_unit + 2 * c->input_unit + own;
 }
 
+/* x' = x + d, |d_i| <= r_i. R = sqrt(mean x^2 + eps) is a norm of (x, sqrt(n eps)) / sqrt(n), so it moves by at most
+ * rho = sqrt(mean r^2), and |x'/R' - x/R| <= (|d| + |x| rho / R) / (R - rho). */
+static double moved_by(const struct norm_row *row, const double *x, double root, double rho, int64_t i) {
+    return root > rho ? fabs(row->w[i]) * (row->r[i] + fabs(x[i]) * rho / root) / (root - rho) : INFINITY;
+}
+
+static double radius_of_root(const struct norm_row *row) {
+    double square = 0;
+    for (int64_t i = 0; i < row->n; i++) square += row->r[i] * row->r[i];
+    return sqrt(square / (double)row->n);
+}
+
 static void norm_one(const struct norm_row *row, const double *x, const struct ref_out *out, int64_t at) {
     double sum = 0;
     for (int64_t i = 0; i < row->n; i++) sum += x[i] * x[i];
-    const double r = 1 / sqrt(sum / (double)row->n + row->eps);
+    const double root = sqrt(sum / (double)row->n + row->eps), r = 1 / root;
+    const double rho = row->r ? radius_of_root(row) : 0;
     const double relative = relative_error(row), tiny = underflow_unit(row->contract->unit);
     for (int64_t i = 0; i < row->n; i++) {
         const double y = x[i] * r * row->w[i];
-        put(out, at + i, y, y != 0 ? relative * fabs(y) + tiny * (1 + fabs(row->w[i])) : fabs(y), fabs(y));
+        const double moved = row->r ? moved_by(row, x, root, rho, i) : 0, size = fabs(y) + moved;
+        put(out, at + i, y, size != 0 ? relative * size + tiny * (1 + fabs(row->w[i])) + moved : size,
+            fabs(y));
     }
 }
 
-void ref_norm(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-              const struct ref_out *out) {
+void ref_norm(const struct call *call, const struct contract *contract, const double *const *radius,
+              int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct norm_args *a = &call->u.norm;
     double *w = ref_alloc((size_t)a->width * sizeof *w);
     view_row(w, &a->w, 0, a->width);
-    const struct norm_row row = {a->width, a->eps, &contract->u.norm, w};
 #pragma omp parallel
     {
-        double *x = ref_alloc((size_t)a->width * sizeof *x);
+        double *x = ref_alloc((size_t)a->width * 2 * sizeof *x), *r = x + a->width;
+        const struct norm_row row = {a->width, a->eps, &contract->u.norm, w,
+                                     has_radius(radius, 0) ? r : NULL};
 #pragma omp for
         for (int64_t t = row0; t < row1; t++) {
             view_row(x, &a->x, t * a->x.stride[0], a->width);
+            radius_row(r, radius, 0, &a->x, t * a->x.stride[0], a->width);
             norm_one(&row, x, out, (t - row0) * a->width);
         }
         free(x);
@@ -52,25 +70,27 @@ void ref_norm(const struct call *call, const struct contract *contract, int64_t 
     free(w);
 }
 
-static void norm_heads(const struct norm_row *row, const struct view *in, int64_t n_heads, int64_t row0,
-                       int64_t row1, const struct ref_out *out) {
+/* Operand i, q or k. */
+static void norm_heads(const struct norm_row *row, const struct view *in, const double *const *radius, int i,
+                       int64_t n_heads, int64_t row0, int64_t row1, const struct ref_out *out) {
     double *x = ref_alloc((size_t)row->n * sizeof *x);
     for (int64_t t = row0; t < row1; t++)
         for (int64_t h = 0; h < n_heads; h++) {
             view_row(x, in, t * in->stride[0] + h * in->stride[1], row->n);
+            if (row->r) radius_row(row->r, radius, i, in, t * in->stride[0] + h * in->stride[1], row->n);
             norm_one(row, x, out, ((t - row0) * n_heads + h) * row->n);
         }
     free(x);
 }
 
-void ref_qk_norm(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                 const struct ref_out *out) {
+void ref_qk_norm(const struct call *call, const struct contract *contract, const double *const *radius,
+                 int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct qk_norm_args *a = &call->u.qk_norm;
-    double *w = ref_alloc((size_t)a->head_dim * sizeof *w);
-    const struct norm_row row = {a->head_dim, a->eps, &contract->u.norm, w};
+    double *w = ref_alloc((size_t)a->head_dim * 2 * sizeof *w), *r = w + a->head_dim;
+    const struct norm_row row = {a->head_dim, a->eps, &contract->u.norm, w, radius ? r : NULL};
     view_row(w, &a->w_q, 0, a->head_dim);
-    norm_heads(&row, &a->q, a->n_heads, row0, row1, &out[0]);
+    norm_heads(&row, &a->q, radius, 0, a->n_heads, row0, row1, &out[0]);
     view_row(w, &a->w_k, 0, a->head_dim);
-    norm_heads(&row, &a->k, a->n_kv_heads, row0, row1, &out[1]);
+    norm_heads(&row, &a->k, radius, 1, a->n_kv_heads, row0, row1, &out[1]);
     free(w);
 }

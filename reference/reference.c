@@ -43,43 +43,50 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum |part|. */
-void ref_sum(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-             const struct ref_out *out) {
+/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum (|part| + r) + sum r. */
+void ref_sum(const struct call *call, const struct contract *contract, const double *const *radius,
+             int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct sum_args *a = &call->u.sum;
     const double n = (double)a->n_parts;
     const double factor = a->n_parts > 1 ? n * (contract->u.sum.unit + UNIT_F64) : 0;
     double *part = ref_alloc((size_t)a->width * sizeof *part);
     double *y = ref_alloc((size_t)a->width * sizeof *y), *s1 = ref_alloc((size_t)a->width * sizeof *s1);
+    double *r = ref_alloc((size_t)a->width * 2 * sizeof *r), *moved = r + a->width;
     for (int64_t t = row0; t < row1; t++) {
-        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = 0;
+        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = moved[c] = 0;
         for (int64_t i = 0; i < a->n_parts; i++) {
             view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
             for (int64_t c = 0; c < a->width; c++) y[c] += part[c], s1[c] += fabs(part[c]);
+            if (!has_radius(radius, (int)i)) continue;
+            radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
+            for (int64_t c = 0; c < a->width; c++) moved[c] += r[c];
         }
         for (int64_t c = 0; c < a->width; c++)
-            put(out, (t - row0) * a->width + c, y[c], factor * s1[c], s1[c]);
+            put(out, (t - row0) * a->width + c, y[c], factor * (s1[c] + moved[c]) + moved[c], s1[c]);
     }
-    free(part), free(y), free(s1);
+    free(part), free(y), free(s1), free(r);
 }
 
 /* y = x + add. Where the addition rounds straight into the output format, that rounding is the final one and
  * only the reference's own is left: a set of one value. */
-void ref_residual(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                  const struct ref_out *out) {
+void ref_residual(const struct call *call, const struct contract *contract, const double *const *radius,
+                  int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct residual_args *a = &call->u.residual;
     const double unit = contract->u.sum.unit;
     const double factor = (unit == dtype_unit(a->out.dtype) ? 0 : unit) + UNIT_F64;
-    double *x = ref_alloc((size_t)a->width * sizeof *x), *add = ref_alloc((size_t)a->width * sizeof *add);
+    double *x = ref_alloc((size_t)a->width * 4 * sizeof *x), *add = x + a->width;
+    double *rx = add + a->width, *ra = rx + a->width;
     for (int64_t t = row0; t < row1; t++) {
         view_row(x, &a->x, t * a->x.stride[0], a->width);
         view_row(add, &a->add, t * a->add.stride[0], a->width);
+        radius_row(rx, radius, 0, &a->x, t * a->x.stride[0], a->width);
+        radius_row(ra, radius, 1, &a->add, t * a->add.stride[0], a->width);
         for (int64_t c = 0; c < a->width; c++) {
-            const double y = x[c] + add[c];
-            put(out, (t - row0) * a->width + c, y, factor * fabs(y), fabs(x[c]) + fabs(add[c]));
+            const double y = x[c] + add[c], r = rx[c] + ra[c];
+            put(out, (t - row0) * a->width + c, y, factor * (fabs(y) + r) + r, fabs(x[c]) + fabs(add[c]));
         }
     }
-    free(x), free(add);
+    free(x);
 }
 
 /* ---- the table of ops ---- */
@@ -97,6 +104,11 @@ static struct extent linear_extent(const struct call *c) {
 static struct extent qk_norm_extent(const struct call *c) {
     const struct qk_norm_args *a = &c->u.qk_norm;
     return (struct extent){a->n_tokens, {a->n_heads * a->head_dim, a->n_kv_heads * a->head_dim}};
+}
+static struct extent split_extent(const struct call *c) {
+    const struct split_args *a = &c->u.split;
+    const int64_t q = a->n_heads * a->head_dim, kv = a->n_kv_heads * a->head_dim;
+    return (struct extent){a->n_tokens, {q, kv, kv}};
 }
 static struct extent rope_extent(const struct call *c) {
     const struct rope_args *a = &c->u.rope;
@@ -138,6 +150,7 @@ static const struct {
 } ops[OP_COUNT] = {
     [OP_NORM] = {1, norm_extent, ref_norm},
     [OP_LINEAR] = {1, linear_extent, ref_linear},
+    [OP_SPLIT] = {3, split_extent, ref_split},
     [OP_QK_NORM] = {2, qk_norm_extent, ref_qk_norm},
     [OP_ROPE] = {2, rope_extent, ref_rope},
     [OP_KV_WRITE] = {2, kv_write_extent, ref_kv_write},
@@ -155,8 +168,8 @@ int ref_n_outputs(enum op op) { return ops[op].n_outputs; }
 int64_t ref_n_rows(const struct call *call) { return ops[call->op].extent(call).rows; }
 int64_t ref_row_size(const struct call *call, int output) { return ops[call->op].extent(call).size[output]; }
 
-void ref_compute(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                 struct ref_out out[MAX_REF_OUT]) {
+void ref_compute(const struct call *call, const struct contract *contract, const double *const *radius,
+                 int64_t row0, int64_t row1, struct ref_out out[MAX_REF_OUT]) {
     assert(call->op == contract->op && 0 <= row0 && row1 <= ref_n_rows(call));
-    if (row0 < row1) ops[call->op].compute(call, contract, row0, row1, out);
+    if (row0 < row1) ops[call->op].compute(call, contract, radius, row0, row1, out);
 }

@@ -7,7 +7,11 @@
  * Same call, same rows -> same bits, whatever the row range or thread count.
  * Exact data movement has e = 0. s1 is filled by linear, combine and sum: the sum of magnitudes of the terms.
  *
- * outputs:  norm {out}  qk_norm {q, k}  linear {out}  rope {q, k}  kv_write {k, v: the values that must be found
+ * radius: how far the stored operands may be from those that the right answer is about; what that does to the
+ * outputs is added to e. radius[i][j] >= 0 belongs to element data[j] of operand i, in the order of the stage's
+ * inputs (parts, for a sum). NULL, as a whole or for an operand: exact. Weights, tables and indices always are.
+ *
+ * outputs:  norm {out}  qk_norm {q, k}  linear {out}  split {q, k, v}  rope {q, k}  kv_write {k, v: the values that must be found
  * at slots[t], [T, G, D]}  attention {out}  route {gates, for the call's own ids}  permute {rows}  activation
  * combine sum residual {out}. The integer outputs of route and permute have functions of their own below. */
 /* SPDX-License-Identifier: MIT */
@@ -19,18 +23,18 @@
 struct ref_out {
     double *y, *e, *s1;
 };
-enum { MAX_REF_OUT = 2 };
+enum { MAX_REF_OUT = 3 };
 
-void ref_compute(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                 struct ref_out out[MAX_REF_OUT]);
+void ref_compute(const struct call *call, const struct contract *contract, const double *const *radius,
+                 int64_t row0, int64_t row1, struct ref_out out[MAX_REF_OUT]);
 int ref_n_outputs(enum op op);
 int64_t ref_n_rows(const struct call *call);               /* rows of the call's outputs */
 int64_t ref_row_size(const struct call *call, int output); /* elements in one row of output i */
 
 /* Routing as sets. lo, hi [row1-row0, E]: interval of each selection score (-inf for experts of a group that is
  * certainly rejected). */
-void ref_route_scores(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                      double *lo, double *hi);
+void ref_route_scores(const struct call *call, const struct contract *contract, const double *const *radius,
+                      int64_t row0, int64_t row1, double *lo, double *hi);
 /* The K winners of rows [row0, row1) in exact arithmetic, ties to the lower index, by falling choice. */
 void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t *ids);
 enum route_verdict { ROUTE_CERTAIN, ROUTE_AMBIGUOUS, ROUTE_REJECTED };
@@ -43,8 +47,8 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
  * Returns n; any array may be NULL. Ids outside 0..2^31 are treated as belonging to nobody. */
 int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot, int32_t *slot_row);
 
-/* Rope table of `rot_dim` dims: [n_positions, rot_dim], cosines then sines, rounded to fp32. The inverse frequencies
+/* Rope table of `rot_dim` dims: [n_positions, rot_dim], cosines then sines, rounded to d. The inverse frequencies
  * theta^(-2i/rot) and the product with the position are computed in double. */
-void ref_rope_table(float *table, int64_t n_positions, int64_t rot_dim, double theta);
+void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim, double theta);
 
 #endif

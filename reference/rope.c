@@ -1,4 +1,5 @@
-/* rope - rotary position embedding of q and k from a given table, and the copy of k and v into the cache.
+/* rope - rotary position embedding of q and k from a given table, and the two copies beside it: the split of the
+ * fused rows and the write into the cache.
  * Su et al. 2021, eq. 34: over each pair (a, b) with angle position * theta^(-2i/rot), a' = a c - b s and
  * b' = b c + a s. Two products and a sum: E = 3 u (|a c| + |b s|), plus what an inexact table adds. */
 /* SPDX-License-Identifier: MIT */
@@ -7,13 +8,13 @@
 #include <math.h>
 #include <stdlib.h>
 
-void ref_rope_table(float *table, int64_t n_positions, int64_t rot_dim, double theta) {
+void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim, double theta) {
     const int64_t half = rot_dim / 2;
     for (int64_t i = 0; i < half; i++) {
         const double frequency = pow(theta, -2.0 * (double)i / (double)rot_dim);
         for (int64_t p = 0; p < n_positions; p++) {
-            table[p * rot_dim + i] = (float)cos((double)p * frequency);
-            table[p * rot_dim + half + i] = (float)sin((double)p * frequency);
+            dtype_store(table, d, p * rot_dim + i, cos((double)p * frequency));
+            dtype_store(table, d, p * rot_dim + half + i, sin((double)p * frequency));
         }
     }
 }
@@ -22,16 +23,23 @@ struct rotation {
     const struct rope_args *args;
     const struct rope_contract *contract;
     const double *cosine, *sine; /* [rot_dim / 2] of the token's position */
+    const double *r;             /* [head_dim] radii of the head at hand */
+};
+
+/* One number with its radius. */
+struct fuzzy {
+    double value, radius;
 };
 
 /* a' = a c - b s; b' is the same with (b, -a). */
-static void put_rotated(const struct rotation *r, const struct ref_out *out, int64_t at, double a, double b,
-                        int64_t i) {
-    const double p = a * r->cosine[i], q = b * r->sine[i], unit = r->contract->unit;
-    const double size = fabs(p) + fabs(q);
+static void put_rotated(const struct rotation *r, const struct ref_out *out, int64_t at, struct fuzzy a,
+                        struct fuzzy b, int64_t i) {
+    const double p = a.value * r->cosine[i], q = b.value * r->sine[i], unit = r->contract->unit;
+    const double moved = a.radius * fabs(r->cosine[i]) + b.radius * fabs(r->sine[i]);
+    const double size = fabs(p) + fabs(q), reach = fabs(a.value) + a.radius + fabs(b.value) + b.radius;
     const double tiny = size > 0 ? 3 * underflow_unit(unit) : 0;
-    put(out, at, p - q, 3 * (unit + UNIT_F64) * size + r->contract->table_error * (fabs(a) + fabs(b)) + tiny,
-        size);
+    put(out, at, p - q,
+        3 * (unit + UNIT_F64) * (size + moved) + r->contract->table_error * reach + moved + tiny, size);
 }
 
 static void rotate_head(const struct rotation *r, const double *x, const struct ref_out *out, int64_t at) {
@@ -39,51 +47,82 @@ static void rotate_head(const struct rotation *r, const double *x, const struct 
     const bool neox = r->args->pairing == ROPE_NEOX;
     for (int64_t i = 0; i < half; i++) {
         const int64_t a = neox ? i : 2 * i, b = neox ? i + half : 2 * i + 1;
-        put_rotated(r, out, at + a, x[a], x[b], i);
-        put_rotated(r, out, at + b, x[b], -x[a], i);
+        const struct fuzzy fa = {x[a], r->r[a]}, fb = {x[b], r->r[b]};
+        put_rotated(r, out, at + a, fa, fb, i);
+        put_rotated(r, out, at + b, fb, (struct fuzzy){-fa.value, fa.radius}, i);
     }
-    for (int64_t d = r->args->rot_dim; d < r->args->head_dim; d++) put(out, at + d, x[d], 0, fabs(x[d]));
+    for (int64_t d = r->args->rot_dim; d < r->args->head_dim; d++)
+        put(out, at + d, x[d], r->r[d], fabs(x[d]));
 }
 
-static void rotate_heads(const struct rotation *r, const struct view *in, int64_t n_heads, int64_t token,
-                         double *x, const struct ref_out *out, int64_t at) {
+/* Operand o of the call and its output. */
+static void rotate_heads(const struct rotation *r, const struct view *in, const double *const *radius, int o,
+                         int64_t n_heads, int64_t token, double *x, const struct ref_out *out, int64_t at) {
+    const int64_t D = r->args->head_dim;
     for (int64_t h = 0; h < n_heads; h++) {
-        view_row(x, in, token * in->stride[0] + h * in->stride[1], r->args->head_dim);
-        rotate_head(r, x, out, at + h * r->args->head_dim);
+        view_row(x, in, token * in->stride[0] + h * in->stride[1], D);
+        radius_row(x + D, radius, o, in, token * in->stride[0] + h * in->stride[1], D);
+        rotate_head(r, x, out, at + h * D);
     }
 }
 
-void ref_rope(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-              const struct ref_out *out) {
+void ref_rope(const struct call *call, const struct contract *contract, const double *const *radius,
+              int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct rope_args *a = &call->u.rope;
+    const int64_t q = a->n_heads * a->head_dim, k = a->n_kv_heads * a->head_dim;
     double *angles = ref_alloc((size_t)a->rot_dim * sizeof *angles);
-    double *x = ref_alloc((size_t)a->head_dim * sizeof *x);
-    const struct rotation r = {a, &contract->u.rope, angles, angles + a->rot_dim / 2};
+    double *x = ref_alloc((size_t)a->head_dim * 2 * sizeof *x);
+    const struct rotation r = {a, &contract->u.rope, angles, angles + a->rot_dim / 2, x + a->head_dim};
     for (int64_t t = row0; t < row1; t++) {
         const int64_t position = view_index(&a->positions, t);
         if (position >= 0)
             view_row(angles, &a->table, position * a->table.stride[0], a->rot_dim);
         else
             for (int64_t i = 0; i < a->rot_dim; i++) angles[i] = (double)NAN;
-        rotate_heads(&r, &a->q, a->n_heads, t, x, &out[0], (t - row0) * a->n_heads * a->head_dim);
-        rotate_heads(&r, &a->k, a->n_kv_heads, t, x, &out[1], (t - row0) * a->n_kv_heads * a->head_dim);
+        rotate_heads(&r, &a->q, radius, 0, a->n_heads, t, x, &out[0], (t - row0) * q);
+        rotate_heads(&r, &a->k, radius, 1, a->n_kv_heads, t, x, &out[1], (t - row0) * k);
     }
     free(angles), free(x);
 }
 
-/* Copies: the values that must be found at slots[t]. */
-void ref_kv_write(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                  const struct ref_out *out) {
+/* ---- copies: a row of heads each ---- */
+
+static void copy_heads(const struct view *in, const double *const *radius, int o, int64_t n_heads, int64_t D,
+                       int64_t row0, int64_t row1, const struct ref_out *out) {
+    double *x = ref_alloc((size_t)D * 2 * sizeof *x), *r = x + D;
+    for (int64_t t = row0; t < row1; t++)
+        for (int64_t h = 0; h < n_heads; h++) {
+            const int64_t from = t * in->stride[0] + h * in->stride[1], at = ((t - row0) * n_heads + h) * D;
+            view_row(x, in, from, D);
+            radius_row(r, radius, o, in, from, D);
+            for (int64_t d = 0; d < D; d++) put(out, at + d, x[d], r[d], fabs(x[d]));
+        }
+    free(x);
+}
+
+/* The values that must be found at slots[t]. */
+void ref_kv_write(const struct call *call, const struct contract *contract, const double *const *radius,
+                  int64_t row0, int64_t row1, const struct ref_out *out) {
     (void)contract;
     const struct kv_write_args *a = &call->u.kv_write;
-    const struct view *in[] = {&a->k, &a->v};
-    double *x = ref_alloc((size_t)a->head_dim * sizeof *x);
-    for (int o = 0; o < 2; o++)
-        for (int64_t t = row0; t < row1; t++)
-            for (int64_t g = 0; g < a->n_kv_heads; g++) {
-                view_row(x, in[o], t * in[o]->stride[0] + g * in[o]->stride[1], a->head_dim);
-                for (int64_t d = 0; d < a->head_dim; d++)
-                    put(&out[o], ((t - row0) * a->n_kv_heads + g) * a->head_dim + d, x[d], 0, fabs(x[d]));
-            }
-    free(x);
+    copy_heads(&a->k, radius, 0, a->n_kv_heads, a->head_dim, row0, row1, &out[0]);
+    copy_heads(&a->v, radius, 1, a->n_kv_heads, a->head_dim, row0, row1, &out[1]);
+}
+
+/* A row of the fused projection is the heads of q, then of k, then of v. */
+void ref_split(const struct call *call, const struct contract *contract, const double *const *radius,
+               int64_t row0, int64_t row1, const struct ref_out *out) {
+    (void)contract;
+    const struct split_args *a = &call->u.split;
+    const int64_t heads[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads};
+    int64_t before = 0; /* heads */
+    for (int i = 0; i < 3; before += heads[i++]) {
+        struct view part = a->in;
+        const int64_t skip = before * a->head_dim;
+        if (part.data) part.data = (char *)part.data + skip * (int64_t)dtype_bytes(part.dtype);
+        part.lo -= skip, part.hi -= skip;
+        part.stride[1] = a->head_dim;
+        const double *const moved[1] = {has_radius(radius, 0) ? radius[0] + skip : NULL};
+        copy_heads(&part, moved, 0, heads[i], a->head_dim, row0, row1, &out[i]);
+    }
 }

@@ -49,11 +49,13 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
 
 /* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it first. */
 static void score_token(const struct route_row *row, const struct route_args *a,
-                        const struct route_contract *c, int64_t t) {
+                        const struct route_contract *c, const double *const *radius, int64_t t) {
     double *logit_error = ref_alloc((size_t)a->n_experts * sizeof *logit_error);
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
     const double unit = dtype_unit(a->logits.dtype) < c->unit ? c->unit : 0;
-    for (int64_t e = 0; e < a->n_experts; e++) logit_error[e] = unit * fabs(row->score[e]);
+    radius_row(logit_error, radius, 0, &a->logits, t * a->logits.stride[0], a->n_experts);
+    for (int64_t e = 0; e < a->n_experts; e++)
+        logit_error[e] += unit * (fabs(row->score[e]) + logit_error[e]);
     (a->score == SCORE_SIGMOID ? sigmoid_scores : softmax_scores)(row, logit_error, a->n_experts, c);
     free(logit_error);
 }
@@ -108,13 +110,13 @@ static double selection_bias(const struct route_args *a, int64_t e) {
     return a->bias.data ? view_at(&a->bias, e) : 0;
 }
 
-void ref_route_scores(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-                      double *lo, double *hi) {
+void ref_route_scores(const struct call *call, const struct contract *contract, const double *const *radius,
+                      int64_t row0, int64_t row1, double *lo, double *hi) {
     const struct route_args *a = &call->u.route;
     const double unit = contract->u.route.unit + UNIT_F64;
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++, lo += a->n_experts, hi += a->n_experts) {
-        score_token(&row, a, &contract->u.route, t);
+        score_token(&row, a, &contract->u.route, radius, t);
         for (int64_t e = 0; e < a->n_experts; e++) {
             const double bias = selection_bias(a, e), error = row.relative[e] * row.score[e];
             const double low = row.score[e] - error + bias, high = row.score[e] + error + bias;
@@ -132,7 +134,7 @@ void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t 
     struct route_row row = route_row_make(a->n_experts);
     bool *taken = ref_alloc((size_t)a->n_experts * sizeof *taken);
     for (int64_t t = row0; t < row1; t++) {
-        score_token(&row, a, &exact, t);
+        score_token(&row, a, &exact, NULL, t);
         for (int64_t e = 0; e < a->n_experts; e++) row.choice[e] = row.score[e] + selection_bias(a, e);
         limit_groups(row.choice, row.choice, a, 0);
         memset(taken, 0, (size_t)a->n_experts * sizeof *taken);
@@ -171,13 +173,13 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
 
 /* Gates of the call's own ids: score / (sum of the selected + eps) * scale. Relative errors: the score's, the
  * mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1 / (1 - a - b). */
-void ref_route(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
-               const struct ref_out *out) {
+void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
+               int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;
     const double unit = contract->u.route.unit + UNIT_F64;
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++) {
-        score_token(&row, a, &contract->u.route, t);
+        score_token(&row, a, &contract->u.route, radius, t);
         double sum = 0, sum_error = 0;
         for (int64_t j = 0; j < a->top_k; j++) {
             const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);

@@ -45,7 +45,7 @@ struct answer {
 static void compute(const struct call *call, int64_t row0, int64_t row1, struct answer *a) {
     const struct contract c = contract_exact(call->op);
     struct ref_out out[MAX_REF_OUT] = {{a->y + row0 * WIDTH, a->e + row0 * WIDTH, a->s1 + row0 * WIDTH}};
-    ref_compute(call, &c, row0, row1, out);
+    ref_compute(call, &c, NULL, row0, row1, out);
 }
 
 /* ---- by hand ---- */
@@ -66,12 +66,12 @@ Test(gated, multiplies_silu_of_the_gate_with_up) {
     cr_assert_eq(ref_row_size(&c, 0), 1);
     double y[2], e[2];
     const struct contract contract = contract_hf64(c.op);
-    ref_compute(&c, &contract, 0, 2, (struct ref_out[]){{y, e, NULL}, {NULL, NULL, NULL}});
+    ref_compute(&c, &contract, NULL, 0, 2, (struct ref_out[MAX_REF_OUT]){{y, e, NULL}, {NULL, NULL, NULL}});
     cr_assert_float_eq(y[0], 3 / (1 + exp(-3)) * 3, 1e-14);
     cr_assert_float_eq(y[1], 1.5 / (1 + exp(-1.5)) * 8, 1e-14);
     cr_assert(e[0] > 0 && e[0] < 1e-12);
     c.u.gated_linear.x.hi = 4; /* the last row is not all there */
-    ref_compute(&c, &contract, 0, 2, (struct ref_out[]){{y, e, NULL}, {NULL, NULL, NULL}});
+    ref_compute(&c, &contract, NULL, 0, 2, (struct ref_out[MAX_REF_OUT]){{y, e, NULL}, {NULL, NULL, NULL}});
     cr_assert(!isnan(y[0]) && isnan(y[1]));
 }
 
@@ -176,7 +176,7 @@ Test(gated, the_bound_holds_where_silu_is_flat) {
                                                   .n_groups = 1};
     struct contract contract = contract_hf64(c.op);
     contract.u.gated_linear.acc = (struct accumulator){.unit = eg / -g / (1 + eg / -g), .block = 1};
-    ref_compute(&c, &contract, 0, 1, (struct ref_out[]){{&y, &e, NULL}, {NULL, NULL, NULL}});
+    ref_compute(&c, &contract, NULL, 0, 1, (struct ref_out[MAX_REF_OUT]){{&y, &e, NULL}, {NULL, NULL, NULL}});
     for (double dg = -eg; dg <= eg; dg += 0.01)
         for (double du = -0.39; du <= 0.39; du += 0.13) {
             const double honest = (g + dg) / (1 + exp(-g - dg)) * (1 + du);

@@ -55,14 +55,14 @@ struct slice {
 
 static struct slice slice_of(int stage, enum tensor_id id) {
     struct slice s = {0};
-    plan_build(&s.plan, &trunk.spec, 4, 1);
-    for (enum axis_name a = 0; a < AXIS_COUNT; a++) s.plan.size[a] = trunk.plan.size[a];
+    plan_build(&s.plan, &trunk.crew.spec, 4, 1);
+    for (enum axis_name a = 0; a < AXIS_COUNT; a++) s.plan.size[a] = trunk.crew.plan.size[a];
     const int64_t n = slice_count(&s.plan, id, 2);
-    const enum dtype d = trunk.fresh.of[id].dtype;
+    const enum dtype d = trunk.outcome.got.of[id].dtype;
     s.got = malloc((size_t)n * dtype_bytes(d));
     s.y = malloc((size_t)n * sizeof(double));
     s.e = malloc((size_t)n * sizeof(double));
-    slice_copy(&s.plan, id, 2, dtype_bytes(d), s.got, trunk.fresh.of[id].memory.data);
+    slice_copy(&s.plan, id, 2, dtype_bytes(d), s.got, trunk.outcome.got.of[id].memory.data);
     slice_copy(&s.plan, id, 2, sizeof(double), s.y, trunk.answer.y[0]);
     slice_copy(&s.plan, id, 2, sizeof(double), s.e, trunk.answer.e[0]);
     s.j = (struct judged){.stage = stage, .id = id, .rank = 2, .dtype = d, .y = s.y, .e = s.e, .count = n};
@@ -285,7 +285,7 @@ static void route_intervals(struct call *call, float *logits, int32_t *ids, doub
                                         .routed_scale = 1};
     const struct contract contract = contract_exact(OP_ROUTE);
     ref_route_ids(call, 0, TOKENS, ids);
-    ref_route_scores(call, &contract, 0, TOKENS, lo, hi);
+    ref_route_scores(call, &contract, NULL, 0, TOKENS, lo, hi);
 }
 
 Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert) {

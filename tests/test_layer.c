@@ -10,9 +10,10 @@
 /* The grammar the other way round: what axes_parse understood, as text. */
 static void print_block(char *text, size_t size, const struct axis_block *b) {
     static const char *const letter[AXIS_COUNT] = {
-        [AXIS_T] = "t", [AXIS_M] = "m", [AXIS_H] = "h", [AXIS_G] = "g",       [AXIS_D] = "d",
-        [AXIS_E] = "e", [AXIS_K] = "k", [AXIS_F] = "f", [AXIS_S] = "s",       [AXIS_N] = "n",
-        [AXIS_P] = "p", [AXIS_R] = "r", [AXIS_B] = "b", [AXIS_PAGE] = "page", [AXIS_SLOT] = "slot",
+        [AXIS_T] = "t", [AXIS_M] = "m",       [AXIS_H] = "h",       [AXIS_G] = "g",
+        [AXIS_D] = "d", [AXIS_E] = "e",       [AXIS_K] = "k",       [AXIS_F] = "f",
+        [AXIS_S] = "s", [AXIS_N] = "n",       [AXIS_P] = "p",       [AXIS_R] = "r",
+        [AXIS_B] = "b", [AXIS_PAGE] = "page", [AXIS_SLOT] = "slot", [AXIS_ENTRY] = "entry",
     };
     static const char *const group[] = {"", "/tp", "/ep", "/etp"};
     if (b->name == AXIS_NUMBER)
@@ -34,6 +35,7 @@ static void print_axes(char *text, size_t size, const struct axes *a) {
             snprintf(text + strlen(text), size - strlen(text), "%s%s", b ? " " : "", block);
         }
         if (axis->n_blocks > 1) snprintf(text + strlen(text), size - strlen(text), ")");
+        if (axis->extra) snprintf(text + strlen(text), size - strlen(text), "+%lld", (long long)axis->extra);
     }
     snprintf(text + strlen(text), size - strlen(text), "%s", partial[a->partial]);
 }
@@ -53,8 +55,8 @@ Test(layer, every_placement_of_the_table_parses_and_prints_back) {
 
 Test(layer, the_grammar_has_no_other_reading) {
     static const char *const texts[] = {
-        "t",       "7",           "page slot", "t (h/tp g/tp) d", "e/ep 2 f/etp m",
-        "t m +ep", "n/ep m +etp", "(h g d)",   "t m d e k"};
+        "t",           "7",      "page slot",     "t (h/tp g/tp) d", "e/ep 2 f/etp m", "t m +ep",
+        "n/ep m +etp", "e/ep+1", "(h g)+2 t +tp", "(h g d)",         "t m d e k"};
     struct axes a;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) expect_round_trip(texts[i]);
     cr_assert_null(axes_parse("  t   (h/tp  g/tp )  +tp ", &a), "spaces mean nothing");
@@ -67,11 +69,11 @@ Test(layer, the_grammar_has_no_other_reading) {
 
 Test(layer, a_string_outside_the_grammar_is_an_error) {
     static const char *const texts[] = {
-        "",       " ",         "x",          "T",   "tm",   "t/",        "t/xp",        "t/tpx", "t/ tp",
-        "t//tp",  "t/tp/ep",   "(h/tp g/tp", "(",   "()",   "( )",       ")",           "h)",    "(h)g",
-        "(h,g)",  "(h g d m)", "(h (g))",    "+tp", "t +",  "t +xp",     "t +tp m",     "t+tp",  "t +tp +tp",
-        "t + tp", "pages",     "-1",         "1.5", "t\tm", "t,m",       "t m d e k s", "2/tp",  "2t",
-        "t m*",   "\xff",      "+",          "/tp", "(h/)", "t m +etpp",
+        "",       " ",         "x",          "T",   "tm",   "t/",    "t/xp",        "t/tpx", "t/ tp",
+        "t//tp",  "t/tp/ep",   "(h/tp g/tp", "(",   "()",   "( )",   ")",           "h)",    "(h)g",
+        "(h,g)",  "(h g d m)", "(h (g))",    "+tp", "t +",  "t +xp", "t +tp m",     "t+tp",  "t +tp +tp",
+        "t + tp", "pages",     "-1",         "1.5", "t\tm", "t,m",   "t m d e k s", "2/tp",  "2t",
+        "t m*",   "t+1+1",     "\xff",       "+",   "/tp",  "(h/)",  "t m +etpp",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct axes a;
@@ -161,12 +163,6 @@ static const struct layer_spec specs[] = {
     {.shared_width = 8},
 };
 
-/* q, k and v are cut out of the fused projection by the harness. */
-static void make(bool made[T_COUNT], enum tensor_id id) {
-    made[id] = true;
-    if (id == T_QKV) made[T_Q] = made[T_K] = made[T_V] = true;
-}
-
 Test(layer, every_stage_reads_only_what_was_made_before_it) {
     for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
         for (enum part part = 0; part < PART_COUNT; part++) {
@@ -179,7 +175,7 @@ Test(layer, every_stage_reads_only_what_was_made_before_it) {
                 for (const enum tensor_id *id = stage_table[s].in; *id != T_NONE; id++)
                     cr_expect(made[*id] || !tensor_present(*id, &specs[i]), "spec %zu: %s reads %s too early",
                               i, stage_table[s].name, tensor_table[*id].name);
-                for (const enum tensor_id *id = stage_table[s].out; *id != T_NONE; id++) make(made, *id);
+                for (const enum tensor_id *id = stage_table[s].out; *id != T_NONE; id++) made[*id] = true;
             }
             cr_expect(made[T_Y], "spec %zu: nobody makes the output of %s", i, part ? "ffn" : "attention");
         }
@@ -221,7 +217,6 @@ Test(layer, what_a_stage_makes_is_never_an_input_a_weight_or_an_index) {
         }
         for (const enum tensor_id *id = stage_table[s].in; *id != T_NONE; id++) read[*id] = true;
     }
-    made[T_Q] = made[T_K] = made[T_V] = true;
     for (int id = 0; id < T_COUNT; id++) {
         const enum tensor_role role = tensor_table[id].role;
         const bool computed = role == ROLE_ACTIVATION || role == ROLE_PARTIAL || role == ROLE_LOCAL;
@@ -240,13 +235,52 @@ Test(layer, only_sums_read_the_partial_tensors_of_all_ranks) {
         }
 }
 
-Test(layer, a_tensor_is_absent_exactly_where_the_layer_lacks_it) {
-    for (int id = 0; id < T_COUNT; id++) {
-        cr_expect(tensor_present((enum tensor_id)id, &specs[0]), "%s", tensor_table[id].name);
-        const bool optional = id == T_B_QKV || id == T_B_O || id == T_SELECT_BIAS || id == T_MOE_PART;
-        cr_expect_eq(tensor_present((enum tensor_id)id, &specs[2]), !optional, "%s", tensor_table[id].name);
-    }
-    cr_expect_not(tensor_present(T_SHARED_PART, &specs[1]));
+/* Read or made by a step of the layer; a bias is read only where there is one. */
+static bool is_used(enum tensor_id id, const struct layer_spec *spec) {
+    if ((id == T_B_QKV && !spec->qkv_bias) || (id == T_B_O && !spec->o_bias)) return false;
+    if (id == T_SELECT_BIAS && !spec->select_bias) return false;
+    if ((id == T_MOE_PART && !spec->moe) || (id == T_SHARED_PART && !spec->shared_width)) return false;
+    for (int s = 0; s < S_COUNT; s++)
+        if (stage_applies(s, stage_table[s].part, spec) &&
+            (listed(stage_table[s].in, id) || listed(stage_table[s].out, id)))
+            return true;
+    return false;
+}
+
+Test(layer, a_tensor_is_absent_exactly_where_no_step_of_the_layer_uses_it) {
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++)
+        for (enum tensor_id id = 0; id < T_COUNT; id++)
+            cr_expect_eq(tensor_present(id, &specs[i]), is_used(id, &specs[i]), "spec %zu: %s", i,
+                         tensor_table[id].name);
+}
+
+/* What an element adds up, by hand for a layer whose sizes are all different primes. */
+Test(layer, terms_are_the_axes_that_the_output_lacks) {
+    const struct layer_spec spec = {.hidden = 2,
+                                    .n_heads = 3,
+                                    .n_kv_heads = 5,
+                                    .head_dim = 7,
+                                    .moe = true,
+                                    .n_experts = 11,
+                                    .top_k = 13,
+                                    .expert_width = 17,
+                                    .shared_width = 19};
+    const struct {
+        int stage;
+        int64_t terms;
+    } want[] = {{S_QKV_PROJ, 2},          {S_O_PROJ, 3 * 7},     {S_ROUTER, 2},
+                {S_GATE_UP, 2},           {S_GATE_UP_ACT, 2},    {S_DOWN, 17},
+                {S_COMBINE, 13 + 17},     {S_SHARED_GATE_UP, 2}, {S_SHARED_DOWN, 19},
+                {S_SHARED_GATE_UP_ACT, 2}};
+    int64_t size[AXIS_COUNT], n_adding = 0;
+    layer_sizes(&spec, size);
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+        cr_expect_eq(stage_terms(want[i].stage, size), want[i].terms, "%s", stage_table[want[i].stage].name);
+    for (int s = 0; s < S_COUNT; s++) n_adding += stage_terms(s, size) > 0;
+    cr_expect_eq(n_adding, sizeof want / sizeof *want, "no other stage adds products up");
+    cr_expect(tensor_fan_in(T_W_O, size) == 21 && tensor_fan_in(T_W_DOWN, size) == 17);
+    cr_expect_eq(tensor_fan_in(T_NORM_W, size), 0);
+    for (enum tensor_id id = 0; id < T_COUNT; id++) cr_expect_eq(tensor_continues(id), id == T_DOWN);
 }
 
 Test(layer, the_defaults_are_a_plain_llama_layer) {

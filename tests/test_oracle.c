@@ -287,7 +287,7 @@ static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int
                                                                                    sizeof *e);
     struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
     struct gpu_result r = {0};
-    ref_compute(&call, &contract, 0, QUERIES, out);
+    ref_compute(&call, &contract, NULL, 0, QUERIES, out);
     for (int64_t i = 0; i < QUERIES * d; i++) {
         const int64_t at = (i + shift * d) % (QUERIES * d);
         const struct element_verdict verdict = element_judge(DTYPE_BF16, (double)o[i], y[at], e[at]);

@@ -197,7 +197,7 @@ static bool rank_holds(const struct shard_plan *p, enum tensor_id id, int rank, 
 
 static void expect_slices(const struct shard_plan *p, const struct layer_spec *spec, enum part part) {
     for (enum tensor_id id = 0; id < T_COUNT; id++) {
-        if (!has_part(id, part) || !tensor_present(id, spec)) continue;
+        if (!has_part(id, part) || !tensor_present(id, spec) || tensor_axes(id).axis[0].extra) continue;
         const int64_t n = slice_count(p, id, -1);
         int32_t *const whole = malloc((size_t)n * 4 + 4), *const again = malloc((size_t)n * 4 + 4);
         int64_t copies = 0, expected = 0;
@@ -264,6 +264,9 @@ Test(plan, shapes_multiply_to_the_count_and_one_rank_holds_everything) {
         cr_expect_eq(n, slice_count(&p, id, -1), "%s", tensor_table[id].name);
     }
     cr_expect_eq(slice_count(&p, T_W_QKV, 0), (8 + 4 + 4) * 16 * 64);
+    cr_expect_eq(slice_count(&p, T_OFFSETS, 0), 16 + 1, "where the last expert ends");
+    plan_build(&p, &spec, 4, 2);
+    cr_expect_eq(slice_count(&p, T_OFFSETS, 3), 8 + 1, "on every rank");
 }
 
 Test(plan, elements_of_any_width_are_moved_whole) {

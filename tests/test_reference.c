@@ -30,7 +30,7 @@ static struct answer compute_rows(const struct call *call, const struct contract
     const int64_t n = (row1 - row0) * ref_row_size(call, output);
     const struct answer a = {n, calloc((size_t)n + 1, 8), calloc((size_t)n + 1, 8), calloc((size_t)n + 1, 8)};
     out[output] = (struct ref_out){a.y, a.e, a.s1};
-    ref_compute(call, contract, row0, row1, out);
+    ref_compute(call, contract, NULL, row0, row1, out);
     return a;
 }
 static struct answer compute(const struct call *call, int output) {
@@ -111,7 +111,7 @@ Test(reference, rope_rotates_the_declared_pairs) {
 
 Test(reference, rope_table_holds_cosines_then_sines) {
     float table[3 * 4];
-    ref_rope_table(table, 3, 4, 100);
+    ref_rope_table(table, DTYPE_F32, 3, 4, 100);
     cr_assert_eq(table[4], (float)cos(1));
     cr_assert_eq(table[8 + 1], (float)cos(0.2));
     cr_assert_eq(table[8 + 3], (float)sin(0.2));
@@ -119,9 +119,9 @@ Test(reference, rope_table_holds_cosines_then_sines) {
 
 Test(reference, sum_and_residual_add) {
     double a[] = {1, 2}, b[] = {10, -20}, d[] = {0x1p-60, 5};
+    const struct view parts[] = {F64(a, 2, 0), F64(b, 2, 0), F64(d, 2, 0)};
     struct call c = {.op = OP_SUM};
-    c.u.sum = (struct sum_args){
-        .part = {F64(a, 2, 0), F64(b, 2, 0), F64(d, 2, 0)}, .n_parts = 3, .n_tokens = 1, .width = 2};
+    c.u.sum = (struct sum_args){.part = parts, .n_parts = 3, .n_tokens = 1, .width = 2};
     const struct answer s = compute(&c, 0);
     CLOSE(s.y[1], -13.0);
     CLOSE(s.s1[1], 27.0);

@@ -33,13 +33,13 @@ static struct call route_case(enum score_function score) {
 static void run(const struct call *call) {
     const struct contract c = contract_exact(call->op);
     struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
-    ref_compute(call, &c, 0, ref_n_rows(call), out);
+    ref_compute(call, &c, NULL, 0, ref_n_rows(call), out);
 }
 
 static enum route_verdict judge(const struct call *call) {
     const struct contract c = contract_exact(OP_ROUTE);
     double lo[E], hi[E];
-    ref_route_scores(call, &c, 0, 1, lo, hi);
+    ref_route_scores(call, &c, NULL, 0, 1, lo, hi);
     return ref_route_judge(lo, hi, E, ids, TOP);
 }
 

@@ -127,7 +127,7 @@ static const char *one_ulp_too_far(const struct call *call, void *scratch, void 
     double *const y = calloc((size_t)a->n_cols, sizeof *y), *const e = calloc((size_t)a->n_cols, sizeof *e);
     struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
     const char *const problem = launch_honest(call, scratch, stream);
-    ref_compute(call, &contract, ROW, ROW + 1, out);
+    ref_compute(call, &contract, NULL, ROW, ROW + 1, out);
     const double top = dtype_round(a->out.dtype, y[COLUMN] + e[COLUMN]);
     double beyond = top;
     for (double step = fabs(top) * 0x1p-30; beyond == top; step *= 2)

@@ -1,0 +1,86 @@
+/* Is what one rank stored at one stage right? */
+/* SPDX-License-Identifier: MIT */
+#include "harness/stage.h"
+
+#include <stdlib.h>
+
+#include "harness/schedules.h"
+
+struct judged placed_judged(const struct placed *at, enum tensor_id id, const void *got, int64_t count) {
+    return (struct judged){.stage = at->stage,
+                           .id = id,
+                           .plan = &at->crew->plan,
+                           .rank = at->rank,
+                           .trunk = at->crew->unsharded,
+                           .dtype = placed_dtype(at, id),
+                           .got = got,
+                           .count = count};
+}
+
+void judge_running(const struct placed *at, const struct outcome *o, struct verdict v) {
+    if (o->problem[0]) {
+        edge_fail(v.edge);
+        v.edge->outside++;
+        findings_note(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, o->problem);
+    }
+    const struct judged judged = placed_judged(at, placed_row(at)->out[0], NULL, 0);
+    schedule_judge(o, &judged, v.edge, v.findings);
+}
+
+void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a,
+                  struct verdict v) {
+    for (int i = 0; i < a->n; i++) {
+        void *owned;
+        const void *const got = answer_stored(at, &o->got, a, i, &owned);
+        struct judged j = placed_judged(at, a->id[i], got, a->count[i]);
+        j.y = a->y[i];
+        j.e = a->e[i];
+        judge_set(&j, v.edge, v.findings);
+        free(owned);
+    }
+}
+
+void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v) {
+    if (o->call.op != OP_ROUTE) return;
+    const enum tensor_id id = placed_row(at)->out[0];
+    const struct stored *const ids = &o->got.of[id];
+    const struct judged j = placed_judged(at, id, ids->memory.data, ids->count);
+    judge_route(&j, &o->call, &o->contract, v.edge, v.findings);
+}
+
+/* The integer outputs of permute against the reference's, of the call's own rows. */
+static void judge_indices(const struct placed *at, const struct outcome *o, struct verdict v) {
+    const enum tensor_id *const id = placed_row(at)->out;
+    int32_t *want[3];
+    for (int i = 0; i < 3; i++) want[i] = memory_zeroed((size_t)placed_count(at, id[i]) + 1, sizeof *want[i]);
+    ref_permute(&o->call, want[0], want[1], want[2]);
+    for (int i = 0; i < 3; i++) {
+        const struct judged j =
+            placed_judged(at, id[i], o->got.of[id[i]].memory.data, placed_count(at, id[i]));
+        judge_identical(&j, want[i], v.edge, v.findings);
+        free(want[i]);
+    }
+}
+
+static void judge_caches(const struct placed *at, const struct outcome *o, struct verdict v) {
+    const struct batch *const batch = at->crew->batch;
+    const int64_t slots = batch->n_pages * PAGE_SIZE;
+    unsigned char *const owned = memory_zeroed((size_t)slots, 1);
+    for (int64_t i = 0; i < batch->n_tokens; i++) owned[batch->slots[i]] = 1;
+    for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE; id++) {
+        const struct stored *const got = &o->got.of[*id];
+        const size_t size = dtype_bytes(got->dtype);
+        void *const before = memory_zeroed((size_t)got->count, size);
+        placed_dense(at, *id, before);
+        const struct judged j = placed_judged(at, *id, got->memory.data, got->count);
+        judge_untouched(&j, before, got->memory.data, owned, slots, (size_t)(got->count / slots) * size,
+                        v.edge, v.findings);
+        free(before);
+    }
+    free(owned);
+}
+
+void judge_own(const struct placed *at, const struct outcome *o, struct verdict v) {
+    if (o->call.op == OP_PERMUTE) judge_indices(at, o, v);
+    if (o->call.op == OP_KV_WRITE) judge_caches(at, o, v);
+}
