@@ -15,7 +15,7 @@ static struct fill fill;
 
 static void setup(void) {
     cr_assert(!model_load("param2-17b", &model).code);
-    fill = (struct fill){.kind = FILL_RANDOM, .seed = 7, .layer = 1, .spec = &model.layer};
+    fill = (struct fill){.kind = FILL_RANDOM, .seed = 7, .layer = 1, .spec = &model.kind[0]};
 }
 
 static void *filled(const struct fill *f, enum tensor_id id, enum dtype d, int64_t first, int64_t n) {
@@ -63,7 +63,7 @@ Test(fill, a_slice_far_away_equals_the_whole, .init = setup) {
  * first eight elements are these. */
 Test(fill, the_first_block_is_the_published_philox_vector, .init = setup) {
     const uint32_t words[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
-    const struct fill zero = {.kind = FILL_RANDOM, .spec = &model.layer};
+    const struct fill zero = {.kind = FILL_RANDOM, .spec = &model.kind[0]};
     cr_assert(T_X == 0);
     double x[8];
     fill_tensor(&zero, T_X, DTYPE_F64, 0, 8, x);
@@ -91,7 +91,7 @@ Test(fill, every_stored_value_is_the_double_rounded_once, .init = setup) {
 }
 
 Test(fill, means_and_variances_are_those_of_the_table, .init = setup) {
-    const struct layer_spec *s = &model.layer;
+    const struct layer_spec *s = &model.kind[0];
     const struct {
         enum tensor_id id;
         double mean, variance;

@@ -184,7 +184,7 @@ Test(hdf5, expert_weights_of_the_golden_files_recompute_the_ffn) {
 Test(hdf5, residuals_of_the_golden_files_connect) {
     for (int i = 0; i < N_GOLDEN; i++) {
         struct fixture *f = opened(golden[i]);
-        const int64_t n = fixture_n_tokens(f) * fixture_model(f)->layer.hidden;
+        const int64_t n = fixture_n_tokens(f) * fixture_model(f)->kind[0].hidden;
         double *y0 = tensor(f, 0, PART_FFN, T_Y, n), *x1 = tensor(f, 1, PART_ATTENTION, T_X, n);
         double *mid = tensor(f, 1, PART_ATTENTION, T_Y, n), *x = tensor(f, 1, PART_FFN, T_X, n);
         double *ffn = tensor(f, 1, PART_FFN, T_FFN_OUT, n), *y = tensor(f, 1, PART_FFN, T_Y, n);

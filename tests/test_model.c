@@ -129,7 +129,10 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         {"tiny", "{\"partial_rotary_factor\": 0.07}", "partial_rotary_factor", "even number"},
         {"tiny", "{\"partial_rotary_factor\": 1.5}", "partial_rotary_factor", "up to 1"},
         {"tiny", "{\"model_type\": \"gemma3\"}", "model_type", "mixtral"},
-        {"tiny", "{\"model_type\": null}", "model_type", "missing"},
+        {"tiny", "{\"model_type\": \"qwen3moe\"}", "model_type", "use qwen3_moe, qwen3, glm4_moe,"},
+        {"tiny", "{\"model_type\": null}", "model_type",
+         "missing; use param2moe, glm4_moe, llama, qwen3, qwen3_moe or mixtral"},
+        {"tiny", "{\"num_hidden_layers\": 1025}", "num_hidden_layers", "from 1 to 1024"},
         {"tiny", "{\"model_type\": \"mixtral\", \"router_jitter_noise\": 0.1}", "router_jitter_noise",
          "only 0"},
     };
@@ -172,6 +175,37 @@ Test(config, sizes_are_checked_one_by_one_and_as_products) {
              "");
 }
 
+/* The layers of the published configs, written out as which of them have experts. */
+Test(config, every_kind_is_some_layers_and_the_map_says_whose) {
+    static const struct {
+        const char *preset, *patch, *experts; /* one letter a layer: e has experts, - has none */
+        int n_kinds;
+    } cases[] = {
+        {"llama-3.1-8b", "{\"num_hidden_layers\": 4}", "----", 1},
+        {"tiny", "{\"num_hidden_layers\": 5, \"first_k_dense_replace\": 2}", "--eee", 2},
+        {"tiny", "{\"num_hidden_layers\": 3, \"first_k_dense_replace\": 0}", "eee", 1},
+        {"tiny", "{\"num_hidden_layers\": 3, \"first_k_dense_replace\": 3}", "---", 1},
+        {"qwen3-30b-a3b", "{\"num_hidden_layers\": 4}", "eeee", 1},
+        {"qwen3-30b-a3b", "{\"num_hidden_layers\": 7, \"decoder_sparse_step\": 3}", "--e--e-", 2},
+        {"qwen3-30b-a3b",
+         "{\"num_hidden_layers\": 6, \"decoder_sparse_step\": 2, \"mlp_only_layers\": [3, 3]}", "-e---e", 2},
+        {"qwen3-30b-a3b", "{\"num_hidden_layers\": 2, \"decoder_sparse_step\": 3}", "--", 1},
+        {"qwen3-30b-a3b", "{\"num_hidden_layers\": 2, \"mlp_only_layers\": [1, 0]}", "--", 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct model m;
+        const struct status status = parse_patched(cases[i].preset, cases[i].patch, &m);
+        cr_assert(!status.code, "%s", status.message);
+        cr_expect_eq(m.n_kinds, cases[i].n_kinds, "%s: %d kinds", cases[i].patch, m.n_kinds);
+        cr_assert_eq((size_t)m.n_layers, strlen(cases[i].experts));
+        for (int64_t layer = 0; layer < m.n_layers; layer++)
+            cr_expect_eq(model_layer(&m, layer).moe, cases[i].experts[layer] == 'e', "%s: layer %d",
+                         cases[i].patch, (int)layer);
+        cr_expect_eq(m.kind[0].moe, strchr(cases[i].experts, 'e') != NULL,
+                     "kind 0 has experts where any has");
+    }
+}
+
 Test(config, text_that_is_no_config_is_refused) {
     static const char *const texts[] = {"",
                                         "{",
@@ -206,9 +240,9 @@ Test(config, null_and_spelling_variants_mean_the_same) {
                       "\"rope_parameters\": {\"rope_type\": \"default\", \"rope_theta\": 7.0}}",
                       &m);
     cr_assert(!status.code, "%s", status.message);
-    cr_expect(m.layer.head_dim == 128 && m.layer.n_kv_heads == 32 && m.layer.rope_theta == 7 &&
+    cr_expect(m.kind[0].head_dim == 128 && m.kind[0].n_kv_heads == 32 && m.kind[0].rope_theta == 7 &&
               m.dtype == DTYPE_BF16);
-    cr_expect(m.layer.qkv_bias && m.layer.o_bias && !m.layer.moe && m.layer.shared_width == 14336);
+    cr_expect(m.kind[0].qkv_bias && m.kind[0].o_bias && !m.kind[0].moe && m.kind[0].shared_width == 14336);
 
     status = parse_patched("qwen3-30b-a3b",
                            "{\"sliding_window\": 4096, \"max_window_layers\": 48, \"num_experts\": null, "
@@ -216,8 +250,8 @@ Test(config, null_and_spelling_variants_mean_the_same) {
                            "\"norm_topk_prob\": false, \"mlp_only_layers\": [3]}",
                            &m);
     cr_assert(!status.code, "%s", status.message);
-    cr_expect(m.layer.score == SCORE_SOFTMAX && !m.layer.renormalise && m.layer.renorm_eps == 0 &&
-              m.layer.qk_norm);
+    cr_expect(m.kind[0].score == SCORE_SOFTMAX && !m.kind[0].renormalise && m.kind[0].renorm_eps == 0 &&
+              m.kind[0].qk_norm);
     cr_expect(!model_layer(&m, 0).moe && model_layer(&m, 1).moe && !model_layer(&m, 3).moe &&
               model_layer(&m, 5).moe);
     cr_expect_eq(model_layer(&m, 3).shared_width, 6144);
@@ -233,6 +267,7 @@ Test(config, glm4_moe_counts_shared_experts_and_biases_only_qkv) {
         "\"topk_group\": 2}",
         &m);
     cr_assert(!status.code, "%s", status.message);
-    cr_expect(m.layer.shared_width == 64 && m.layer.qkv_bias && !m.layer.o_bias && m.layer.select_bias);
-    cr_expect(m.layer.rot_dim == 8 && m.layer.n_group == 4 && m.layer.topk_group == 2);
+    cr_expect(m.kind[0].shared_width == 64 && m.kind[0].qkv_bias && !m.kind[0].o_bias &&
+              m.kind[0].select_bias);
+    cr_expect(m.kind[0].rot_dim == 8 && m.kind[0].n_group == 4 && m.kind[0].topk_group == 2);
 }

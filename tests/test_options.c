@@ -186,7 +186,7 @@ Test(options, a_mutant_sets_part_and_layout) {
 static void write_fixture(const char *path) {
     struct model tiny;
     cr_assert_eq(model_load("tiny", &tiny).code, STATUS_OK);
-    const int64_t shape[2] = {5, tiny.layer.hidden};
+    const int64_t shape[2] = {5, tiny.kind[0].hidden};
     float *x = calloc((size_t)(shape[0] * shape[1]), sizeof *x);
     struct fixture_writer *writer;
     cr_assert_eq(fixture_create(path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &writer).code,

@@ -53,7 +53,7 @@ static void list_models(FILE *rows) {
             fprintf(rows, "%s\t%s\n", *name, status.message);
             continue;
         }
-        const struct layer_spec *s = &model.layer;
+        const struct layer_spec *s = &model.kind[0];
         fprintf(rows, "%s\t%s\t%lld\t%lld\t%lld\t%lld\t", *name, model.model_type, (long long)model.n_layers,
                 (long long)s->hidden, (long long)s->n_heads, (long long)s->n_kv_heads);
         if (s->moe)
