@@ -4,6 +4,8 @@
 #ifndef HARNESS_CASE_H
 #define HARNESS_CASE_H
 
+#include <stddef.h>
+
 #include "fixtures/model.h"
 #include "fixtures/fill.h"
 #include "kernels/kernels.h"
@@ -15,6 +17,7 @@ enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT }; /* q, k, v: views of
 const char *phase_name(enum phase p);
 const char *layout_name(enum layout l);
 const char *part_name(enum part p);
+bool part_by_name(const char *name, enum part *out); /* false: no such part */
 
 struct check_case {
     char model[256];
@@ -33,29 +36,48 @@ struct check_case {
     const struct kernel *kernel[S_COUNT]; /* NULL: the registry picks */
 };
 
-/* The keys of a case line, in the order in which they are printed; kernel.STAGE stands before the seed. */
-enum case_key {
-    KEY_TP,
-    KEY_EP,
-    KEY_PHASE,
-    KEY_TOKENS,
-    KEY_CACHED,
-    KEY_SEQS,
-    KEY_LAYER,
-    KEY_DTYPE,
-    KEY_LAYOUT,
-    KEY_FILL,
-    KEY_DEVICE,
-    KEY_SEED,
-    KEY_COUNT
+/* ---- keys ---- */
+
+/* Lists multiply from the outermost key inwards; cases that share a trunk stand side by side. */
+enum case_nest { NEST_OUTERMOST = -1, NEST_AS_PRINTED = 0, NEST_EP, NEST_TP };
+
+/* A row serves printing, parsing, errors, the option of that name, --help and the order in which
+ * lists multiply: a new key is one row in case_keys.c and its field in struct check_case. */
+struct case_key {
+    const char *name;
+    size_t offset; /* of the field: an int64_t (seed: uint64_t), an enum where `value` is set */
+    enum case_nest nest;
+    uint64_t min, max;
+    int64_t absent;                   /* what the field holds when nobody gives the key */
+    const char *(*value)(int number); /* names; NULL: a number that is no legal value of the key */
+    int n_values;
+    const char *help;      /* NULL: the name says it */
+    const char *otherwise; /* what happens without it; NULL: `absent` as it prints */
 };
-const char *case_key_name(enum case_key key);
-void case_key_values(enum case_key key, char *text,
-                     size_t size); /* "bf16 or fp32", "an integer from 1 to 128" */
-/* What a text said itself, as opposed to defaults. */
+extern const struct case_key case_keys[]; /* in the order in which they are printed; ended by {0} */
+enum { MAX_CASE_KEYS = 48 };
+
+int case_key_by_name(const char *name); /* index into case_keys; -1: no such key */
+int case_key_at(size_t offset);         /* of a field that has a row */
+#define CASE_KEY(field) case_key_at(offsetof(struct check_case, field))
+/* An enum as its number, -1 as UINT64_MAX. */
+uint64_t case_key_get(int key, const struct check_case *c);
+/* "decode", "129" */
+void case_key_text(int key, const struct check_case *c, char *text, size_t size);
+/* "bf16 or fp32", "an integer from 1 to 128" */
+void case_key_values(int key, char *text, size_t size);
+void case_key_help(int key, char *text, size_t size);
+/* Set one key from text (`name` without dashes, or kernel.STAGE; one value). Errors begin with
+ * `label` and the value: "--tp 0: use ...", "tp=0: use ...". */
+struct status case_set(struct check_case *c, const char *label, const char *key, const char *value);
+
+/* What a case line gave, as opposed to options and defaults. */
 struct case_given {
-    bool part, key[KEY_COUNT], kernel[S_COUNT];
+    bool part, key[MAX_CASE_KEYS], kernel[S_COUNT];
 };
+
+/* ---- lines ---- */
+
 enum {
     CASE_LINE = 512
 }; /* bytes of the longest case line, its final zero included; case_check holds cases to it */
@@ -72,13 +94,13 @@ size_t case_line_length(const struct check_case *c);
 struct status case_parse(const char *line, struct check_case *c, bool *has_part);
 /* The same, unfinished (cached stays -1 where not given), and what the text gave. */
 struct status case_read(const char *line, struct check_case *c, struct case_given *given);
-/* Set one key from text, as on the command line (`name` without the dashes, one value). Errors name `label`. */
-struct status case_set(struct check_case *c, const char *label, const char *key, const char *value);
+
+/* ---- case and model ---- */
 
 /* The layer meant: the explicit one, or 0 for attention and the first MoE layer (0 without any) for ffn. */
 int64_t case_layer(const struct check_case *c, const struct model *model);
 
-/* Is the case possible for this model?  Head counts, experts, sizes; the refusal lists the legal values. */
+/* Is the case possible for this model?  Head counts, experts, sizes; what is legal is listed. */
 struct status case_check(const struct check_case *c, const struct model *model);
 
 #endif

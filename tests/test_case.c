@@ -9,10 +9,9 @@
 
 /* Field by field: the padding of the struct means nothing. */
 static bool same_case(const struct check_case *a, const struct check_case *b) {
-    return !strcmp(a->model, b->model) && a->part == b->part && a->layer == b->layer &&
-           a->phase == b->phase && a->tokens == b->tokens && a->cached == b->cached && a->seqs == b->seqs &&
-           a->tp == b->tp && a->ep == b->ep && a->dtype == b->dtype && a->layout == b->layout &&
-           a->fill == b->fill && a->device == b->device && a->seed == b->seed &&
+    for (int k = 0; case_keys[k].name; k++)
+        if (case_key_get(k, a) != case_key_get(k, b)) return false;
+    return !strcmp(a->model, b->model) && a->part == b->part &&
            !memcmp(a->kernel, b->kernel, sizeof a->kernel);
 }
 
@@ -60,6 +59,58 @@ Test(case, every_printed_case_parses_to_itself) {
         cr_assert_eq(status.code, STATUS_OK, "%s: %s", line, status.message);
         case_print(&back, again, sizeof again);
         cr_assert(has_part && same_case(&c, &back), "%s came back as %s", line, again);
+    }
+}
+
+/* Key k at its i-th legal value: every name, or the ends of the range and what is beside them. */
+static bool set_value(int k, int i, struct check_case *c) {
+    const struct case_key *const row = &case_keys[k];
+    const uint64_t numbers[] = {row->min, row->min + 1, row->max - 1, row->max};
+    char value[32];
+    if (i >= (row->value ? row->n_values : 4)) return false;
+    if (row->value && !row->value(i)) return set_value(k, i + 1, c);
+    snprintf(value, sizeof value, "%llu", (unsigned long long)numbers[i % 4]);
+    const struct status status = case_set(c, "", row->name, row->value ? row->value(i) : value);
+    cr_assert_eq(status.code, STATUS_OK, "%s: %s", row->name, status.message);
+    return true;
+}
+
+Test(case, every_key_at_every_kind_of_value_comes_back) {
+    for (int k = 0; case_keys[k].name; k++) {
+        int printed = 0;
+        for (int i = 0;; i++) {
+            struct check_case c = case_defaults(), back;
+            char line[CASE_LINE], again[CASE_LINE], item[64];
+            bool has_part;
+            strcpy(c.model, "m");
+            if (!set_value(k, i, &c)) break;
+            case_finish(&c);
+            case_print(&c, line, sizeof line);
+            const struct status status = case_parse(line, &back, &has_part);
+            cr_assert_eq(status.code, STATUS_OK, "%s: %s", line, status.message);
+            case_print(&back, again, sizeof again);
+            cr_assert(same_case(&c, &back), "%s came back as %s", line, again);
+            snprintf(item, sizeof item, "%s=", case_keys[k].name);
+            printed += strstr(line, item) != NULL;
+        }
+        cr_assert(printed > 0 || case_keys[k].n_values == 1, "%s never shows", case_keys[k].name);
+    }
+}
+
+/* Found by name and by field, and nothing in the row contradicts. */
+Test(case, the_rows_of_the_key_table_are_sound) {
+    const struct check_case defaults = case_defaults();
+    for (int k = 0; case_keys[k].name; k++) {
+        const struct case_key *const row = &case_keys[k];
+        char help[240];
+        cr_expect_eq(case_key_by_name(row->name), k);
+        cr_expect_eq(case_key_at(row->offset), k);
+        cr_expect_eq(case_key_get(k, &defaults), (uint64_t)row->absent, "%s", row->name);
+        cr_expect(row->value ? row->n_values > 0 : row->min < row->max, "%s has no values", row->name);
+        cr_expect(row->absent >= 0 || row->otherwise, "%s: what without it?", row->name);
+        cr_expect(row->nest >= NEST_OUTERMOST && row->nest <= NEST_TP);
+        case_key_help(k, help, sizeof help);
+        cr_expect(strstr(help, "default ") && strlen(help) < 100, "%s: %s", row->name, help);
     }
 }
 

@@ -143,6 +143,19 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         expect_error(mistakes[i][0], mistakes[i][1]);
 }
 
+Test(options, every_key_is_an_option) {
+    for (int k = 0; case_keys[k].name; k++) {
+        const char *const name = case_keys[k].name;
+        char command[96], part[96];
+        snprintf(command, sizeof command, "run --%s ?", name);
+        snprintf(part, sizeof part, "--%s ?: use ", name);
+        expect_error(command, part);
+        snprintf(command, sizeof command, "run tiny:%s=?", name);
+        snprintf(part, sizeof part, "%s=?: use ", name);
+        expect_error(command, part);
+    }
+}
+
 Test(options, more_cases_than_fit_are_refused) {
     char command[512] = "run tiny --phase chunked --seed 1", *end = command + strlen(command);
     for (int i = 2; i <= 64; i++) end += sprintf(end, ",%d", i);
@@ -279,7 +292,12 @@ Test(options, help_names_every_key_and_lists_show_every_row) {
     char *help = printed(print_help, NULL), *models = printed(options_list, "models"),
          *kernels = printed(options_list, "kernels"), *stages = printed(options_list, "stages"),
          *mutants = printed(options_list, "mutants"), *fills = printed(options_list, "fills");
-    for (int k = 0; k < KEY_COUNT; k++) cr_expect(strstr(help, case_key_name((enum case_key)k)));
+    for (int k = 0; case_keys[k].name; k++) {
+        char option[48], text[240];
+        snprintf(option, sizeof option, "  --%s N", case_keys[k].name);
+        case_key_help(k, text, sizeof text);
+        cr_expect(strstr(help, option) && strstr(help, text), "%s", option);
+    }
     for (const char *const *name = model_preset_names(); *name; name++) cr_expect(strstr(models, *name));
     for (const struct kernel *k = kernel_table; k->name; k++) cr_expect(strstr(kernels, k->name));
     for (int s = 0; s < S_COUNT; s++) cr_expect(strstr(stages, stage_table[s].name));

@@ -18,27 +18,26 @@ enum flag { FLAG_ALLOW_SKIPS, FLAG_QUIET, FLAG_VERBOSE, FLAG_HELP, FLAG_VERSION,
 struct parse {
     struct options *out;
     struct request request;
-    char *list[KEY_COUNT + 1]; /* copies of the lists, cut at the commas; the last is --part's */
+    char *list[MAX_CASE_KEYS + 1]; /* copies of the lists, cut at commas; the last is --part's */
     bool flag[FLAG_COUNT];
     const char *typed[MAX_OPTIONS]; /* values, by row; NULL: not given */
-    const struct option_row *unlike_probe; /* the first option given that probe does not take; NULL: none */
+    const char *unlike_probe;       /* the first option that probe does not take; NULL: none */
 };
 
 enum {
     REPEATABLE = 1,
-    SHOW_VALUES = 2 /* --help adds the values of the key */,
-    OF_PROBE = 4, /* probe takes it too */
-    IN_REPRO = 8  /* changes what a case does without being a key of it: the repro line needs it */
+    OF_PROBE = 2, /* probe takes it too */
+    IN_REPRO = 4  /* changes what a case does without being a key of it: the repro line needs it */
 };
 struct option_row {
     const char *name;
     char letter; /* 0: none */
     int traits;
     const char *argument; /* NULL: a flag */
-    int sets;             /* an enum case_key for apply_key, an enum flag for apply_flag; else -1 */
+    int sets;             /* a key for apply_key, an enum flag for apply_flag; else -1 */
     struct status (*apply)(struct parse *parse, const struct option_row *row,
                            const char *value); /* a flag: NULL */
-    const char *help;
+    const char *help;                          /* NULL: the key's */
 };
 
 /* Cuts "a,b,c" in place; empty and repeated values are errors. */
@@ -63,9 +62,9 @@ static struct status split_list(const char *option, const char *typed, char **co
 
 static struct status apply_key(struct parse *parse, const struct option_row *row, const char *value) {
     struct value_list *list = &parse->request.key[row->sets];
-    struct check_case scratch = case_defaults();
     char label[32];
-    snprintf(label, sizeof label, "--%s", row->name);
+    struct check_case scratch = case_defaults();
+    snprintf(label, sizeof label, "--%s ", row->name);
     TRY(split_list(row->name, value, &parse->list[row->sets], list));
     for (int i = 0; i < list->n; i++) TRY(case_set(&scratch, label, row->name, list->value[i]));
     return status_ok();
@@ -73,14 +72,13 @@ static struct status apply_key(struct parse *parse, const struct option_row *row
 
 static struct status apply_part(struct parse *parse, const struct option_row *row, const char *value) {
     struct value_list list = {0};
-    TRY(split_list(row->name, value, &parse->list[KEY_COUNT], &list));
+    TRY(split_list(row->name, value, &parse->list[MAX_CASE_KEYS], &list));
     for (int i = 0; i < list.n; i++) {
-        int p = 0;
-        while (p < PART_COUNT && strcmp(list.value[i], part_name((enum part)p))) p++;
-        if (p == PART_COUNT)
+        enum part part;
+        if (!part_by_name(list.value[i], &part))
             return status_error("--part %.48s: use %s or %s", list.value[i], part_name(PART_ATTENTION),
                                 part_name(PART_FFN));
-        parse->request.part[p] = true;
+        parse->request.part[part] = true;
     }
     parse->request.part_given = true;
     return status_ok();
@@ -173,25 +171,9 @@ static struct status apply_flag(struct parse *parse, const struct option_row *ro
     return status_ok();
 }
 
+/* Besides the keys of a case, which come first. */
 static const struct option_row option_table[] = {
-    {"tp", 0, 0, "N,...", KEY_TP, apply_key, "ranks; default: every one of 1, 2, 4, 8 the model allows"},
-    {"ep", 0, 0, "N,...", KEY_EP, apply_key,
-     "groups of ranks the routed experts are dealt to; divides tp; default 1"},
-    {"phase", 0, SHOW_VALUES, "NAME,...", KEY_PHASE, apply_key, "default prefill"},
-    {"tokens", 0, 0, "N,...", KEY_TOKENS, apply_key,
-     "new tokens of a sequence (decode: sequences); default 33"},
-    {"cached", 0, 0, "N,...", KEY_CACHED, apply_key,
-     "keys cached before; default 64 in chunked, 129 in decode"},
-    {"seqs", 0, 0, "N,...", KEY_SEQS, apply_key, "sequences of prefill and chunked; default 1"},
     {"part", 0, 0, "NAME,...", -1, apply_part, "attention or ffn; default both"},
-    {"layer", 0, 0, "N,...", KEY_LAYER, apply_key, "default 0, for ffn the first layer with experts"},
-    {"dtype", 0, SHOW_VALUES, "NAME,...", KEY_DTYPE, apply_key,
-     "storage of weights and activations; default bf16"},
-    {"layout", 0, SHOW_VALUES, "NAME,...", KEY_LAYOUT, apply_key,
-     "q, k, v as views of the fused qkv or copies; default packed"},
-    {"fill", 0, SHOW_VALUES, "NAME,...", KEY_FILL, apply_key, "values of the inputs; default random"},
-    {"device", 0, SHOW_VALUES | OF_PROBE, "NAME,...", KEY_DEVICE, apply_key, "default host"},
-    {"seed", 0, 0, "N,...", KEY_SEED, apply_key, "default 1"},
     {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable"},
     {"fixture", 0, IN_REPRO, "FILE", -1, apply_fixture,
      "weights and activations of an HDF5 file; brings its own model"},
@@ -208,27 +190,45 @@ static const struct option_row option_table[] = {
     {"help", 'h', OF_PROBE, NULL, FLAG_HELP, apply_flag, "this text"},
     {"version", 0, OF_PROBE, NULL, FLAG_VERSION, apply_flag, "print the version"},
 };
-enum { N_OPTIONS = sizeof option_table / sizeof *option_table };
-_Static_assert((int)N_OPTIONS <= (int)MAX_OPTIONS, "room for what was typed");
+enum { N_OWN = sizeof option_table / sizeof *option_table };
+_Static_assert((int)N_OWN + (int)MAX_CASE_KEYS <= (int)MAX_OPTIONS, "room for what was typed");
+
+/* Option i of all; false: there are fewer. */
+static bool option_at(int i, struct option_row *out) {
+    int n_keys = 0;
+    while (n_keys < i && case_keys[n_keys].name) n_keys++;
+    if (case_keys[n_keys].name) {
+        *out = (struct option_row){.name = case_keys[i].name,
+                                   .traits = i == CASE_KEY(device) ? OF_PROBE : 0,
+                                   .argument = case_keys[i].value ? "NAME,..." : "N,...",
+                                   .sets = i,
+                                   .apply = apply_key};
+        return true;
+    }
+    if (i - n_keys >= N_OWN) return false;
+    *out = option_table[i - n_keys];
+    return true;
+}
 
 /* ---- reading argv ---- */
 
-static const struct option_row *option_by_text(const char *text, size_t length) {
-    for (int i = 0; i < N_OPTIONS; i++) {
-        const struct option_row *row = &option_table[i];
-        if (length == 2 && row->letter && text[1] == row->letter) return row;
+/* Returns its number; -1: no such option. */
+static int option_by_text(const char *text, size_t length, struct option_row *row) {
+    for (int i = 0; option_at(i, row); i++) {
+        if (length == 2 && row->letter && text[1] == row->letter) return i;
         if (length > 2 && text[1] == '-' && strlen(row->name) == length - 2 &&
             !strncmp(text + 2, row->name, length - 2))
-            return row;
+            return i;
     }
-    return NULL;
+    return -1;
 }
 
 static struct status unknown_option(const char *text, size_t length) {
     struct choices choices = {0};
     char typed[48], valid[400];
     snprintf(typed, sizeof typed, "%.*s", (int)(length < 40 ? length : 40), text);
-    for (int i = 0; i < N_OPTIONS; i++) choices_add(&choices, "--%s", option_table[i].name);
+    struct option_row row;
+    for (int i = 0; option_at(i, &row); i++) choices_add(&choices, "--%s", row.name);
     choices_text(&choices, typed, valid, sizeof valid);
     return status_error("%s: no such option; use %s", typed, valid);
 }
@@ -237,31 +237,31 @@ static struct status unknown_option(const char *text, size_t length) {
 static struct status read_option(struct parse *parse, int argc, char **argv, int *used, bool *seen) {
     const char *text = argv[0];
     const size_t length = strcspn(text, "=");
-    const struct option_row *row = option_by_text(text, length);
+    struct option_row row;
+    const int at = option_by_text(text, length, &row);
     const char *value = text[length] ? text + length + 1 : NULL;
     *used = 1;
-    if (!row) return unknown_option(text, length);
-    if (seen[row - option_table] && !(row->traits & REPEATABLE))
-        return status_error("--%s: given twice; use %s", row->name,
-                            row->argument ? "a list or one of them" : "it once");
-    seen[row - option_table] = true;
-    if (!(row->traits & OF_PROBE) && !parse->unlike_probe) parse->unlike_probe = row;
-    if (!row->argument && value)
-        return status_error("--%s: takes no value; leave '=%.40s' out", row->name, value);
-    if (row->argument && !value) {
-        if (argc < 2)
-            return status_error("--%s: needs a value, --%s %s", row->name, row->name, row->argument);
+    if (at < 0) return unknown_option(text, length);
+    if (seen[at] && !(row.traits & REPEATABLE))
+        return status_error("--%s: given twice; use %s", row.name,
+                            row.argument ? "a list or one of them" : "it once");
+    seen[at] = true;
+    if (!(row.traits & OF_PROBE) && !parse->unlike_probe) parse->unlike_probe = row.name;
+    if (!row.argument && value)
+        return status_error("--%s: takes no value; leave '=%.40s' out", row.name, value);
+    if (row.argument && !value) {
+        if (argc < 2) return status_error("--%s: needs a value, --%s %s", row.name, row.name, row.argument);
         value = argv[1];
         *used = 2;
     }
     if (value && !*value)
-        return status_error("--%s: the value is empty, use --%s %s", row->name, row->name, row->argument);
-    parse->typed[row - option_table] = value;
-    return row->apply(parse, row, value);
+        return status_error("--%s: the value is empty, use --%s %s", row.name, row.name, row.argument);
+    parse->typed[at] = value;
+    return row.apply(parse, &row, value);
 }
 
 static struct status read_arguments(struct parse *parse, int argc, char **argv) {
-    bool seen[N_OPTIONS] = {false}, only_subjects = false;
+    bool seen[MAX_OPTIONS] = {false}, only_subjects = false;
     for (int i = 0; i < argc;) {
         if (!only_subjects && !strcmp(argv[i], "--")) {
             only_subjects = true;
@@ -299,10 +299,11 @@ static void compose_repro(struct parse *parse) {
     struct options *const out = parse->out;
     const size_t size = sizeof out->repro;
     size_t n = 0;
-    for (int i = 0; i < N_OPTIONS && n + 100 < size; i++) {
+    struct option_row row;
+    for (int i = 0; option_at(i, &row) && n + 100 < size; i++) {
         const char *const value = parse->typed[i];
-        if (!(option_table[i].traits & IN_REPRO) || !value) continue;
-        n += (size_t)snprintf(out->repro + n, size - n, " --%s ", option_table[i].name);
+        if (!(row.traits & IN_REPRO) || !value) continue;
+        n += (size_t)snprintf(out->repro + n, size - n, " --%s ", row.name);
         if (plain_word(value))
             n += (size_t)snprintf(out->repro + n, size - n, "%.60s", value);
         else
@@ -335,16 +336,16 @@ static struct status parse_list(struct parse *parse) {
 
 static struct status parse_probe(struct parse *parse) {
     struct check_case scratch = case_defaults();
-    const struct value_list *const device = &parse->request.key[KEY_DEVICE];
+    const struct value_list *const device = &parse->request.key[CASE_KEY(device)];
     parse->out->command = COMMAND_PROBE;
     if (parse->unlike_probe)
-        return status_error("--%s: probe has no such option; use --device", parse->unlike_probe->name);
+        return status_error("--%s: probe has no such option; use --device", parse->unlike_probe);
     if (parse->request.n_subjects)
         return status_error("probe %.60s: takes no model; use probe --device NAME",
                             parse->request.subject[0]);
     if (device->n > 1)
         return status_error("--device %.60s: probe measures one device; use one name", device->typed);
-    if (device->n) TRY(case_set(&scratch, "--device", "device", device->value[0]));
+    if (device->n) TRY(case_set(&scratch, "--device ", "device", device->value[0]));
     parse->out->device = scratch.device;
     return status_ok();
 }
@@ -378,7 +379,7 @@ struct status options_parse(int argc, char **argv, struct options *out) {
     const struct status status =
         parse.request.subject ? parse_command(&parse, argc, argv) : status_error("out of memory; free some");
     free(parse.request.subject);
-    for (int k = 0; k <= KEY_COUNT; k++) free(parse.list[k]);
+    for (int k = 0; k <= MAX_CASE_KEYS; k++) free(parse.list[k]);
     if (status.code) options_free(out);
     return status;
 }
@@ -391,16 +392,19 @@ void options_free(struct options *options) {
 /* ---- help ---- */
 
 static void print_option(FILE *file, const struct option_row *row) {
-    char left[48], letter[8] = "", values[120] = "";
+    char left[48], letter[8] = "", help[240];
     if (row->letter) snprintf(letter, sizeof letter, "-%c, ", row->letter);
     snprintf(left, sizeof left, "%s--%s%s%s", letter, row->name, row->argument ? " " : "",
              row->argument ? row->argument : "");
-    if (row->traits & SHOW_VALUES) case_key_values((enum case_key)row->sets, values, sizeof values);
+    if (row->help)
+        snprintf(help, sizeof help, "%s", row->help);
+    else
+        case_key_help(row->sets, help, sizeof help);
+    fprintf(file, "  %-24s%s", left, help);
     if (row->apply == apply_report)
         for (const struct report_format *f = report_formats; f->name; f++)
-            snprintf(values + strlen(values), sizeof values - strlen(values), "%s%s", *values ? ", " : "",
-                     f->name);
-    fprintf(file, "  %-24s%s%s%s%s\n", left, row->help, *values ? " (" : "", values, *values ? ")" : "");
+            fprintf(file, "%s%s%s", f == report_formats ? " (" : ", ", f->name, f[1].name ? "" : ")");
+    fputc('\n', file);
 }
 
 void options_print_help(FILE *file) {
@@ -416,6 +420,7 @@ void options_print_help(FILE *file) {
             "\nCASE is MODEL[/PART][:key=value,...], as printed in every report. Without MODEL: %s.\n"
             "Lists multiply; every option that takes one is a key of the case.\n\noptions of run:\n",
             model_preset_names()[0]);
-    for (int i = 0; i < N_OPTIONS; i++) print_option(file, &option_table[i]);
+    struct option_row row;
+    for (int i = 0; option_at(i, &row); i++) print_option(file, &row);
     fputs("\nexit status: 0 every case passed, 1 a defect was found, 2 it could not run as asked\n", file);
 }

@@ -10,15 +10,13 @@
 
 #include "fixtures/fixture.h"
 
-static const enum case_key expand_order[KEY_COUNT] = {KEY_LAYER,  KEY_PHASE, KEY_TOKENS, KEY_CACHED,
-                                                      KEY_SEQS,   KEY_DTYPE, KEY_LAYOUT, KEY_FILL,
-                                                      KEY_DEVICE, KEY_SEED,  KEY_EP,     KEY_TP};
-
 /* One subject on its way to cases. */
 struct expansion {
     const struct request *request;
     struct run_request *out;
     struct check_case *cases; /* [MAX_CASES] out->cases */
+    int order[MAX_CASE_KEYS]; /* the keys, the outermost first */
+    int n_keys;
     const char *text; /* the subject as typed */
     struct case_given given;
     struct model model;
@@ -49,12 +47,16 @@ static struct status add_every_tp(struct expansion *e, struct check_case c) {
     return add_case(e, &c);
 }
 
+static bool is_given(const struct expansion *e, int key) {
+    return e->request->key[key].n > 0 || e->given.key[key];
+}
+
 /* A fixture's activations are one sequence that was prefilled: the sizes of the case are those of the file.
  */
 static struct status fit_fixture(const struct expansion *e, struct check_case *c) {
     const int64_t n = fixture_n_tokens(e->fixture);
     if (n == 0) return status_ok(); /* no inputs: refused below, layer by layer */
-    if (!e->request->key[KEY_TOKENS].n && !e->given.key[KEY_TOKENS]) c->tokens = n;
+    if (!is_given(e, CASE_KEY(tokens))) c->tokens = n;
     if (c->tokens != n)
         return status_error("--tokens %lld: %.200s holds %lld tokens; leave --tokens out",
                             (long long)c->tokens, e->out->fixture_path, (long long)n);
@@ -65,23 +67,30 @@ static struct status fit_fixture(const struct expansion *e, struct check_case *c
 }
 
 static struct status expand_keys(struct expansion *e, int depth, struct check_case c) {
-    if (depth == KEY_COUNT) return add_case(e, &c);
-    const enum case_key key = expand_order[depth];
-    const struct value_list *list = &e->request->key[key];
+    if (depth == e->n_keys) return add_case(e, &c);
+    const int key = e->order[depth];
+    const struct case_key *const row = &case_keys[key];
+    const struct value_list *const list = &e->request->key[key];
     char label[32];
-    snprintf(label, sizeof label, "--%s", case_key_name(key));
+    snprintf(label, sizeof label, "--%s ", row->name);
     if (list->n && e->given.key[key])
-        return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", case_key_name(key),
-                            list->typed, e->text);
-    if (key == KEY_EP) case_finish(&c); /* phase and cached are settled */
-    if (key == KEY_EP && e->fixture) TRY(fit_fixture(e, &c));
-    if (key == KEY_TP && !list->n && !e->given.key[key]) return add_every_tp(e, c);
+        return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", row->name, list->typed,
+                            e->text);
+    if (row->nest == NEST_EP) case_finish(&c); /* phase and cached are settled */
+    if (row->nest == NEST_EP && e->fixture) TRY(fit_fixture(e, &c));
+    if (row->nest == NEST_TP && !is_given(e, key)) return add_every_tp(e, c);
     if (!list->n) return expand_keys(e, depth + 1, c);
     for (int i = 0; i < list->n; i++) {
-        TRY(case_set(&c, label, case_key_name(key), list->value[i]));
+        TRY(case_set(&c, label, row->name, list->value[i]));
         TRY(expand_keys(e, depth + 1, c));
     }
     return status_ok();
+}
+
+static void order_keys(struct expansion *e) {
+    for (int nest = NEST_OUTERMOST; nest <= NEST_TP; nest++)
+        for (int k = 0; case_keys[k].name; k++)
+            if ((int)case_keys[k].nest == nest) e->order[e->n_keys++] = k;
 }
 
 /* --kernel goes to the cases of the stage's part. */
@@ -102,8 +111,7 @@ static struct status expand_part(struct expansion *e, struct check_case c, enum 
     c.part = part;
     TRY(apply_kernels(e, &c));
     if (!e->fixture) return expand_keys(e, 0, c);
-    const bool asked = e->given.key[KEY_LAYER] || e->request->key[KEY_LAYER].n;
-    if (asked) return expand_keys(e, 0, c);
+    if (is_given(e, CASE_KEY(layer))) return expand_keys(e, 0, c);
     for (int64_t layer = 0; layer < e->model.n_layers; layer++) {
         if (!fixture_has_layer(e->fixture, layer, part)) continue;
         c.layer = layer;
@@ -131,9 +139,9 @@ static struct status check_fixture_layers(const struct expansion *e, int64_t fir
 /* A mutant lives in one part and one memory layout; both become the defaults. */
 static struct status apply_mutant(const struct expansion *e, struct check_case *c, bool *part) {
     const struct mutant *mutant = e->out->mutant;
-    const struct value_list *layouts = &e->request->key[KEY_LAYOUT];
+    const struct value_list *layouts = &e->request->key[CASE_KEY(layout)];
     if (!mutant) return status_ok();
-    if (e->given.key[KEY_LAYOUT]
+    if (e->given.key[CASE_KEY(layout)]
             ? c->layout != mutant->layout
             : layouts->n && (layouts->n > 1 || strcmp(layouts->value[0], layout_name(mutant->layout))))
         return status_error(
@@ -202,6 +210,7 @@ static struct status check_kernels_used(const struct request *request, const str
 struct status request_expand(const struct request *request, struct options *out) {
     struct expansion e = {.request = request, .out = &out->run};
     out->run.cases = e.cases = calloc(MAX_CASES, sizeof *e.cases);
+    order_keys(&e);
     if (!e.cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
     if (out->run.fixture_path) TRY(fixture_open(out->run.fixture_path, &e.fixture));
     struct status status = expand_all(&e);

@@ -14,7 +14,7 @@ struct value_list {
 };
 
 struct request {
-    struct value_list key[KEY_COUNT];
+    struct value_list key[MAX_CASE_KEYS];
     bool part[PART_COUNT], part_given;
     const struct kernel *kernel[S_COUNT]; /* NULL: not given */
     const char **subject;                 /* [n_subjects] MODEL or CASE texts */

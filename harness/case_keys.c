@@ -1,0 +1,216 @@
+/* What are the keys of a case?  One table of them serves printing, parsing, the errors, the options of the
+ * command line and their help; here is what is done with one key. Lines are in case_line.c. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/case.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "layer/choices.h"
+#include "layer/plan.h"
+
+static const char *const phase_names[PHASE_COUNT] = {
+    [PHASE_PREFILL] = "prefill", [PHASE_CHUNKED] = "chunked", [PHASE_DECODE] = "decode"};
+static const char *const layout_names[LAYOUT_COUNT] = {
+    [LAYOUT_PACKED] = "packed", [LAYOUT_CONTIG] = "contig"};
+static const char *const part_names[PART_COUNT] = {[PART_ATTENTION] = "attention", [PART_FFN] = "ffn"};
+
+const char *phase_name(enum phase p) { return phase_names[p]; }
+const char *layout_name(enum layout l) { return layout_names[l]; }
+const char *part_name(enum part p) { return part_names[p]; }
+
+/* Value names by number; NULL: a number that is no legal value of the key. */
+static const char *phase_value(int i) { return phase_names[i]; }
+static const char *layout_value(int i) { return layout_names[i]; }
+static const char *dtype_value(int i) {
+    return i == DTYPE_BF16 || i == DTYPE_F32 ? dtype_name((enum dtype)i) : NULL;
+}
+static const char *fill_value(int i) { return fill_name((enum fill_kind)i); }
+static const char *device_value(int i) { return device_kind_name((enum device_kind)i); }
+
+#define KEY(field) .name = #field, .offset = offsetof(struct check_case, field)
+#define INTEGER(least, most, none) .min = least, .max = most, .absent = none
+#define NAME(function, count, none) .value = function, .n_values = count, .absent = none
+const struct case_key case_keys[] = {
+    {KEY(tp), INTEGER(1, MAX_RANKS, 1), .nest = NEST_TP, .help = "ranks",
+     .otherwise = "every one of 1, 2, 4, 8 the model allows"},
+    {KEY(ep), INTEGER(1, MAX_RANKS, 1), .nest = NEST_EP,
+     .help = "groups of ranks the routed experts are dealt to; divides tp"},
+    {KEY(phase), NAME(phase_value, PHASE_COUNT, PHASE_PREFILL)},
+    {KEY(tokens), INTEGER(1, 65536, 33), .help = "new tokens of a sequence (decode: sequences)"},
+    {KEY(cached), INTEGER(0, 65536, -1), .help = "keys cached before",
+     .otherwise = "64 in chunked, 129 in decode"},
+    {KEY(seqs), INTEGER(1, 256, 1), .help = "sequences of prefill and chunked"},
+    {KEY(layer), INTEGER(0, MAX_LAYERS - 1, -1), .nest = NEST_OUTERMOST,
+     .otherwise = "0, for ffn the first layer with experts"},
+    {KEY(dtype), NAME(dtype_value, DTYPE_COUNT, DTYPE_BF16), .help = "storage of weights and activations"},
+    {KEY(layout), NAME(layout_value, LAYOUT_COUNT, LAYOUT_PACKED),
+     .help = "q, k, v as views of the fused qkv or copies"},
+    {KEY(fill), NAME(fill_value, FILL_COUNT, FILL_RANDOM), .help = "values of the inputs"},
+    {KEY(device), NAME(device_value, DEVICE_COUNT, DEVICE_HOST)},
+    {KEY(seed), INTEGER(0, UINT64_MAX, 1)},
+    {0},
+};
+enum { N_KEYS = sizeof case_keys / sizeof *case_keys - 1 };
+_Static_assert((int)N_KEYS <= (int)MAX_CASE_KEYS, "room for what is given");
+_Static_assert(sizeof(enum phase) == sizeof(int) && sizeof(enum dtype) == sizeof(int),
+               "enums are read as int");
+
+int case_key_by_name(const char *name) {
+    for (int k = 0; k < N_KEYS; k++)
+        if (!strcmp(case_keys[k].name, name)) return k;
+    return -1;
+}
+
+int case_key_at(size_t offset) {
+    int k = 0;
+    while (k < N_KEYS && case_keys[k].offset != offset) k++;
+    assert(k < N_KEYS);
+    return k;
+}
+
+/* ---- its value ---- */
+
+uint64_t case_key_get(int key, const struct check_case *c) {
+    const char *const at = (const char *)c + case_keys[key].offset;
+    int number;
+    uint64_t wide;
+    if (!case_keys[key].value) return memcpy(&wide, at, sizeof wide), wide;
+    memcpy(&number, at, sizeof number);
+    return (uint64_t)number;
+}
+
+static void key_store(int key, struct check_case *c, uint64_t wide) {
+    char *const at = (char *)c + case_keys[key].offset;
+    const int number = (int)wide;
+    if (case_keys[key].value)
+        memcpy(at, &number, sizeof number);
+    else
+        memcpy(at, &wide, sizeof wide);
+}
+
+struct check_case case_defaults(void) {
+    struct check_case c = {0};
+    for (int k = 0; k < N_KEYS; k++) key_store(k, &c, (uint64_t)case_keys[k].absent);
+    return c;
+}
+
+static int64_t default_cached(enum phase phase) {
+    static const int64_t cached[PHASE_COUNT] = {
+        [PHASE_PREFILL] = 0, [PHASE_CHUNKED] = 64, [PHASE_DECODE] = 129};
+    return cached[phase];
+}
+
+void case_finish(struct check_case *c) {
+    if (c->cached < 0) c->cached = default_cached(c->phase);
+}
+
+/* Digits only: no sign, no space, no rest, no overflow. */
+static bool parse_number(const char *text, uint64_t *out) {
+    uint64_t n = 0;
+    if (!*text) return false;
+    for (; *text; text++) {
+        if (*text < '0' || *text > '9') return false;
+        if (__builtin_mul_overflow(n, (uint64_t)10, &n)) return false;
+        if (__builtin_add_overflow(n, (uint64_t)(*text - '0'), &n)) return false;
+    }
+    *out = n;
+    return true;
+}
+
+static bool parse_value(const struct case_key *row, const char *text, uint64_t *out) {
+    if (!row->value) return parse_number(text, out) && *out >= row->min && *out <= row->max;
+    for (int i = 0; i < row->n_values; i++)
+        if (row->value(i) && !strcmp(row->value(i), text)) {
+            *out = (uint64_t)i;
+            return true;
+        }
+    return false;
+}
+
+/* ---- its texts ---- */
+
+void case_key_text(int key, const struct check_case *c, char *text, size_t size) {
+    const uint64_t value = case_key_get(key, c);
+    if (case_keys[key].value)
+        snprintf(text, size, "%s", case_keys[key].value((int)value));
+    else
+        snprintf(text, size, "%llu", (unsigned long long)value);
+}
+
+/* Nearest to `typed` first; NULL keeps the order. */
+static void value_choices(const struct case_key *row, const char *typed, char *text, size_t size) {
+    if (!row->value) {
+        snprintf(text, size, "an integer from %llu to %llu", (unsigned long long)row->min,
+                 (unsigned long long)row->max);
+        return;
+    }
+    struct choices choices = {0};
+    for (int i = 0; i < row->n_values; i++)
+        if (row->value(i)) choices_add(&choices, "%s", row->value(i));
+    choices_text(&choices, typed, text, size);
+}
+
+void case_key_values(int key, char *text, size_t size) { value_choices(&case_keys[key], NULL, text, size); }
+
+void case_key_help(int key, char *text, size_t size) {
+    const struct case_key *const row = &case_keys[key];
+    const struct check_case defaults = case_defaults();
+    char absent[32], values[120] = "";
+    if (!row->otherwise) case_key_text(key, &defaults, absent, sizeof absent);
+    if (row->value) case_key_values(key, values, sizeof values);
+    snprintf(text, size, "%s%sdefault %s%s%s%s", row->help ? row->help : "", row->help ? "; " : "",
+             row->otherwise ? row->otherwise : absent, *values ? " (" : "", values, *values ? ")" : "");
+}
+
+/* ---- setting it ---- */
+
+static struct status set_kernel(struct check_case *c, const char *label, const char *stage,
+                                const char *name) {
+    struct choices choices = {0};
+    char text[300];
+    const int s = stage_by_name(stage);
+    if (s < 0) {
+        for (int i = 0; i < S_COUNT; i++) choices_add(&choices, "%s", stage_table[i].name);
+        choices_text(&choices, stage, text, sizeof text);
+        return status_error("%s%.48s: no stage %.48s; use %s", label, name, stage, text);
+    }
+    const enum op op = stage_table[s].op;
+    for (const struct kernel *k = kernel_table; k->name; k++) {
+        if (k->op != op) continue;
+        if (!strcmp(k->name, name)) {
+            c->kernel[s] = k;
+            return status_ok();
+        }
+        choices_add(&choices, "%s", k->name);
+    }
+    choices_text(&choices, name, text, sizeof text);
+    const struct kernel *other = kernel_by_name(name);
+    if (other)
+        return status_error("%s%s: computes %s, the stage needs %s; use %s", label, name, op_name(other->op),
+                            op_name(op), choices.n ? text : "none, this build has no kernel for it");
+    return status_error("%s%.48s: no such kernel for stage %s; use %s", label, name, stage,
+                        choices.n ? text : "none, this build has no kernel for it");
+}
+
+struct status case_set(struct check_case *c, const char *label, const char *key, const char *value) {
+    if (!strncmp(key, "kernel.", strlen("kernel.")))
+        return set_kernel(c, label, key + strlen("kernel."), value);
+    const int k = case_key_by_name(key);
+    uint64_t wide;
+    char text[300];
+    if (k < 0) {
+        struct choices choices = {0};
+        for (int i = 0; i < N_KEYS; i++) choices_add(&choices, "%s", case_keys[i].name);
+        choices_add(&choices, "kernel.STAGE");
+        choices_text(&choices, key, text, sizeof text);
+        return status_error("%s%.48s: no such key; use %s", label, value, text);
+    }
+    if (!parse_value(&case_keys[k], value, &wide)) {
+        value_choices(&case_keys[k], value, text, sizeof text);
+        return status_error("%s%.48s: use %s", label, value, text);
+    }
+    key_store(k, c, wide);
+    return status_ok();
+}
