@@ -75,6 +75,12 @@ struct status case_set(struct check_case *c, const char *label, const char *key,
 struct case_given {
     bool part, key[MAX_CASE_KEYS], kernel[S_COUNT];
 };
+/* How an error begins that blames a key: "tp=" where the case line gave it, else "--tp ". */
+struct case_label {
+    char text[48];
+};
+struct case_label case_label(const struct case_given *given, int key);
+struct case_label case_kernel_label(const struct case_given *given, int stage);
 
 /* ---- lines ---- */
 
@@ -100,7 +106,9 @@ struct status case_read(const char *line, struct check_case *c, struct case_give
 /* The layer meant: the explicit one, or 0 for attention and the first MoE layer (0 without any) for ffn. */
 int64_t case_layer(const struct check_case *c, const struct model *model);
 
-/* Is the case possible for this model?  Head counts, experts, sizes; what is legal is listed. */
-struct status case_check(const struct check_case *c, const struct model *model);
+/* Is the case possible for this model?  Head counts, experts, sizes; the refusal lists the legal
+ * values and calls a key as it was given (case_label). NULL: by no line. */
+struct status case_check(const struct check_case *c, const struct model *model,
+                         const struct case_given *given);
 
 #endif

@@ -73,14 +73,36 @@ static void describe_sizes(const struct layer_spec *spec, enum part part, char *
                  (long long)spec->expert_width);
 }
 
+/* What is checked, and how the keys are called. */
+struct check {
+    const struct check_case *c;
+    const struct case_given *given;
+    const struct model *model;
+    struct layer_spec spec;
+    int64_t layer;
+};
+
+#define LABEL(check, field) (case_label((check)->given, CASE_KEY(field)).text)
+
+/* No ep above 1 where nothing is dealt out. */
+static struct status refuse_ep(const struct check *k) {
+    const char *const name = short_name(k->model), *const part = part_name(k->c->part);
+    char other[128] = "";
+    if (k->c->part == PART_ATTENTION && k->given && k->given->part)
+        snprintf(other, sizeof other, ", or %s/ffn", name);
+    else if (k->c->part == PART_ATTENTION)
+        snprintf(other, sizeof other, ", or --part ffn");
+    return status_error("%s%lld: ep cuts routed experts, %s of layer %lld of %s has none; use 1%s",
+                        LABEL(k, ep), (long long)k->c->ep, part, (long long)k->layer, name, other);
+}
+
 /* Blames ep where some other ep would do at this tp (or none does at any), else tp. */
-static struct status check_ranks(const struct check_case *c, const struct model *model,
-                                 const struct layer_spec *spec, int64_t layer) {
+static struct status check_ranks(const struct check *k) {
+    const struct check_case *const c = k->c;
+    const struct layer_spec *const spec = &k->spec;
+    const char *const name = short_name(k->model);
     if (fits(spec, c->part, c->tp, c->ep)) return status_ok();
-    if (c->ep > 1 && (c->part == PART_ATTENTION || !spec->moe))
-        return status_error("--ep %lld: ep cuts routed experts, %s of layer %lld of %s has none; use 1%s",
-                            (long long)c->ep, part_name(c->part), (long long)layer, short_name(model),
-                            c->part == PART_ATTENTION ? ", or --part ffn" : "");
+    if (c->ep > 1 && (c->part == PART_ATTENTION || !spec->moe)) return refuse_ep(k);
     char sizes[128], text[220];
     describe_sizes(spec, c->part, sizes, sizeof sizes);
     struct choices tps = {0}, eps = {0};
@@ -91,82 +113,85 @@ static struct status check_ranks(const struct check_case *c, const struct model 
         if (!at_tp) legal_ep(&eps, spec, c->part, 0);
         choices_text(&eps, NULL, text, sizeof text);
         if (at_tp)
-            return status_error("--ep %lld: %s has %s; with --tp %lld use %s", (long long)c->ep,
-                                short_name(model), sizes, (long long)c->tp, text);
-        return status_error("--ep %lld: %s has %s; use %s", (long long)c->ep, short_name(model), sizes, text);
+            return status_error("%s%lld: %s has %s; with %s%lld use %s", LABEL(k, ep), (long long)c->ep, name,
+                                sizes, LABEL(k, tp), (long long)c->tp, text);
+        return status_error("%s%lld: %s has %s; use %s", LABEL(k, ep), (long long)c->ep, name, sizes, text);
     }
     choices_text(&tps, NULL, text, sizeof text);
     if (c->ep > 1)
-        return status_error("--tp %lld: %s has %s; with --ep %lld use %s", (long long)c->tp,
-                            short_name(model), sizes, (long long)c->ep, text);
-    return status_error("--tp %lld: %s has %s; use %s", (long long)c->tp, short_name(model), sizes, text);
+        return status_error("%s%lld: %s has %s; with %s%lld use %s", LABEL(k, tp), (long long)c->tp, name,
+                            sizes, LABEL(k, ep), (long long)c->ep, text);
+    return status_error("%s%lld: %s has %s; use %s", LABEL(k, tp), (long long)c->tp, name, sizes, text);
 }
 
-static struct status check_tokens(const struct check_case *finished) {
-    struct check_case c = *finished;
+static struct status check_tokens(const struct check *k) {
+    struct check_case c = *k->c;
     case_finish(&c);
     const bool decode = c.phase == PHASE_DECODE;
     if (c.phase == PHASE_PREFILL && c.cached > 0)
-        return status_error("--cached %lld: prefill has nothing cached; use 0, or --phase chunked or decode",
-                            (long long)c.cached);
+        return status_error("%s%lld: prefill has nothing cached; use 0, or %schunked or decode",
+                            LABEL(k, cached), (long long)c.cached, LABEL(k, phase));
     if (decode && c.seqs > 1)
-        return status_error("--seqs %lld: in decode --tokens is the number of sequences; use --seqs 1",
-                            (long long)c.seqs);
+        return status_error("%s%lld: in decode tokens is the number of sequences; use %s1", LABEL(k, seqs),
+                            (long long)c.seqs, LABEL(k, seqs));
     const int64_t seqs = decode ? c.tokens : c.seqs, new_tokens = decode ? 1 : c.tokens;
     if (seqs * new_tokens > MAX_NEW_TOKENS)
-        return status_error("--seqs %lld: %lld tokens each are too many; use at most %d tokens in all",
-                            (long long)c.seqs, (long long)c.tokens, MAX_NEW_TOKENS);
+        return status_error("%s%lld: %lld tokens each are too many; use at most %d tokens in all",
+                            LABEL(k, seqs), (long long)c.seqs, (long long)c.tokens, MAX_NEW_TOKENS);
     if (seqs * (c.cached + new_tokens) > MAX_KEYS)
-        return status_error(
-            "--cached %lld: %lld sequences of %lld keys are too many; use at most %d keys in all",
-            (long long)c.cached, (long long)seqs, (long long)(c.cached + new_tokens), MAX_KEYS);
+        return status_error("%s%lld: %lld sequences of %lld keys are too many; use at most %d keys in all",
+                            LABEL(k, cached), (long long)c.cached, (long long)seqs,
+                            (long long)(c.cached + new_tokens), MAX_KEYS);
     return status_ok();
 }
 
-/* A kernel of the table that this build cannot launch on the case's device. Where the device has no kernel at all, opening
- * it says why. */
-static struct status check_launch(const struct check_case *c, const struct stage_row *stage,
-                                  const struct kernel *kernel) {
+/* A kernel of the table that this build cannot launch on the case's device. Where the device has no
+ * kernel at all, opening it says why. */
+static struct status check_launch(const struct check *k, int stage) {
+    const struct kernel *const kernel = k->c->kernel[stage];
     struct choices choices = {0};
     char text[300];
-    if (kernel->launch[c->device]) return status_ok();
-    for (const struct kernel *k = kernel_table; k->name; k++)
-        if (k->op == stage->op && k->launch[c->device]) choices_add(&choices, "%s", k->name);
+    if (kernel->launch[k->c->device]) return status_ok();
+    for (const struct kernel *other = kernel_table; other->name; other++)
+        if (other->op == kernel->op && other->launch[k->c->device]) choices_add(&choices, "%s", other->name);
     if (!choices.n) return status_ok();
     choices_text(&choices, kernel->name, text, sizeof text);
-    return status_error("--kernel %s=%s: does not run on device %s in this build; use %s", stage->name,
-                        kernel->name, device_kind_name(c->device), text);
+    return status_error("%s%s: does not run on device %s in this build; use %s",
+                        case_kernel_label(k->given, stage).text, kernel->name, device_kind_name(k->c->device),
+                        text);
 }
 
-static struct status check_kernels(const struct check_case *c, const struct model *model,
-                                   const struct layer_spec *spec, int64_t layer) {
+static struct status check_kernels(const struct check *k) {
     for (int s = 0; s < S_COUNT; s++) {
-        const struct stage_row *stage = &stage_table[s];
-        if (!c->kernel[s]) continue;
-        if (stage->part != c->part)
-            return status_error("--kernel %s=%s: %s is a stage of part %s, the case checks %s; leave it out",
-                                stage->name, c->kernel[s]->name, stage->name, part_name(stage->part),
-                                part_name(c->part));
-        if (stage->present && !stage->present(spec))
-            return status_error("--kernel %s=%s: layer %lld of %s has no such stage; leave it out",
-                                stage->name, c->kernel[s]->name, (long long)layer, short_name(model));
-        TRY(check_launch(c, stage, c->kernel[s]));
+        const struct stage_row *const stage = &stage_table[s];
+        const struct kernel *const kernel = k->c->kernel[s];
+        const struct case_label label = case_kernel_label(k->given, s);
+        if (!kernel) continue;
+        if (stage->part != k->c->part)
+            return status_error("%s%s: %s is a stage of part %s, the case checks %s; leave it out",
+                                label.text, kernel->name, stage->name, part_name(stage->part),
+                                part_name(k->c->part));
+        if (stage->present && !stage->present(&k->spec))
+            return status_error("%s%s: layer %lld of %s has no such stage; leave it out", label.text,
+                                kernel->name, (long long)k->layer, short_name(k->model));
+        TRY(check_launch(k, s));
     }
     return status_ok();
 }
 
-struct status case_check(const struct check_case *c, const struct model *model) {
-    const int64_t layer = case_layer(c, model);
-    if (layer >= model->n_layers)
-        return status_error("--layer %lld: %s has %lld layers; use 0 to %lld", (long long)layer,
+struct status case_check(const struct check_case *c, const struct model *model,
+                         const struct case_given *given) {
+    struct check k = {.c = c, .given = given, .model = model, .layer = case_layer(c, model)};
+    if (k.layer >= model->n_layers)
+        return status_error("%s%lld: %s has %lld layers; use 0 to %lld", LABEL(&k, layer), (long long)k.layer,
                             short_name(model), (long long)model->n_layers, (long long)model->n_layers - 1);
-    if (!model_layer_has_part(model, layer, c->part))
-        return status_error("--part %s: layer %lld of %s has none; use another --layer", part_name(c->part),
-                            (long long)layer, short_name(model));
-    const struct layer_spec spec = model_layer(model, layer);
-    TRY(check_tokens(c));
-    TRY(check_kernels(c, model, &spec, layer));
-    TRY(check_ranks(c, model, &spec, layer));
+    if (!model_layer_has_part(model, k.layer, c->part))
+        return status_error("part %s: layer %lld of %s has none; use another layer", part_name(c->part),
+                            (long long)k.layer, short_name(model));
+    k.spec = model_layer(model, k.layer);
+    TRY(check_tokens(&k));
+    TRY(check_kernels(&k));
+    TRY(check_ranks(&k));
     const size_t length = case_line_length(c);
     if (length >= CASE_LINE)
         return status_error("%s: the case line would have %zu characters, at most %d fit; use a shorter path",

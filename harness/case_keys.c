@@ -164,6 +164,20 @@ void case_key_help(int key, char *text, size_t size) {
              row->otherwise ? row->otherwise : absent, *values ? " (" : "", values, *values ? ")" : "");
 }
 
+struct case_label case_label(const struct case_given *given, int key) {
+    struct case_label label;
+    const bool line = given && given->key[key];
+    snprintf(label.text, sizeof label.text, line ? "%s=" : "--%s ", case_keys[key].name);
+    return label;
+}
+
+struct case_label case_kernel_label(const struct case_given *given, int stage) {
+    struct case_label label;
+    const bool line = given && given->kernel[stage];
+    snprintf(label.text, sizeof label.text, line ? "kernel.%s=" : "--kernel %s=", stage_table[stage].name);
+    return label;
+}
+
 /* ---- setting it ---- */
 
 static struct status set_kernel(struct check_case *c, const char *label, const char *stage,

@@ -229,28 +229,43 @@ static struct model load(const char *name) {
 
 static struct status check(const char *line) {
     struct check_case c;
-    bool has_part;
-    const struct status status = case_parse(line, &c, &has_part);
+    struct case_given given;
+    const struct status status = case_read(line, &c, &given);
     cr_assert_eq(status.code, STATUS_OK, "%s", status.message);
     const struct model model = load(c.model);
-    return case_check(&c, &model);
+    return case_check(&c, &model, &given);
+}
+
+Test(case, a_refusal_calls_a_key_as_it_was_given) {
+    struct check_case c;
+    struct case_given given;
+    const struct model model = load("tiny");
+    cr_assert_eq(case_read("tiny/ffn:ep=2", &c, &given).code, STATUS_OK);
+    cr_expect_str_eq(case_check(&c, &model, &given).message,
+                     "ep=2: tiny has 16 experts of width 32 and a shared one of width 64; with --tp 1 use 1");
+    cr_expect(!strncmp(case_check(&c, &model, NULL).message, "--ep 2: tiny has", 16));
+    c.tp = 3;
+    cr_expect(strstr(case_check(&c, &model, &given).message, "--tp 3: tiny has"), "%s",
+              case_check(&c, &model, &given).message);
+    given.key[CASE_KEY(tp)] = true;
+    cr_expect(strstr(case_check(&c, &model, &given).message, "tp=3: tiny has"));
 }
 
 Test(case, the_refusal_lists_the_legal_ranks) {
     cr_assert_str_eq(check("param2-17b/attention:tp=3").message,
-                     "--tp 3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32");
+                     "tp=3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32");
     cr_assert_str_eq(
         check("param2-17b/ffn:tp=2,ep=3").message,
-        "--ep 3: param2-17b has 64 experts of width 2048 and a shared one of width 4096; with --tp 2 "
+        "ep=3: param2-17b has 64 experts of width 2048 and a shared one of width 4096; with tp=2 "
         "use 1 or 2");
     cr_assert(strstr(check("param2-17b/ffn:tp=3").message, "use 1, 2, 4, 8, 16, 32, 64 or 128"));
     cr_assert(strstr(check("param2-17b/ffn:layer=0,tp=5").message, "a dense ffn of width 9216"));
-    cr_assert(strstr(check("param2-17b/attention:tp=2,ep=2").message, "--ep 2: ep cuts routed experts"));
+    cr_assert(strstr(check("param2-17b/attention:tp=2,ep=2").message, "ep=2: ep cuts routed experts"));
     cr_assert(
         strstr(check("param2-17b/ffn:tp=2,ep=2,layer=0").message, "ffn of layer 0 of param2-17b has none"));
     cr_assert(strstr(check("param2-17b/ffn:layer=21").message, "has 21 layers; use 0 to 20"));
-    cr_assert(strstr(check("param2-17b/ffn:cached=5").message, "--cached 5: prefill has nothing cached"));
-    cr_assert(strstr(check("param2-17b/ffn:phase=decode,seqs=2").message, "--seqs 2: in decode"));
+    cr_assert(strstr(check("param2-17b/ffn:cached=5").message, "cached=5: prefill has nothing cached"));
+    cr_assert(strstr(check("param2-17b/ffn:phase=decode,seqs=2").message, "seqs=2: in decode"));
     cr_assert(strstr(check("param2-17b/ffn:tokens=65536,seqs=2").message, "at most 65536 tokens"));
     cr_assert(
         strstr(check("param2-17b/ffn:phase=decode,tokens=65536,cached=16").message, "too many; use at most"));
@@ -273,10 +288,11 @@ Test(case, ranks_are_legal_iff_they_divide) {
             const bool ffn = c.tp % c.ep == 0 && s.n_experts % c.ep == 0 && s.shared_width % c.tp == 0 &&
                              s.expert_width % (c.tp / c.ep) == 0;
             c.part = PART_ATTENTION;
-            cr_assert_eq(case_check(&c, &model).code == STATUS_OK, attention, "tp %d ep %d", (int)c.tp,
+            cr_assert_eq(case_check(&c, &model, NULL).code == STATUS_OK, attention, "tp %d ep %d", (int)c.tp,
                          (int)c.ep);
             c.part = PART_FFN;
-            cr_assert_eq(case_check(&c, &model).code == STATUS_OK, ffn, "tp %d ep %d", (int)c.tp, (int)c.ep);
+            cr_assert_eq(case_check(&c, &model, NULL).code == STATUS_OK, ffn, "tp %d ep %d", (int)c.tp,
+                         (int)c.ep);
         }
 }
 
@@ -299,8 +315,8 @@ Test(case, a_kernel_for_a_stage_the_case_lacks_is_refused) {
         struct check_case c = case_defaults();
         strcpy(c.model, "param2-17b");
         c.kernel[S_ATTENTION] = k;
-        cr_assert_eq(case_check(&c, &model).code, STATUS_OK);
+        cr_assert_eq(case_check(&c, &model, NULL).code, STATUS_OK);
         c.part = PART_FFN;
-        cr_assert(strstr(case_check(&c, &model).message, "attention is a stage of part attention"));
+        cr_assert(strstr(case_check(&c, &model, NULL).message, "attention is a stage of part attention"));
     }
 }

@@ -113,7 +113,7 @@ Test(cli_errors, counts_that_do_not_divide_are_answered_with_those_that_do) {
     expect_error("run tiny --tp 16 --part attention", "8 heads", "1, 2, 4 or 8");
     expect_error("run tiny --part ffn --tp 4 --ep 3", "--ep 3", "1, 2 or 4");
     expect_error("run tiny --part ffn --tp 2 --ep 4", "--ep 4", "1 or 2");
-    expect_error("run tiny/attention:tp=5", "--tp 5", "1, 2, 4 or 8");
+    expect_error("run tiny/attention:tp=5", ": tp=5: ", "1, 2, 4 or 8");
     expect_error("run tiny --part attention --ep 2", "--ep 2", "--part ffn");
     expect_error("run tiny --layer 2", "--layer 2", "0 to 1");
     expect_error("run tiny --tp 0", "--tp 0", "1 to 128");
@@ -262,7 +262,7 @@ Test(cli_errors, weights_and_inputs_that_a_fixture_lacks_are_named) {
     expect_error("run --fixture f.h5 --part ffn --layer 0 --tp 1", "f.h5", NULL);
     fresh_fixture();
     expect_error("run tiny --fixture f.h5", "f.h5", "leave tiny out");
-    expect_error("run --fixture f.h5 --tokens 7", "24 tokens", "leave --tokens out");
+    expect_error("run --fixture f.h5 --tokens 7", "24 tokens", "leave it out");
     expect_error("run --fixture f.h5 --phase decode", "prefilled", "leave");
     expect_error("run --fixture f.h5 --layer 5", "--layer 5", NULL);
     expect_error("run --fixture f.h5 --tp 3", "--tp 3", "1, 2, 4 or 8");

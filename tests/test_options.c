@@ -143,7 +143,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         expect_error(mistakes[i][0], mistakes[i][1]);
 }
 
-Test(options, every_key_is_an_option) {
+Test(options, every_key_is_an_option_and_named_as_it_was_given) {
     for (int k = 0; case_keys[k].name; k++) {
         const char *const name = case_keys[k].name;
         char command[96], part[96];
@@ -154,6 +154,13 @@ Test(options, every_key_is_an_option) {
         snprintf(part, sizeof part, "%s=?: use ", name);
         expect_error(command, part);
     }
+    expect_error("run tiny/attention:tp=3", "tp=3: tiny has 8 heads");
+    expect_error("run tiny/ffn:ep=3 --tp 2",
+                 "ep=3: tiny has 16 experts of width 32 and a shared one of width 64; "
+                 "with --tp 2 use 1 or 2");
+    expect_error("run tiny/attention:ep=2", "use 1, or tiny/ffn");
+    expect_error("run tiny --ep 2", "use 1, or --part ffn");
+    expect_error("run tiny/ffn:kernel.rope=rope", "kernel.rope=rope: rope is a stage of part attention");
 }
 
 Test(options, more_cases_than_fit_are_refused) {

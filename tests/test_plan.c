@@ -43,7 +43,7 @@ static void for_each_plan(each_plan *visit, bool shrink) {
             struct layer_spec spec = model_layer(&model, case_layer(&c, &model));
             for (c.tp = 1; c.tp <= MAX_RANKS; c.tp++)
                 for (c.ep = 1; c.ep <= MAX_RANKS; c.ep++) {
-                    if (c.tp % c.ep || case_check(&c, &model).code) continue;
+                    if (c.tp % c.ep || case_check(&c, &model, NULL).code) continue;
                     struct layer_spec s = spec;
                     if (shrink) {
                         s.hidden = 5;

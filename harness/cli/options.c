@@ -62,11 +62,10 @@ static struct status split_list(const char *option, const char *typed, char **co
 
 static struct status apply_key(struct parse *parse, const struct option_row *row, const char *value) {
     struct value_list *list = &parse->request.key[row->sets];
-    char label[32];
+    const struct case_label label = case_label(NULL, row->sets);
     struct check_case scratch = case_defaults();
-    snprintf(label, sizeof label, "--%s ", row->name);
     TRY(split_list(row->name, value, &parse->list[row->sets], list));
-    for (int i = 0; i < list->n; i++) TRY(case_set(&scratch, label, row->name, list->value[i]));
+    for (int i = 0; i < list->n; i++) TRY(case_set(&scratch, label.text, row->name, list->value[i]));
     return status_ok();
 }
 

@@ -24,7 +24,7 @@ struct expansion {
 };
 
 static struct status add_case(struct expansion *e, const struct check_case *c) {
-    TRY(case_check(c, &e->model));
+    TRY(case_check(c, &e->model, &e->given));
     if (e->out->n_cases == MAX_CASES)
         return status_error("%.200s: the lists multiply to more than %d cases; use shorter ones", e->text,
                             MAX_CASES);
@@ -38,7 +38,7 @@ static struct status add_every_tp(struct expansion *e, struct check_case c) {
     int64_t n = 0;
     for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
         c.tp = usual[i];
-        if (case_check(&c, &e->model).code) continue;
+        if (case_check(&c, &e->model, &e->given).code) continue;
         TRY(add_case(e, &c));
         n++;
     }
@@ -58,11 +58,17 @@ static struct status fit_fixture(const struct expansion *e, struct check_case *c
     if (n == 0) return status_ok(); /* no inputs: refused below, layer by layer */
     if (!is_given(e, CASE_KEY(tokens))) c->tokens = n;
     if (c->tokens != n)
-        return status_error("--tokens %lld: %.200s holds %lld tokens; leave --tokens out",
-                            (long long)c->tokens, e->out->fixture_path, (long long)n);
-    if (c->phase != PHASE_PREFILL || c->seqs != 1)
-        return status_error("--phase %s --seqs %lld: %.200s holds one prefilled sequence; leave them out",
-                            phase_name(c->phase), (long long)c->seqs, e->out->fixture_path);
+        return status_error("%s%lld: %.200s holds %lld tokens; leave it out",
+                            case_label(&e->given, CASE_KEY(tokens)).text, (long long)c->tokens,
+                            e->out->fixture_path, (long long)n);
+    if (c->phase != PHASE_PREFILL)
+        return status_error("%s%s: %.200s holds one prefilled sequence; leave it out",
+                            case_label(&e->given, CASE_KEY(phase)).text, phase_name(c->phase),
+                            e->out->fixture_path);
+    if (c->seqs != 1)
+        return status_error("%s%lld: %.200s holds one prefilled sequence; leave it out",
+                            case_label(&e->given, CASE_KEY(seqs)).text, (long long)c->seqs,
+                            e->out->fixture_path);
     return status_ok();
 }
 
@@ -71,8 +77,6 @@ static struct status expand_keys(struct expansion *e, int depth, struct check_ca
     const int key = e->order[depth];
     const struct case_key *const row = &case_keys[key];
     const struct value_list *const list = &e->request->key[key];
-    char label[32];
-    snprintf(label, sizeof label, "--%s ", row->name);
     if (list->n && e->given.key[key])
         return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", row->name, list->typed,
                             e->text);
@@ -81,7 +85,7 @@ static struct status expand_keys(struct expansion *e, int depth, struct check_ca
     if (row->nest == NEST_TP && !is_given(e, key)) return add_every_tp(e, c);
     if (!list->n) return expand_keys(e, depth + 1, c);
     for (int i = 0; i < list->n; i++) {
-        TRY(case_set(&c, label, row->name, list->value[i]));
+        TRY(case_set(&c, case_label(NULL, key).text, row->name, list->value[i]));
         TRY(expand_keys(e, depth + 1, c));
     }
     return status_ok();
@@ -125,9 +129,9 @@ static struct status check_fixture_layers(const struct expansion *e, int64_t fir
         const struct check_case *c = &e->out->cases[i];
         const int64_t layer = case_layer(c, &e->model);
         if (!fixture_has_layer(e->fixture, layer, c->part))
-            return status_error(
-                "--layer %lld: %.200s brings no input of its %s; leave --layer out to see what it has",
-                (long long)layer, e->out->fixture_path, part_name(c->part));
+            return status_error("%s%lld: %.200s brings no input of its %s; leave it out to see what there is",
+                                case_label(&e->given, CASE_KEY(layer)).text, (long long)layer,
+                                e->out->fixture_path, part_name(c->part));
     }
     if (e->out->n_cases == first)
         return status_error(
