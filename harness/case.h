@@ -34,12 +34,22 @@ struct check_case {
     enum device_kind device;
     uint64_t seed;
     const struct kernel *kernel[S_COUNT]; /* NULL: the registry picks */
+
+    /* The layer's own, instead of what the model says; -1: the model's. */
+    int64_t hidden;
+    int64_t heads, kv, dim, rot;
+    int bias, qk_norm;
+    int64_t experts, top, width, shared, groups, topk_groups;
+    int score, select_bias, renorm;
 };
 
 /* ---- keys ---- */
 
 /* Lists multiply from the outermost key inwards; cases that share a trunk stand side by side. */
 enum case_nest { NEST_OUTERMOST = -1, NEST_AS_PRINTED = 0, NEST_EP, NEST_TP };
+
+/* Which cases a key may stand in; SCOPE_EXPERTS: an ffn with routed experts. */
+enum case_scope { SCOPE_ALL, SCOPE_ATTENTION, SCOPE_FFN, SCOPE_EXPERTS };
 
 /* A row serves printing, parsing, errors, the option of that name, --help and the order in which
  * lists multiply: a new key is one row in case_keys.c and its field in struct check_case. */
@@ -53,6 +63,9 @@ struct case_key {
     int n_values;
     const char *help;      /* NULL: the name says it */
     const char *otherwise; /* what happens without it; NULL: `absent` as it prints */
+    enum case_scope scope;
+    /* Of a key that says what the layer is: puts its value in the place of the model's. */
+    void (*override)(struct layer_spec *spec, int64_t value);
 };
 extern const struct case_key case_keys[]; /* in the order in which they are printed; ended by {0} */
 enum { MAX_CASE_KEYS = 48 };
@@ -62,6 +75,9 @@ int case_key_at(size_t offset);         /* of a field that has a row */
 #define CASE_KEY(field) case_key_at(offsetof(struct check_case, field))
 /* An enum as its number, -1 as UINT64_MAX. */
 uint64_t case_key_get(int key, const struct check_case *c);
+bool case_key_is_set(int key, const struct check_case *c); /* not at its default */
+void case_key_reset(int key, struct check_case *c);        /* to its default */
+bool case_key_in_part(int key, enum part part);
 /* "decode", "129" */
 void case_key_text(int key, const struct check_case *c, char *text, size_t size);
 /* "bf16 or fp32", "an integer from 1 to 128" */
@@ -85,7 +101,7 @@ struct case_label case_kernel_label(const struct case_given *given, int stage);
 /* ---- lines ---- */
 
 enum {
-    CASE_LINE = 512
+    CASE_LINE = 1024
 }; /* bytes of the longest case line, its final zero included; case_check holds cases to it */
 
 struct check_case case_defaults(void); /* prefill, 33 tokens, tp 1, packed, random, host, bf16, seed 1 */
@@ -105,6 +121,13 @@ struct status case_read(const char *line, struct check_case *c, struct case_give
 
 /* The layer meant: the explicit one, or 0 for attention and the first MoE layer (0 without any) for ffn. */
 int64_t case_layer(const struct check_case *c, const struct model *model);
+
+/* That layer, with the sizes and switches that the case has of its own. */
+struct layer_spec case_spec(const struct check_case *c, const struct model *model);
+int case_spec_key(const struct check_case *c); /* the first key that overrides; -1: none */
+/* Do the sizes fit each other? */
+struct status case_spec_check(const struct check_case *c, const struct layer_spec *spec,
+                              const struct case_given *given);
 
 /* Is the case possible for this model?  Head counts, experts, sizes; the refusal lists the legal
  * values and calls a key as it was given (case_label). NULL: by no line. */

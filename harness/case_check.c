@@ -13,14 +13,6 @@ enum {
     MAX_KEYS = 1 << 20      /* over all sequences: 2 GiB of k and v for Param2 */
 };
 
-int64_t case_layer(const struct check_case *c, const struct model *model) {
-    if (c->layer >= 0) return c->layer;
-    if (c->part == PART_FFN)
-        for (int64_t layer = 0; layer < model->n_layers; layer++)
-            if (model_layer(model, layer).moe) return layer;
-    return 0;
-}
-
 /* Leaves room for the rest of the line; the end of a path says more than its start. */
 static const char *short_name(const struct model *model) {
     enum { ROOM = 100 };
@@ -179,6 +171,24 @@ static struct status check_kernels(const struct check *k) {
     return status_ok();
 }
 
+static struct status check_scope(const struct check *k) {
+    for (int key = 0; case_keys[key].name; key++) {
+        const enum case_scope scope = case_keys[key].scope;
+        char value[32];
+        if (scope == SCOPE_ALL || !case_key_is_set(key, k->c)) continue;
+        const struct case_label label = case_label(k->given, key);
+        case_key_text(key, k->c, value, sizeof value);
+        if (!case_key_in_part(key, k->c->part))
+            return status_error("%s%s: is a key of part %s, the case checks %s; leave it out", label.text,
+                                value, part_name(scope == SCOPE_ATTENTION ? PART_ATTENTION : PART_FFN),
+                                part_name(k->c->part));
+        if (scope == SCOPE_EXPERTS && !k->spec.moe)
+            return status_error("%s%s: layer %lld of %s has no routed experts; leave it out", label.text,
+                                value, (long long)k->layer, short_name(k->model));
+    }
+    return status_ok();
+}
+
 struct status case_check(const struct check_case *c, const struct model *model,
                          const struct case_given *given) {
     struct check k = {.c = c, .given = given, .model = model, .layer = case_layer(c, model)};
@@ -188,7 +198,9 @@ struct status case_check(const struct check_case *c, const struct model *model,
     if (!model_layer_has_part(model, k.layer, c->part))
         return status_error("part %s: layer %lld of %s has none; use another layer", part_name(c->part),
                             (long long)k.layer, short_name(model));
-    k.spec = model_layer(model, k.layer);
+    k.spec = case_spec(c, model);
+    TRY(check_scope(&k));
+    TRY(case_spec_check(c, &k.spec, given));
     TRY(check_tokens(&k));
     TRY(check_kernels(&k));
     TRY(check_ranks(&k));

@@ -4,6 +4,7 @@
 #include "harness/case.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -29,9 +30,57 @@ static const char *dtype_value(int i) {
 static const char *fill_value(int i) { return fill_name((enum fill_kind)i); }
 static const char *device_value(int i) { return device_kind_name((enum device_kind)i); }
 
+static const char *const switch_names[] = {"off", "on"};
+static const char *const bias_names[] = {"none", "qkv", "qkvo"};
+static const char *const score_names[] = {[SCORE_SOFTMAX] = "softmax", [SCORE_SIGMOID] = "sigmoid"};
+static const char *switch_value(int i) { return switch_names[i]; }
+static const char *bias_value(int i) { return bias_names[i]; }
+static const char *score_value(int i) { return score_names[i]; }
+
+/* ---- what a key makes of the model's layer ---- */
+
+static void set_hidden(struct layer_spec *s, int64_t n) { s->hidden = n; }
+static void set_heads(struct layer_spec *s, int64_t n) { s->n_heads = n; }
+static void set_kv(struct layer_spec *s, int64_t n) { s->n_kv_heads = n; }
+static void set_rot(struct layer_spec *s, int64_t n) { s->rot_dim = n; }
+static void set_qk_norm(struct layer_spec *s, int64_t on) { s->qk_norm = on; }
+static void set_experts(struct layer_spec *s, int64_t n) { s->n_experts = n; }
+static void set_top(struct layer_spec *s, int64_t n) { s->top_k = n; }
+static void set_width(struct layer_spec *s, int64_t n) { s->expert_width = n; }
+static void set_shared(struct layer_spec *s, int64_t n) { s->shared_width = n; }
+static void set_groups(struct layer_spec *s, int64_t n) { s->n_group = n; }
+static void set_topk_groups(struct layer_spec *s, int64_t n) { s->topk_group = n; }
+static void set_score(struct layer_spec *s, int64_t i) { s->score = (enum score_function)i; }
+static void set_select_bias(struct layer_spec *s, int64_t on) { s->select_bias = on; }
+
+/* Of a head of another size the same share rotates, and the scale is made the same way. */
+static void set_dim(struct layer_spec *s, int64_t n) {
+    const int64_t rot = s->rot_dim * n / s->head_dim / 2 * 2;
+    if (s->attn_scale == 1 / sqrt((double)s->head_dim)) s->attn_scale = 1 / sqrt((double)n);
+    if (s->rot_dim > 0) s->rot_dim = rot > 2 ? rot : 2;
+    s->head_dim = n;
+}
+
+static void set_bias(struct layer_spec *s, int64_t i) {
+    s->qkv_bias = i > 0;
+    s->o_bias = i > 1;
+}
+
+static void set_renorm(struct layer_spec *s, int64_t on) {
+    s->renormalise = on;
+    if (!on) s->renorm_eps = 0;
+}
+
+/* ---- the table ---- */
+
+enum { MAX_WIDTH = CONFIG_MAX_WIDTH, MAX_EXPERTS = 1 << 16 };
 #define KEY(field) .name = #field, .offset = offsetof(struct check_case, field)
 #define INTEGER(least, most, none) .min = least, .max = most, .absent = none
 #define NAME(function, count, none) .value = function, .n_values = count, .absent = none
+#define OF_LAYER(field, where) KEY(field), .absent = -1, .override = set_##field, .scope = where
+#define SIZE(field, where, least, most) OF_LAYER(field, where), .min = least, .max = most
+#define CHOICE(field, where, names)                                                                          \
+    OF_LAYER(field, where), .value = names##_value, .n_values = sizeof names##_names / sizeof *names##_names
 const struct case_key case_keys[] = {
     {KEY(tp), INTEGER(1, MAX_RANKS, 1), .nest = NEST_TP, .help = "ranks",
      .otherwise = "every one of 1, 2, 4, 8 the model allows"},
@@ -44,6 +93,26 @@ const struct case_key case_keys[] = {
     {KEY(seqs), INTEGER(1, 256, 1), .help = "sequences of prefill and chunked"},
     {KEY(layer), INTEGER(0, MAX_LAYERS - 1, -1), .nest = NEST_OUTERMOST,
      .otherwise = "0, for ffn the first layer with experts"},
+
+    {SIZE(hidden, SCOPE_ALL, 1, MAX_WIDTH), .help = "channels"},
+    {SIZE(heads, SCOPE_ATTENTION, 1, MAX_WIDTH), .help = "query heads"},
+    {SIZE(kv, SCOPE_ATTENTION, 1, MAX_WIDTH), .help = "kv heads"},
+    {SIZE(dim, SCOPE_ATTENTION, 1, MAX_WIDTH),
+     .help = "dims of a head; those that rotate and the scale follow"},
+    {SIZE(rot, SCOPE_ATTENTION, 0, MAX_WIDTH), .help = "leading dims of a head that rotate"},
+    {CHOICE(bias, SCOPE_ATTENTION, bias), .help = "biases of the projections"},
+    {CHOICE(qk_norm, SCOPE_ATTENTION, switch), .help = "q and k normalised head by head"},
+    {SIZE(experts, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "routed experts"},
+    {SIZE(top, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "experts per token"},
+    {SIZE(width, SCOPE_EXPERTS, 1, MAX_WIDTH), .help = "columns of a routed expert"},
+    {SIZE(shared, SCOPE_FFN, 0, MAX_WIDTH),
+     .help = "width of the shared experts together, or of a dense ffn"},
+    {SIZE(groups, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "groups of experts"},
+    {SIZE(topk_groups, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "groups a token may choose from"},
+    {CHOICE(score, SCOPE_EXPERTS, score), .help = "how logits become scores"},
+    {CHOICE(select_bias, SCOPE_EXPERTS, switch), .help = "added to the scores for the choice only"},
+    {CHOICE(renorm, SCOPE_EXPERTS, switch), .help = "the gates of a token sum to one"},
+
     {KEY(dtype), NAME(dtype_value, DTYPE_COUNT, DTYPE_BF16), .help = "storage of weights and activations"},
     {KEY(layout), NAME(layout_value, LAYOUT_COUNT, LAYOUT_PACKED),
      .help = "q, k, v as views of the fused qkv or copies"},
@@ -81,6 +150,15 @@ uint64_t case_key_get(int key, const struct check_case *c) {
     return (uint64_t)number;
 }
 
+bool case_key_is_set(int key, const struct check_case *c) {
+    return case_key_get(key, c) != (uint64_t)case_keys[key].absent;
+}
+
+bool case_key_in_part(int key, enum part part) {
+    const enum case_scope scope = case_keys[key].scope;
+    return scope == SCOPE_ALL || (scope == SCOPE_ATTENTION) == (part == PART_ATTENTION);
+}
+
 static void key_store(int key, struct check_case *c, uint64_t wide) {
     char *const at = (char *)c + case_keys[key].offset;
     const int number = (int)wide;
@@ -90,9 +168,11 @@ static void key_store(int key, struct check_case *c, uint64_t wide) {
         memcpy(at, &wide, sizeof wide);
 }
 
+void case_key_reset(int key, struct check_case *c) { key_store(key, c, (uint64_t)case_keys[key].absent); }
+
 struct check_case case_defaults(void) {
     struct check_case c = {0};
-    for (int k = 0; k < N_KEYS; k++) key_store(k, &c, (uint64_t)case_keys[k].absent);
+    for (int k = 0; k < N_KEYS; k++) case_key_reset(k, &c);
     return c;
 }
 
@@ -134,7 +214,7 @@ static bool parse_value(const struct case_key *row, const char *text, uint64_t *
 void case_key_text(int key, const struct check_case *c, char *text, size_t size) {
     const uint64_t value = case_key_get(key, c);
     if (case_keys[key].value)
-        snprintf(text, size, "%s", case_keys[key].value((int)value));
+        snprintf(text, size, "%s", (int)value < 0 ? "" : case_keys[key].value((int)value));
     else
         snprintf(text, size, "%llu", (unsigned long long)value);
 }
@@ -157,11 +237,13 @@ void case_key_values(int key, char *text, size_t size) { value_choices(&case_key
 void case_key_help(int key, char *text, size_t size) {
     const struct case_key *const row = &case_keys[key];
     const struct check_case defaults = case_defaults();
-    char absent[32], values[120] = "";
-    if (!row->otherwise) case_key_text(key, &defaults, absent, sizeof absent);
+    const bool has_default = !row->override; /* the others are the model's */
+    char absent[32] = "", values[120] = "";
+    if (has_default && !row->otherwise) case_key_text(key, &defaults, absent, sizeof absent);
     if (row->value) case_key_values(key, values, sizeof values);
-    snprintf(text, size, "%s%sdefault %s%s%s%s", row->help ? row->help : "", row->help ? "; " : "",
-             row->otherwise ? row->otherwise : absent, *values ? " (" : "", values, *values ? ")" : "");
+    snprintf(text, size, "%s%s%s%s%s%s%s", row->help ? row->help : "", row->help && has_default ? "; " : "",
+             has_default ? "default " : "", row->otherwise ? row->otherwise : absent, *values ? " (" : "",
+             values, *values ? ")" : "");
 }
 
 struct case_label case_label(const struct case_given *given, int key) {

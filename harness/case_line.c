@@ -28,20 +28,19 @@ static void append_kernels(struct text *t, const struct check_case *c) {
 }
 
 /* Part and tp always; cached where the phase has any. */
-static bool is_printed(int key, const struct check_case *c, const struct check_case *defaults) {
+static bool is_printed(int key, const struct check_case *c) {
     if (key == CASE_KEY(tp)) return true;
     if (key == CASE_KEY(cached) && c->phase == PHASE_PREFILL && c->cached == 0) return false;
-    return case_key_get(key, c) != case_key_get(key, defaults);
+    return case_key_is_set(key, c);
 }
 
 static size_t print_case(const struct check_case *c, char *line, size_t size) {
-    const struct check_case defaults = case_defaults();
     struct text t = {line, size, 0};
     char gap = ':', value[32];
     append(&t, "%s/%s", c->model, part_name(c->part));
     for (int k = 0; case_keys[k].name; k++) {
         if (k == CASE_KEY(seed)) append_kernels(&t, c);
-        if (!is_printed(k, c, &defaults)) continue;
+        if (!is_printed(k, c)) continue;
         case_key_text(k, c, value, sizeof value);
         append(&t, "%c%s=%s", gap, case_keys[k].name, value);
         gap = ',';

@@ -31,7 +31,7 @@ static void progress(const char *line, const char *what) {
 
 static bool same_trunk(const struct check_case *a, const struct check_case *b) {
     struct check_case x = *a, y = *b;
-    char one[512], two[512];
+    char one[CASE_LINE], two[CASE_LINE];
     x.tp = x.ep = y.tp = y.ep = 1;
     case_print(&x, one, sizeof one);
     case_print(&y, two, sizeof two);

@@ -16,7 +16,7 @@ struct status trunk_open(struct trunk *t, const struct check_case *c, const stru
     *t = (struct trunk){.c = *c, .fixture = fixture, .fused_end = -1};
     t->c.tp = t->c.ep = 1;
     t->layer = case_layer(c, model);
-    const struct layer_spec spec = model_layer(model, t->layer);
+    const struct layer_spec spec = case_spec(c, model);
     t->fill = (struct fill){.kind = c->fill, .seed = c->seed, .layer = t->layer, .spec = &t->crew.spec};
     kernel_seat_open(&t->kernels, device, t->c.kernel, 1);
     world_seat_open(&t->world, &world_sim);

@@ -35,7 +35,7 @@ struct stage_result {
 };
 
 struct case_result {
-    char line[512];   /* the case line, parses back */
+    char line[1024];  /* the case line, parses back */
     char repro[3200]; /* whole command that runs this case again, quoted for sh */
     enum case_verdict verdict;
     char reason[500]; /* why it was skipped or could not be finished; else empty */

@@ -21,6 +21,19 @@ static uint64_t draw(uint64_t *state, uint64_t n) {
     return (*state >> 33) % n;
 }
 
+/* Key k at its i-th legal value: every name, or the ends of the range and what is beside them. */
+static bool set_value(int k, int i, struct check_case *c) {
+    const struct case_key *const row = &case_keys[k];
+    const uint64_t numbers[] = {row->min, row->min + 1, row->max - 1, row->max};
+    char value[32];
+    if (i >= (row->value ? row->n_values : 4)) return false;
+    if (row->value && !row->value(i)) return set_value(k, i + 1, c);
+    snprintf(value, sizeof value, "%llu", (unsigned long long)numbers[i % 4]);
+    const struct status status = case_set(c, "", row->name, row->value ? row->value(i) : value);
+    cr_assert_eq(status.code, STATUS_OK, "%s: %s", row->name, status.message);
+    return true;
+}
+
 static struct check_case draw_case(uint64_t *state) {
     static const char *const models[] = {"param2-17b", "dir/config.json", "/a:b/c,d=e/config.json",
                                          "x/attention", "a b"};
@@ -42,6 +55,8 @@ static struct check_case draw_case(uint64_t *state) {
     for (const struct kernel *k = kernel_table; k->name; k++)
         for (int s = 0; s < S_COUNT; s++)
             if (stage_table[s].op == k->op && draw(state, 8) == 0) c.kernel[s] = k;
+    for (int k = 0; case_keys[k].name; k++)
+        if (case_keys[k].override && draw(state, 4) == 0) set_value(k, (int)draw(state, 4), &c);
     case_finish(&c);
     return c;
 }
@@ -60,19 +75,6 @@ Test(case, every_printed_case_parses_to_itself) {
         case_print(&back, again, sizeof again);
         cr_assert(has_part && same_case(&c, &back), "%s came back as %s", line, again);
     }
-}
-
-/* Key k at its i-th legal value: every name, or the ends of the range and what is beside them. */
-static bool set_value(int k, int i, struct check_case *c) {
-    const struct case_key *const row = &case_keys[k];
-    const uint64_t numbers[] = {row->min, row->min + 1, row->max - 1, row->max};
-    char value[32];
-    if (i >= (row->value ? row->n_values : 4)) return false;
-    if (row->value && !row->value(i)) return set_value(k, i + 1, c);
-    snprintf(value, sizeof value, "%llu", (unsigned long long)numbers[i % 4]);
-    const struct status status = case_set(c, "", row->name, row->value ? row->value(i) : value);
-    cr_assert_eq(status.code, STATUS_OK, "%s: %s", row->name, status.message);
-    return true;
 }
 
 Test(case, every_key_at_every_kind_of_value_comes_back) {
@@ -107,10 +109,12 @@ Test(case, the_rows_of_the_key_table_are_sound) {
         cr_expect_eq(case_key_at(row->offset), k);
         cr_expect_eq(case_key_get(k, &defaults), (uint64_t)row->absent, "%s", row->name);
         cr_expect(row->value ? row->n_values > 0 : row->min < row->max, "%s has no values", row->name);
-        cr_expect(row->absent >= 0 || row->otherwise, "%s: what without it?", row->name);
+        cr_expect(row->absent >= 0 || row->otherwise || row->override, "%s: what without it?", row->name);
         cr_expect(row->nest >= NEST_OUTERMOST && row->nest <= NEST_TP);
         case_key_help(k, help, sizeof help);
-        cr_expect(strstr(help, "default ") && strlen(help) < 100, "%s: %s", row->name, help);
+        cr_expect(!strstr(help, "default ") == !!row->override && strlen(help) < 100, "%s: %s", row->name,
+                  help);
+        cr_expect(row->scope == SCOPE_ALL || row->override, "%s is no size or switch of a layer", row->name);
     }
 }
 
@@ -144,7 +148,7 @@ Test(case, mistakes_are_named_with_what_would_be_right) {
         "m:=4|expected key=value",
         "m:tp=4,|expected key=value",
         "m:tp=4,,seed=1|expected key=value",
-        "m:tpp=4|tpp=4: no such key; use tp, ep",
+        "m:tpp=4|tpp=4: no such key; use tp, top, ep,",
         "m:tokns=4|no such key; use tokens,",
         "m:tp=|tp=: use an integer from 1 to 128",
         "m:tp=0|use an integer from 1 to 128",

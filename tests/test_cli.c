@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fixtures/model.h"
+
 static char folder[64]; /* an empty folder, the current one of every command */
 static char root[4096]; /* the project */
 
@@ -198,7 +200,39 @@ Test(cli, a_config_file_runs_as_a_model_from_any_folder) {
     cr_expect_eq(files_here(), 1);
 }
 
+Test(cli, a_small_twin_of_every_preset_runs_green) {
+    for (const char *const *name = model_preset_names(); *name; name++) {
+        struct model model;
+        char command[256];
+        cr_assert_eq(model_load(*name, &model).code, STATUS_OK);
+        snprintf(command, sizeof command,
+                 "shardcheck run %s --hidden 64 --heads 4 --kv 2 --dim 16 --shared 32 %s --tokens 5 --tp 1,2",
+                 *name, model.kind[0].moe ? "--experts 8 --top 2 --width 32" : "");
+        struct answer a = sh(command);
+        cr_expect_eq(a.code, 0, "%s: exit %d %s%s", command, a.code, a.out, a.err);
+        cr_expect_str_eq(last_line(a.out), "4 passed, 0 failed, 0 skipped\n");
+        cr_expect(strstr(a.out, ":tp=2,tokens=5,hidden=64,heads=4,kv=2,dim=16 "), "%s", a.out);
+        answer_free(&a);
+    }
+}
+
 /* ---- reports ---- */
+
+/* What the kernel edge of the n-th case counted. */
+static int64_t elements(const json_t *report, size_t n) {
+    const json_t *const edges = json_object_get(json_array_get(json_object_get(report, "cases"), n), "edges");
+    return json_integer_value(json_object_get(json_object_get(edges, "kernel"), "elements"));
+}
+
+Test(cli, cases_of_other_sizes_have_another_trunk) {
+    struct answer a = sh("shardcheck run tiny/attention --heads 4,8 --tp 1,2 --tokens 3 --report json");
+    json_t *const report = json_loads(a.out, 0, NULL);
+    cr_assert(a.code == 0 && report, "%s", a.err);
+    cr_expect(elements(report, 0) > 0 && elements(report, 0) == elements(report, 1));
+    cr_expect(elements(report, 2) > elements(report, 0) && elements(report, 2) == elements(report, 3));
+    json_decref(report);
+    answer_free(&a);
+}
 
 static void expect_json(const char *path, int64_t passed, int64_t failed) {
     json_error_t error;

@@ -95,6 +95,22 @@ Test(options, lists_multiply_with_the_ranks_innermost) {
                  "tiny/ffn:tp=2,seed=9\ntiny/attention:tp=2,seed=9\n");
 }
 
+Test(options, keys_of_the_layer_go_to_the_cases_of_their_part) {
+    expect_cases("run tiny --heads 4,8 --experts 8 --tp 2",
+                 "tiny/attention:tp=2,heads=4\ntiny/attention:tp=2,heads=8\ntiny/ffn:tp=2,experts=8\n");
+    expect_cases("run tiny:hidden=32,top=2,dim=8 --tp 1",
+                 "tiny/attention:tp=1,hidden=32,dim=8\ntiny/ffn:tp=1,hidden=32,top=2\n");
+    expect_cases("run tiny/ffn:width=6,shared=6",
+                 "tiny/ffn:tp=1,width=6,shared=6\ntiny/ffn:tp=2,width=6,shared=6\n");
+    expect_error("run tiny/ffn --heads 4",
+                 "--heads 4: no case checks part attention; use --part attention or leave");
+    expect_error("run tiny:heads=4 --part ffn", "heads=4: is a key of part attention, the case checks ffn");
+    expect_error("run tiny:heads=4 --heads 8", "--heads 8: given twice");
+    expect_error("run tiny --top 17", "--top 17: 17 experts per token of only 16");
+    expect_error("run tiny --experts 8 --tp 1 --dump x.h5",
+                 "--dump x.h5: a file's layer is that of its config; leave");
+}
+
 Test(options, no_tp_means_every_usual_one_that_is_legal) {
     expect_cases("run tiny/ffn:ep=4", "tiny/ffn:tp=4,ep=4\ntiny/ffn:tp=8,ep=4\n");
     expect_cases("run param2-17b --part ffn --ep 16", "param2-17b/ffn:tp=16,ep=16\n");
@@ -235,6 +251,7 @@ Test(options, a_fixture_brings_model_layers_and_tokens) {
         {"--phase decode", "one prefilled sequence"},
         {"--layer 1 --part attention", "brings no input of its attention"},
         {"param2-17b", "brings its own model"},
+        {"--heads 4", "a file's layer is that of its config; leave heads out"},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++) {
         snprintf(command, sizeof command, "run --fixture %s %s", path, mistakes[i][0]);

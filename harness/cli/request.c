@@ -10,6 +10,9 @@
 
 #include "fixtures/fixture.h"
 
+/* What case_check accepts has its place in a result. */
+_Static_assert(sizeof(((struct case_result *)0)->line) >= CASE_LINE, "room for a case line");
+
 /* One subject on its way to cases. */
 struct expansion {
     const struct request *request;
@@ -19,6 +22,7 @@ struct expansion {
     int n_keys;
     const char *text; /* the subject as typed */
     struct case_given given;
+    bool part[PART_COUNT]; /* to be checked */
     struct model model;
     struct fixture *fixture; /* NULL: none */
 };
@@ -80,6 +84,7 @@ static struct status expand_keys(struct expansion *e, int depth, struct check_ca
     if (list->n && e->given.key[key])
         return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", row->name, list->typed,
                             e->text);
+    if (!case_key_in_part(key, c.part)) return expand_keys(e, depth + 1, c);
     if (row->nest == NEST_EP) case_finish(&c); /* phase and cached are settled */
     if (row->nest == NEST_EP && e->fixture) TRY(fit_fixture(e, &c));
     if (row->nest == NEST_TP && !is_given(e, key)) return add_every_tp(e, c);
@@ -110,9 +115,18 @@ static struct status apply_kernels(const struct expansion *e, struct check_case 
     return status_ok();
 }
 
+/* A text without a part gives each part its own keys. Where the other part is not checked its keys
+ * stay, to be refused. */
+static void drop_other_keys(const struct expansion *e, struct check_case *c) {
+    if (e->part[!c->part])
+        for (int k = 0; case_keys[k].name; k++)
+            if (!case_key_in_part(k, c->part)) case_key_reset(k, c);
+}
+
 /* The layers of the part: the one asked for, the default one, or every one the fixture brings. */
 static struct status expand_part(struct expansion *e, struct check_case c, enum part part) {
     c.part = part;
+    drop_other_keys(e, &c);
     TRY(apply_kernels(e, &c));
     if (!e->fixture) return expand_keys(e, 0, c);
     if (is_given(e, CASE_KEY(layer))) return expand_keys(e, 0, c);
@@ -141,7 +155,7 @@ static struct status check_fixture_layers(const struct expansion *e, int64_t fir
 }
 
 /* A mutant lives in one part and one memory layout; both become the defaults. */
-static struct status apply_mutant(const struct expansion *e, struct check_case *c, bool *part) {
+static struct status apply_mutant(struct expansion *e, struct check_case *c) {
     const struct mutant *mutant = e->out->mutant;
     const struct value_list *layouts = &e->request->key[CASE_KEY(layout)];
     if (!mutant) return status_ok();
@@ -151,11 +165,11 @@ static struct status apply_mutant(const struct expansion *e, struct check_case *
         return status_error(
             "--mutant %s: the mistake exists in layout %s only; use --layout %s or leave it out",
             mutant->name, layout_name(mutant->layout), layout_name(mutant->layout));
-    if ((e->given.part || e->request->part_given) && part[!mutant->part])
+    if ((e->given.part || e->request->part_given) && e->part[!mutant->part])
         return status_error("--mutant %s: the mistake is in part %s; use --part %s or leave it out",
                             mutant->name, part_name(mutant->part), part_name(mutant->part));
     c->layout = mutant->layout;
-    for (int p = 0; p < PART_COUNT; p++) part[p] = p == (int)mutant->part;
+    for (int p = 0; p < PART_COUNT; p++) e->part[p] = p == (int)mutant->part;
     return status_ok();
 }
 
@@ -172,13 +186,12 @@ static struct status expand_subject(struct expansion *e) {
     } else {
         TRY(model_load(c.model, &e->model));
     }
-    bool part[PART_COUNT];
     for (int p = 0; p < PART_COUNT; p++)
-        part[p] = e->given.part ? p == (int)c.part : e->request->part_given ? e->request->part[p] : true;
-    TRY(apply_mutant(e, &c, part));
+        e->part[p] = e->given.part ? p == (int)c.part : e->request->part_given ? e->request->part[p] : true;
+    TRY(apply_mutant(e, &c));
     const int64_t first = e->out->n_cases;
     for (int p = 0; p < PART_COUNT; p++)
-        if (part[p]) TRY(expand_part(e, c, (enum part)p));
+        if (e->part[p]) TRY(expand_part(e, c, (enum part)p));
     return e->fixture ? check_fixture_layers(e, first) : status_ok();
 }
 
@@ -198,7 +211,31 @@ static struct status expand_all(struct expansion *e) {
     return status_ok();
 }
 
-/* A kernel for a stage that no case has would be ignored in silence. */
+/* What no case takes would be ignored in silence. */
+static struct status check_keys_used(const struct request *request, const struct run_request *out) {
+    for (int k = 0; case_keys[k].name; k++) {
+        const char *const part = part_name(case_key_in_part(k, PART_FFN) ? PART_FFN : PART_ATTENTION);
+        bool used = request->key[k].n == 0;
+        for (int64_t i = 0; i < out->n_cases && !used; i++) used = case_key_in_part(k, out->cases[i].part);
+        if (!used)
+            return status_error("--%s %.60s: no case checks part %s; use --part %s or leave it out",
+                                case_keys[k].name, request->key[k].typed, part, part);
+    }
+    return status_ok();
+}
+
+/* The config that comes with weights and activations says their sizes. */
+static struct status check_sizes_of_files(const struct run_request *out) {
+    for (int64_t i = 0; i < out->n_cases; i++) {
+        const int k = case_spec_key(&out->cases[i]);
+        if (k >= 0 && (out->fixture_path || out->dump_path))
+            return status_error("--%s %.200s: a file's layer is that of its config; leave %s out",
+                                out->fixture_path ? "fixture" : "dump",
+                                out->fixture_path ? out->fixture_path : out->dump_path, case_keys[k].name);
+    }
+    return status_ok();
+}
+
 static struct status check_kernels_used(const struct request *request, const struct run_request *out) {
     for (int s = 0; s < S_COUNT; s++) {
         bool used = request->kernel[s] == NULL;
@@ -219,6 +256,8 @@ struct status request_expand(const struct request *request, struct options *out)
     if (out->run.fixture_path) TRY(fixture_open(out->run.fixture_path, &e.fixture));
     struct status status = expand_all(&e);
     if (!status.code) status = check_kernels_used(request, &out->run);
+    if (!status.code) status = check_keys_used(request, &out->run);
+    if (!status.code) status = check_sizes_of_files(&out->run);
     fixture_close(e.fixture);
     return status;
 }
