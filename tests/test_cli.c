@@ -104,6 +104,8 @@ Test(cli, exit_codes_say_passed_defect_or_trouble) {
     expect_code("shardcheck run tiny --tp 3", 2);
     expect_code("shardcheck --help", 0);
     expect_code("shardcheck run --help", 0);
+    expect_code("shardcheck help list", 0);
+    expect_code("shardcheck help nosuch", 2);
     expect_code("shardcheck --version", 0);
     expect_code("shardcheck list stages", 0);
     cr_expect_eq(files_here(), 0, "nothing is written without being asked for");
@@ -122,6 +124,10 @@ Test(cli, without_arguments_it_prints_the_help) {
         cr_expect(strcspn(at, "\n") <= 120, "a line of %zu columns: %.60s", strcspn(at, "\n"), at);
     cr_expect_eq(strncmp(version.out, "shardcheck ", 11), 0);
     answer_free(&bare), answer_free(&help), answer_free(&version);
+    struct answer option = sh("shardcheck probe --help"), word = sh("shardcheck help probe");
+    cr_expect_str_eq(option.out, word.out);
+    cr_expect(strstr(word.out, "--device") && !strstr(word.out, "--tp"), "%s", word.out);
+    answer_free(&option), answer_free(&word);
 }
 
 Test(cli, the_last_line_counts_the_cases_and_quiet_leaves_little_else) {

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "fixtures/fixture.h"
-#include "harness/cli/options.h"
+#include "harness/cli/commands.h"
 
 enum { MAX_WORDS = 32 };
 
@@ -30,7 +30,7 @@ static void expect_cases(const char *command, const char *lines) {
     size_t size = 0;
     const struct status status = parse(command, &options, &copy);
     cr_assert_eq(status.code, STATUS_OK, "%s: %s", command, status.message);
-    cr_assert_eq(options.command, COMMAND_RUN);
+    cr_assert_str_eq(options.command->name, "run");
     FILE *file = open_memstream(&text, &size);
     for (int64_t i = 0; i < options.run.n_cases; i++) {
         case_print(&options.run.cases[i], line, sizeof line);
@@ -119,10 +119,12 @@ Test(options, no_tp_means_every_usual_one_that_is_legal) {
 
 Test(options, mistakes_are_named_with_what_would_be_right) {
     static const char *const mistakes[][2] = {
-        {"frob", "frob: no such command; use run, list or probe"},
-        {"--tp 2", "no command given"},
-        {"run --tpp 2", "--tpp: no such option; use --tp,"},
-        {"run -x", "-x: no such option"},
+        {"frob", "frob: no such command; use "},
+        {"rum", "rum: no such command; use run,"},
+        {"--tp 2", "--tp: no command given; use run, list, probe, help or version before it"},
+        {"run --help=1", "--help: takes no value"},
+        {"run --tpp 2", "--tpp: run has no such option; use --tp,"},
+        {"run -x", "-x: run has no such option"},
         {"run --tp", "--tp: needs a value, --tp N,..."},
         {"run --tp=", "--tp: the value is empty"},
         {"run --tp 1,,2", "a value is empty"},
@@ -154,6 +156,13 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"list", "use models, kernels, stages, mutants, fills or devices"},
         {"list kernel", "list kernel: no such list; use kernels,"},
         {"list kernels stages", "one thing at a time"},
+        {"list kernels --tp 2", "--tp: list has no such option; use --help or --version"},
+        {"probe --tp 2", "--tp: probe has no such option; use --help, --device"},
+        {"probe --device host,cuda", "--device host,cuda: use host or cuda"},
+        {"probe tiny", "probe tiny: takes no model; use probe --device NAME"},
+        {"help rum", "help rum: no such command; use run,"},
+        {"help run list", "help list: one command at a time"},
+        {"version 2", "version 2: takes nothing"},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
         expect_error(mistakes[i][0], mistakes[i][1]);
@@ -280,42 +289,87 @@ Test(options, reports_and_flags_are_read) {
     free(copy);
 }
 
-Test(options, help_version_and_list_are_commands) {
-    static const struct {
-        const char *text;
-        enum command command;
-    } commands[] = {{"", COMMAND_HELP},   {"--help", COMMAND_HELP},       {"run --help", COMMAND_HELP},
-                    {"-h", COMMAND_HELP}, {"--version", COMMAND_VERSION}, {"list models", COMMAND_LIST}};
+Test(options, the_command_is_the_first_word_and_help_is_of_it) {
+    static const char *const commands[][3] = {
+        /* typed, what is done, the topic of help */
+        {"", "help", ""},
+        {"-h", "help", ""},
+        {"--help", "help", ""},
+        {"--help list", "help", "list"},
+        {"help", "help", ""},
+        {"help probe", "help", "probe"},
+        {"help help", "help", "help"},
+        {"run --help", "help", "run"},
+        {"run nosuchmodel -h", "help", "run"},
+        {"list --help", "help", "list"},
+        {"list -h --version", "help", "list"},
+        {"--version", "version", ""},
+        {"version", "version", ""},
+        {"run --version", "version", "run"},
+        {"list models", "list", ""},
+        {"probe", "probe", ""},
+        {"run tiny/ffn:tp=1", "run", ""},
+    };
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
         struct options options;
         char *copy;
-        cr_assert_eq(parse(commands[i].text, &options, &copy).code, STATUS_OK);
-        cr_assert_eq(options.command, commands[i].command, "%s", commands[i].text);
+        const struct status status = parse(commands[i][0], &options, &copy);
+        cr_assert_eq(status.code, STATUS_OK, "%s: %s", commands[i][0], status.message);
+        cr_expect_str_eq(options.command->name, commands[i][1], "%s", commands[i][0]);
+        cr_expect_str_eq(options.topic ? options.topic->name : "", commands[i][2], "%s", commands[i][0]);
         options_free(&options);
         free(copy);
     }
 }
 
-/* The text a function prints, to be freed. */
-static char *printed(struct status (*print)(const char *, FILE *), const char *what) {
+static char *help_of(const struct command *topic) {
     char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
-    cr_assert_eq(print(what, file).code, STATUS_OK);
+    help_print(file, topic);
     fclose(file);
     return text;
 }
 
-static struct status print_help(const char *what, FILE *file) {
-    (void)what;
-    options_print_help(file);
-    return status_ok();
+static char *list_of(const char *what) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    cr_assert_eq(list_print(what, file).code, STATUS_OK);
+    fclose(file);
+    return text;
+}
+
+/* Each command's help has its options and those of all, and no other command's. */
+Test(options, help_of_a_command_is_about_that_command) {
+    char *const all = help_of(NULL);
+    for (const struct command *c = command_table; c->name; c++) {
+        char *const help = help_of(c);
+        cr_expect(strstr(all, c->describes) && strstr(help, c->describes), "%s", c->name);
+        cr_expect_eq(command_by_name(c->name), c);
+        for (const struct command *other = command_table; other->name; other++) {
+            struct option_row row, own;
+            char text[48];
+            snprintf(text, sizeof text, "shardcheck %s ", other->name);
+            cr_expect_eq(strstr(help, text) != NULL, other == c, "%s in %s", other->name, c->name);
+            int n_options = 0;
+            for (; option_at(other, n_options, &row); n_options++) continue;
+            cr_expect(n_options <= MAX_OPTIONS, "%s has %d options", other->name, n_options);
+            for (int i = 0; option_at(other, i, &row); i++) {
+                bool takes = false;
+                for (int j = 0; option_at(c, j, &own); j++) takes |= !strcmp(own.name, row.name);
+                snprintf(text, sizeof text, "--%s ", row.name);
+                cr_expect_eq(strstr(help, text) != NULL, takes, "%s in the help of %s", text, c->name);
+            }
+        }
+        free(help);
+    }
+    free(all);
 }
 
 Test(options, help_names_every_key_and_lists_show_every_row) {
-    char *help = printed(print_help, NULL), *models = printed(options_list, "models"),
-         *kernels = printed(options_list, "kernels"), *stages = printed(options_list, "stages"),
-         *mutants = printed(options_list, "mutants"), *fills = printed(options_list, "fills");
+    char *help = help_of(NULL), *models = list_of("models"), *kernels = list_of("kernels"),
+         *stages = list_of("stages"), *mutants = list_of("mutants"), *fills = list_of("fills");
     for (int k = 0; case_keys[k].name; k++) {
         char option[48], text[240];
         snprintf(option, sizeof option, "  --%s N", case_keys[k].name);

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/cli/commands.h"
 #include "layer/choices.h"
-#include "harness/cli/options.h"
 
 /* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not padded.
  */
@@ -146,8 +146,10 @@ static const struct {
 };
 enum { N_LISTS = sizeof list_table / sizeof *list_table };
 
-void options_print_list_names(FILE *file) {
-    for (int i = 0; i < N_LISTS; i++) fprintf(file, "%s%s", i ? "|" : "", list_table[i].name);
+static void list_choices(const char *typed, char *text, size_t size) {
+    struct choices choices = {0};
+    for (int i = 0; i < N_LISTS; i++) choices_add(&choices, "%s", list_table[i].name);
+    choices_text(&choices, typed, text, size);
 }
 
 static int list_by_name(const char *what) {
@@ -156,18 +158,29 @@ static int list_by_name(const char *what) {
     return -1;
 }
 
-struct status options_list_check(const char *what) {
+static struct status check_name(const char *what) {
     if (list_by_name(what) >= 0) return status_ok();
-    struct choices choices = {0};
     char text[200];
-    for (int i = 0; i < N_LISTS; i++) choices_add(&choices, "%s", list_table[i].name);
-    choices_text(&choices, what, text, sizeof text);
+    list_choices(what, text, sizeof text);
     return what ? status_error("list %.48s: no such list; use %s", what, text)
                 : status_error("list: of what? use %s", text);
 }
 
-struct status options_list(const char *what, FILE *file) {
-    TRY(options_list_check(what));
+void list_explain(FILE *file) {
+    char text[200];
+    list_choices(NULL, text, sizeof text);
+    fprintf(file, "WHAT is %s.\n", text);
+}
+
+struct status list_parse(struct parse *parse) {
+    const struct request *const words = &parse->request;
+    if (words->n_subjects > 1) return status_error("list %.60s: one thing at a time", words->subject[1]);
+    parse->out->list_what = words->n_subjects ? words->subject[0] : NULL;
+    return check_name(parse->out->list_what);
+}
+
+struct status list_print(const char *what, FILE *file) {
+    TRY(check_name(what));
     char *text = NULL;
     size_t size = 0;
     FILE *rows = open_memstream(&text, &size);
@@ -177,4 +190,9 @@ struct status options_list(const char *what, FILE *file) {
     if (!failed) print_columns(file, text);
     free(text);
     return failed ? status_error("list %s: out of memory", what) : status_ok();
+}
+
+struct status list_run(const struct options *options, enum exit_code *code) {
+    (void)code;
+    return list_print(options->list_what, stdout);
 }

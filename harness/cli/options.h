@@ -1,38 +1,73 @@
-/* options - the command line as data. `--help`, parsing, the errors and the repro line read one table. */
+/* options - what was typed, and the reading of it by the rows of a command's options. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CLI_OPTIONS_H
 #define HARNESS_CLI_OPTIONS_H
 
-#include "harness/run.h"
+#include "harness/cli/request.h"
 #include "reports/report.h"
 
-enum command { COMMAND_RUN, COMMAND_LIST, COMMAND_PROBE, COMMAND_HELP, COMMAND_VERSION };
+struct command;
 
 struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
 };
-enum { MAX_REPORTS = 8, MAX_CASES = 4096 };
+enum { MAX_REPORTS = 8 };
 
 struct options {
-    enum command command;
-    const char *list_what;
-    enum device_kind device; /* of probe */
-    struct run_request run;  /* cases: lists multiplied, models expanded to parts; owned */
-    char repro[1200];        /* run.repro */
+    const struct command *command;
+    char typed[400]; /* the command line, cut */
+
+    const struct command *topic; /* of help; NULL: all commands */
+    const char *list_what;       /* of list */
+    enum device_kind device;     /* of probe */
+
+    struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
+    char repro[1200];       /* run.repro */
     bool allow_skips;
-    int verbosity;
+    int verbosity; /* -1: quiet, 1: verbose */
     int n_reports;
     struct report_target report[MAX_REPORTS];
 };
 /* Usage errors come back as a status; main prints it and exits 2. */
 struct status options_parse(int argc, char **argv, struct options *out);
 void options_free(struct options *options);
-void options_print_help(FILE *file);
-/* `shardcheck list WHAT`; error: what can be listed. */
-struct status options_list(const char *what, FILE *file);
-struct status
-options_list_check(const char *what);      /* the same error without the list; NULL: nothing was named */
-void options_print_list_names(FILE *file); /* "models|kernels|..." */
+
+/* ---- for commands ---- */
+
+enum { MAX_OPTIONS = 80 };
+
+/* The command line being read. */
+struct parse {
+    const struct command *command, *instead; /* --help, --version: the command to do instead */
+    bool named;                              /* the command was typed */
+    struct options *out;
+    struct request request;         /* words and keys */
+    char *list[MAX_CASE_KEYS];      /* copies of the lists of keys, cut at commas */
+    const char *typed[MAX_OPTIONS]; /* values, by option_at's number; NULL: not given */
+};
+
+enum {
+    REPEATABLE = 1,
+    IN_REPRO = 2 /* changes what a case does without being a key of it: the repro line needs it */
+};
+struct option_row {
+    const char *name;
+    char letter; /* 0: none */
+    int traits;
+    const char *argument; /* NULL: a flag */
+    int sets;             /* for apply; of a key: its index */
+    struct status (*apply)(struct parse *parse, const struct option_row *row,
+                           const char *value); /* of a flag: NULL */
+    const char *help;                          /* NULL: the key's */
+    void (*values)(char *text, size_t size);   /* what --help adds in parentheses; NULL: nothing */
+};
+
+/* Cuts "a,b,c" into *copy, to be freed; empty and repeated values are errors. */
+struct status option_split(const char *option, const char *typed, char **copy, struct value_list *out);
+/* Option i of a command, in the order of --help: the keys it takes, its own, those of all. false:
+ * there are fewer. */
+bool option_at(const struct command *command, int i, struct option_row *out);
+void options_print(FILE *file, const struct command *command); /* one line an option */
 
 #endif

@@ -2,7 +2,7 @@
  * Every float of the interval that matters goes through the device and is compared with double libm, whose
  * own error is 2^-52. The constant is the smallest that any kernel of the device declares. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/cli/probe.h"
+#include "harness/cli/commands.h"
 
 #include <math.h>
 #include <string.h>
@@ -190,7 +190,8 @@ static void print_row(FILE *file, const struct probe_row *row, const struct wors
             assumed->kernel ? assumed->kernel : "");
 }
 
-struct status probe(enum device_kind kind, FILE *file, int *exceeded) {
+/* Prints the table; *exceeded counts the constants that a measured error is above. */
+static struct status probe_device(enum device_kind kind, FILE *file, int *exceeded) {
     struct device *device;
     struct device_buffer out = {0};
     *exceeded = 0;
@@ -211,4 +212,32 @@ struct status probe(enum device_kind kind, FILE *file, int *exceeded) {
     device_free(device, &out);
     device_close(device);
     return s;
+}
+
+/* ---- the command ---- */
+
+static struct status apply_device(struct parse *parse, const struct option_row *row, const char *value) {
+    struct check_case scratch = case_defaults();
+    TRY(case_set(&scratch, "--device ", row->name, value));
+    parse->out->device = scratch.device;
+    return status_ok();
+}
+
+static void device_values(char *text, size_t size) { case_key_values(CASE_KEY(device), text, size); }
+
+const struct option_row probe_options[] = {
+    {"device", 0, 0, "NAME", -1, apply_device, "default host", device_values},
+    {0},
+};
+
+struct status probe_parse(struct parse *parse) {
+    if (!parse->request.n_subjects) return status_ok();
+    return status_error("probe %.60s: takes no model; use probe --device NAME", parse->request.subject[0]);
+}
+
+struct status probe_run(const struct options *options, enum exit_code *code) {
+    int exceeded;
+    TRY(probe_device(options->device, stdout, &exceeded));
+    if (exceeded) *code = EXIT_DEFECT;
+    return status_ok();
 }

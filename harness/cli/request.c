@@ -248,16 +248,16 @@ static struct status check_kernels_used(const struct request *request, const str
     return status_ok();
 }
 
-struct status request_expand(const struct request *request, struct options *out) {
-    struct expansion e = {.request = request, .out = &out->run};
-    out->run.cases = e.cases = calloc(MAX_CASES, sizeof *e.cases);
+struct status request_expand(const struct request *request, struct run_request *out) {
+    struct expansion e = {.request = request, .out = out};
+    out->cases = e.cases = calloc(MAX_CASES, sizeof *e.cases);
     order_keys(&e);
     if (!e.cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
-    if (out->run.fixture_path) TRY(fixture_open(out->run.fixture_path, &e.fixture));
+    if (out->fixture_path) TRY(fixture_open(out->fixture_path, &e.fixture));
     struct status status = expand_all(&e);
-    if (!status.code) status = check_kernels_used(request, &out->run);
-    if (!status.code) status = check_keys_used(request, &out->run);
-    if (!status.code) status = check_sizes_of_files(&out->run);
+    if (!status.code) status = check_kernels_used(request, out);
+    if (!status.code) status = check_keys_used(request, out);
+    if (!status.code) status = check_sizes_of_files(out);
     fixture_close(e.fixture);
     return status;
 }

@@ -4,9 +4,9 @@
 #ifndef HARNESS_CLI_REQUEST_H
 #define HARNESS_CLI_REQUEST_H
 
-#include "harness/cli/options.h"
+#include "harness/run.h"
 
-enum { MAX_LIST = 64 };
+enum { MAX_LIST = 64, MAX_CASES = 4096 };
 struct value_list {
     int n;             /* 0: the option was not given */
     const char *typed; /* the whole list, for errors */
@@ -21,7 +21,7 @@ struct request {
     int n_subjects;
 };
 
-/* Fills out->run.cases; reads out->run.mutant and fixture_path. On an error the cases so far stay in `out`. */
-struct status request_expand(const struct request *request, struct options *out);
+/* Fills out->cases, to be freed after an error too; reads out->mutant, fixture_path, dump_path. */
+struct status request_expand(const struct request *request, struct run_request *out);
 
 #endif

@@ -1,0 +1,263 @@
+/* The command `run`: its options, what they mean together, and the reports of what came out. Which
+ * cases are asked for is in request.c. */
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "harness/cli/commands.h"
+#include "harness/quote.h"
+#include "layer/choices.h"
+
+/* ---- options ---- */
+
+static struct status apply_part(struct parse *parse, const struct option_row *row, const char *value) {
+    struct value_list list = {0};
+    char *copy;
+    struct status status = option_split(row->name, value, &copy, &list);
+    for (int i = 0; i < list.n && !status.code; i++) {
+        enum part part;
+        if (part_by_name(list.value[i], &part))
+            parse->request.part[part] = true;
+        else
+            status = status_error("--part %.48s: use %s or %s", list.value[i], part_name(PART_ATTENTION),
+                                  part_name(PART_FFN));
+    }
+    parse->request.part_given = true;
+    free(copy);
+    return status;
+}
+
+static struct status apply_kernel(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    char key[96], label[112];
+    struct check_case scratch = case_defaults();
+    const char *equals = strchr(value, '=');
+    if (!equals || equals == value || equals - value > 64)
+        return status_error("--kernel %.60s: use STAGE=NAME, see shardcheck list stages and list kernels",
+                            value);
+    snprintf(key, sizeof key, "kernel.%.*s", (int)(equals - value), value);
+    snprintf(label, sizeof label, "--kernel %.*s=", (int)(equals - value), value);
+    TRY(case_set(&scratch, label, key, equals + 1));
+    for (int s = 0; s < S_COUNT; s++) {
+        if (!scratch.kernel[s]) continue;
+        if (parse->request.kernel[s])
+            return status_error("--kernel %.60s: stage %s is given twice", value, stage_table[s].name);
+        parse->request.kernel[s] = scratch.kernel[s];
+    }
+    return status_ok();
+}
+
+static struct status apply_fixture(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->run.fixture_path = value;
+    return status_ok();
+}
+
+static struct status apply_dump(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->run.dump_path = value;
+    return status_ok();
+}
+
+static struct status apply_mutant(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->run.mutant = mutant_by_name(value);
+    if (parse->out->run.mutant) return status_ok();
+    struct choices choices = {0};
+    char text[300];
+    for (const struct mutant *m = mutant_table; m->name; m++) choices_add(&choices, "%s", m->name);
+    choices_text(&choices, value, text, sizeof text);
+    return status_error("--mutant %.48s: no such mutant; use %s", value, text);
+}
+
+static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
+    char *end;
+    const long n = strtol(value, &end, 10);
+    if (*end || end == value || n < 1 || n > MAX_SCHEDULES)
+        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, MAX_SCHEDULES);
+    parse->out->run.schedules = (int)n;
+    return status_ok();
+}
+
+static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    char name[32], text[200];
+    struct options *out = parse->out;
+    const char *colon = strchr(value, ':');
+    snprintf(name, sizeof name, "%.*s", colon ? (int)(colon - value) : (int)strlen(value), value);
+    const struct report_format *format = report_by_name(name);
+    if (!format) {
+        struct choices choices = {0};
+        for (const struct report_format *f = report_formats; f->name; f++)
+            choices_add(&choices, "%s", f->name);
+        choices_text(&choices, name, text, sizeof text);
+        return status_error("--report %.48s: no such format; use %s, then :FILE for a file", value, text);
+    }
+    if (colon && !colon[1]) return status_error("--report %s: names no file; use %s:FILE", value, name);
+    const char *path = colon && strcmp(colon + 1, "-") ? colon + 1 : NULL;
+    for (int i = 0; i < out->n_reports; i++) {
+        const char *other = out->report[i].path;
+        if (!path && !other)
+            return status_error("--report %.60s: two reports to standard output; use %s:FILE", value, name);
+        if (path && other && !strcmp(path, other))
+            return status_error("--report %.160s: two reports to one file; use another", value);
+    }
+    if (out->n_reports == MAX_REPORTS - 1)
+        return status_error("--report %.60s: at most %d reports", value, MAX_REPORTS - 1);
+    out->report[out->n_reports++] = (struct report_target){format, path};
+    return status_ok();
+}
+
+static void report_values(char *text, size_t size) {
+    size_t n = 0;
+    for (const struct report_format *f = report_formats; f->name && n < size; f++)
+        n += (size_t)snprintf(text + n, size - n, "%s%s", n ? ", " : "", f->name);
+}
+
+static struct status apply_allow_skips(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row, (void)value;
+    parse->out->allow_skips = true;
+    return status_ok();
+}
+
+static struct status apply_verbosity(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)value;
+    if (parse->out->verbosity == -row->sets)
+        return status_error("--quiet and --verbose exclude each other; use one");
+    parse->out->verbosity = row->sets;
+    return status_ok();
+}
+
+const struct option_row check_options[] = {
+    {"part", 0, 0, "NAME,...", -1, apply_part, "attention or ffn; default both", NULL},
+    {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable", NULL},
+    {"fixture", 0, IN_REPRO, "FILE", -1, apply_fixture,
+     "weights and activations of an HDF5 file; brings its own model", NULL},
+    {"dump", 0, 0, "FILE", -1, apply_dump,
+     "write what the unsharded run read and stored as an HDF5 file that --fixture reads", NULL},
+    {"schedules", 0, IN_REPRO, "N", -1, apply_schedules,
+     "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
+    {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
+    {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
+     "repeatable; text goes to standard output unless another report does", report_values},
+    {"allow-skips", 0, 0, NULL, -1, apply_allow_skips, "exit 0 although cases were skipped", NULL},
+    {"quiet", 'q', 0, NULL, -1, apply_verbosity, "only failures and the last line", NULL},
+    {"verbose", 'v', 0, NULL, 1, apply_verbosity, "a table of the stages of every case", NULL},
+    {0},
+};
+
+void check_explain(FILE *file) {
+    fprintf(file,
+            "CASE is MODEL[/PART][:key=value,...], as printed in every report. Without MODEL: %s.\n"
+            "Lists multiply; every option that takes one is a key of the case.\n",
+            model_preset_names()[0]);
+}
+
+/* ---- what they mean together ---- */
+
+/* A GPU orders its threads itself. */
+static struct status check_schedules(struct run_request *run) {
+    for (int64_t i = 0; i < run->n_cases && run->schedules; i++)
+        if (run->cases[i].device != DEVICE_HOST)
+            return status_error(
+                "--schedules %d: only the host device runs threads in a chosen order; use --device host "
+                "or leave --schedules out",
+                run->schedules);
+    if (!run->schedules) run->schedules = 1;
+    return status_ok();
+}
+
+static bool plain_word(const char *word) {
+    return !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")];
+}
+
+static void compose_repro(struct parse *parse) {
+    struct options *const out = parse->out;
+    const size_t size = sizeof out->repro;
+    size_t n = 0;
+    struct option_row row;
+    for (int i = 0; option_at(parse->command, i, &row) && n + 100 < size; i++) {
+        const char *const value = parse->typed[i];
+        if (!(row.traits & IN_REPRO) || !value) continue;
+        n += (size_t)snprintf(out->repro + n, size - n, " --%s ", row.name);
+        if (plain_word(value))
+            n += (size_t)snprintf(out->repro + n, size - n, "%.60s", value);
+        else
+            n += quote_for_shell(out->repro + n, size - n, value);
+    }
+    out->run.repro = out->repro;
+}
+
+struct status check_parse(struct parse *parse) {
+    struct options *const out = parse->out;
+    bool to_stdout = false;
+    for (int i = 0; i < out->n_reports; i++) to_stdout |= out->report[i].path == NULL;
+    if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
+    TRY(request_expand(&parse->request, &out->run));
+    TRY(check_schedules(&out->run));
+    compose_repro(parse);
+    return status_ok();
+}
+
+/* ---- running it ---- */
+
+/* A report is written beside its target and renamed, so that nobody reads half a file. */
+static struct status write_report(const struct report_target *target, const struct run_result *run,
+                                  int verbosity) {
+    char beside[4200];
+    if (!target->path) {
+        target->format->write(stdout, run, verbosity);
+        if (fflush(stdout) || ferror(stdout)) return status_error("standard output: %s", strerror(errno));
+        return status_ok();
+    }
+    snprintf(beside, sizeof beside, "%s.tmp", target->path);
+    FILE *const file = fopen(beside, "w");
+    if (!file)
+        return status_error("--report %s:%s: %s; choose a writable path", target->format->name, target->path,
+                            strerror(errno));
+    target->format->write(file, run, verbosity);
+    const bool written = !ferror(file);
+    if (fclose(file) || !written || rename(beside, target->path)) {
+        const int why = errno;
+        unlink(beside);
+        return status_error("--report %s:%s: %s", target->format->name, target->path, strerror(why));
+    }
+    return status_ok();
+}
+
+/* Unwritable reports are found before the work, not after it. */
+static struct status probe_reports(const struct options *o) {
+    for (int i = 0; i < o->n_reports; i++) {
+        char beside[4200];
+        if (!o->report[i].path) continue;
+        if (strlen(o->report[i].path) > 4096)
+            return status_error("--report: path longer than 4096 characters");
+        snprintf(beside, sizeof beside, "%s.tmp", o->report[i].path);
+        FILE *const file = fopen(beside, "w");
+        if (!file)
+            return status_error("--report %s:%s: %s; choose a writable path", o->report[i].format->name,
+                                o->report[i].path, strerror(errno));
+        fclose(file);
+        unlink(beside);
+    }
+    return status_ok();
+}
+
+struct status check_run(const struct options *o, enum exit_code *code) {
+    struct run_output out = {0};
+    struct status s = probe_reports(o);
+    if (!s.code) s = run_cases(&o->run, &out);
+    if (!s.code) {
+        snprintf(out.command, sizeof out.command, "%s", o->typed);
+        for (int i = 0; i < o->n_reports && !s.code; i++)
+            s = write_report(&o->report[i], &out.result, o->verbosity);
+        *code = out.result.n_failed                       ? EXIT_DEFECT
+                : out.result.n_skipped && !o->allow_skips ? EXIT_TROUBLE
+                                                          : EXIT_PASSED;
+    }
+    run_output_free(&out);
+    return s;
+}

@@ -1,0 +1,48 @@
+/* commands - what the program can do, one row a command. The name is looked up, the options are
+ * read by their rows, `parse` makes sense of both, `run` does it; help and errors print the rows. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_CLI_COMMANDS_H
+#define HARNESS_CLI_COMMANDS_H
+
+#include <stdio.h>
+
+#include "harness/cli/options.h"
+
+enum exit_code {
+    EXIT_PASSED,
+    EXIT_DEFECT,
+    EXIT_TROUBLE /* it could not run as asked: usage, bad input, no such device, a case skipped */
+};
+
+struct command {
+    const char *name, *usage, *describes;        /* usage: what follows the name; NULL: nothing */
+    const struct option_row *options;            /* its own; ended by {0}; NULL: none */
+    bool takes_keys;                             /* every key of a case is an option too */
+    struct status (*parse)(struct parse *parse); /* what the words and options mean together */
+    struct status (*run)(const struct options *options, enum exit_code *code);
+    void (*explain)(FILE *file); /* lines for help; NULL: none */
+};
+extern const struct command command_table[]; /* ended by {0} */
+const struct command *command_by_name(const char *name);
+void command_choices(const char *typed, char *text, size_t size); /* "run, list or probe" */
+
+void help_print(FILE *file, const struct command *topic); /* NULL: all commands */
+
+/* ---- run (check.c) ---- */
+extern const struct option_row check_options[];
+struct status check_parse(struct parse *parse);
+struct status check_run(const struct options *options, enum exit_code *code);
+void check_explain(FILE *file);
+
+/* ---- list ---- */
+struct status list_parse(struct parse *parse);
+struct status list_run(const struct options *options, enum exit_code *code);
+void list_explain(FILE *file);
+struct status list_print(const char *what, FILE *file); /* error: what can be listed */
+
+/* ---- probe: measures the errors that contracts assume of elementary functions ---- */
+extern const struct option_row probe_options[];
+struct status probe_parse(struct parse *parse);
+struct status probe_run(const struct options *options, enum exit_code *code);
+
+#endif
