@@ -1,5 +1,6 @@
-/* case - everything that is needed to run one check again. Prints as one line, MODEL/PART:key=value,..., with every
- * key that is not at its default, and parses back to the same case. */
+/* case - everything that is needed to run one check again. Prints as one line,
+ * MODEL/PART:key=value,..., with every key that is not at its default, and parses back to the same
+ * case. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CASE_H
 #define HARNESS_CASE_H
@@ -13,7 +14,8 @@
 #include "layer/status.h"
 
 enum phase { PHASE_PREFILL, PHASE_CHUNKED, PHASE_DECODE, PHASE_COUNT };
-enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT }; /* q, k, v: views of the fused qkv | copies */
+/* q, k, v: views of the fused qkv | copies */
+enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT };
 const char *phase_name(enum phase p);
 const char *layout_name(enum layout l);
 const char *part_name(enum part p);
@@ -100,26 +102,28 @@ struct case_label case_kernel_label(const struct case_given *given, int stage);
 
 /* ---- lines ---- */
 
-enum {
-    CASE_LINE = 1024
-}; /* bytes of the longest case line, its final zero included; case_check holds cases to it */
+/* Bytes of the longest case line, its final zero included; case_check holds cases to it. */
+enum { CASE_LINE = 1024 };
 
-struct check_case case_defaults(void); /* prefill, 33 tokens, tp 1, packed, random, host, bf16, seed 1 */
-/* Defaults that hang on another key (cached: 0 in prefill, 64 in chunked, 129 in decode) are -1 until this. */
+/* prefill, 33 tokens, tp 1, packed, random, host, bf16, seed 1 */
+struct check_case case_defaults(void);
+/* Defaults that hang on another key (cached: 0 in prefill, 64 in chunked, 129 in decode) are -1
+ * until this. */
 void case_finish(struct check_case *c);
-/* Always prints part and tp: on the command line, a text without them asks for both parts and every legal tp. In
- * chunked and decode it prints cached too. */
+/* Always prints part and tp: on the command line, a text without them asks for both parts and every
+ * legal tp. In chunked and decode it prints cached too. */
 void case_print(const struct check_case *c, char *line, size_t size);
 size_t case_line_length(const struct check_case *c);
-/* "MODEL", "MODEL/PART" or "MODEL/PART:key=value,...". *has_part: the text named a part. Errors name the key and list
- * the valid ones. A key may stand once. */
+/* "MODEL", "MODEL/PART" or "MODEL/PART:key=value,...". *has_part: the text named a part. Errors
+ * name the key and list the valid ones. A key may stand once. */
 struct status case_parse(const char *line, struct check_case *c, bool *has_part);
 /* The same, unfinished (cached stays -1 where not given), and what the text gave. */
 struct status case_read(const char *line, struct check_case *c, struct case_given *given);
 
 /* ---- case and model ---- */
 
-/* The layer meant: the explicit one, or 0 for attention and the first MoE layer (0 without any) for ffn. */
+/* The layer meant: the explicit one, or 0 for attention and the first MoE layer (0 without any) for
+ * ffn. */
 int64_t case_layer(const struct check_case *c, const struct model *model);
 
 /* That layer, with the sizes and switches that the case has of its own. */

@@ -1,5 +1,5 @@
-/* Can this model be cut and run as the case says?  Every refusal is one line: cause, then the values that
- * would work. */
+/* Can this model be cut and run as the case says?  Every refusal is one line: cause, then the
+ * values that would work. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,6 @@
-/* What are the keys of a case?  One table of them serves printing, parsing, the errors, the options of the
- * command line and their help; here is what is done with one key. Lines are in case_line.c. */
+/* What are the keys of a case?  One table of them serves printing, parsing, the errors, the
+ * options of the command line and their help; here is what is done with one key. Lines are in
+ * case_line.c. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/case.h"
 

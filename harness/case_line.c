@@ -1,5 +1,5 @@
-/* How does one check become one line of text, and back?  The keys are in case_keys.c; whether a model allows
- * the case is asked in case_check.c. */
+/* How does one check become one line of text, and back?  The keys are in case_keys.c; whether a
+ * model allows the case is asked in case_check.c. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/case.h"
 
@@ -131,7 +131,7 @@ struct status case_read(const char *line, struct check_case *c, struct case_give
     *c = case_defaults();
     *given = (struct case_given){0};
     const char *colon = strrchr(line, ':');
-    if (colon && strchr(colon, '/')) colon = NULL; /* a colon inside a path; no key or value has a slash */
+    if (colon && strchr(colon, '/')) colon = NULL; /* of a path; no key or value has a slash */
     TRY(read_model(line, colon ? (size_t)(colon - line) : strlen(line), c, given));
     if (!colon) return status_ok();
     for (const char *item = colon + 1;;) {

@@ -1,5 +1,6 @@
-/* Which layer does a case check, with which sizes and switches of its own, and do they fit each other?
- * Most rules have no key to themselves: the first given of those that could mend it is blamed. */
+/* Which layer does a case check, with which sizes and switches of its own, and do they fit each
+ * other? Most rules have no key to themselves: the first given of those that could mend it is
+ * blamed. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/case.h"
 

@@ -1,5 +1,6 @@
 /* commands - what the program can do, one row a command. The name is looked up, the options are
- * read by their rows, `parse` makes sense of both, `run` does it; help and errors print the rows. */
+ * read by their rows, `parse` makes sense of both, `run` does it; help and errors print the
+ * rows. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CLI_COMMANDS_H
 #define HARNESS_CLI_COMMANDS_H

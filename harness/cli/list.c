@@ -1,4 +1,5 @@
-/* What is there to choose from?  `list WHAT` prints the very tables that the run uses, as aligned columns. */
+/* What is there to choose from?  `list WHAT` prints the very tables that the run uses, as aligned
+ * columns. */
 /* SPDX-License-Identifier: MIT */
 #include <stdlib.h>
 #include <string.h>
@@ -6,8 +7,8 @@
 #include "harness/cli/commands.h"
 #include "layer/choices.h"
 
-/* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not padded.
- */
+/* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not
+ * padded. */
 enum { MAX_COLUMNS = 12 };
 
 static size_t cell_length(const char *at) { return strcspn(at, "\t\n"); }
@@ -66,7 +67,8 @@ static void list_models(FILE *rows) {
     }
 }
 
-/* The order is the preference: a call goes to the first row of its op that runs on the device and supports it. */
+/* The order is the preference: a call goes to the first row of its op that runs on the device and
+ * supports it. */
 static void list_kernels(FILE *rows) {
     fputs("NAME\tOP\tDEVICES\tDESCRIPTION\n", rows);
     for (const struct kernel *k = kernel_table; k->name; k++) {

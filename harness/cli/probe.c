@@ -1,6 +1,7 @@
-/* How wrong are this device's exp, log, root and division, and do the contracts of the kernels allow for it?
- * Every float of the interval that matters goes through the device and is compared with double libm, whose
- * own error is 2^-52. The constant is the smallest that any kernel of the device declares. */
+/* How wrong are this device's exp, log, root and division, and do the contracts of the kernels
+ * allow for it? Every float of the interval that matters goes through the device and is compared
+ * with double libm, whose own error is 2^-52. The constant is the smallest that any kernel of the
+ * device declares. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/cli/commands.h"
 
@@ -32,7 +33,8 @@ static double root_error(const struct contract *c) {
     return c->op == OP_NORM || c->op == OP_QK_NORM ? c->u.norm.rsqrt_error : INFINITY;
 }
 
-/* The merge of slices allows for one rounding of the logarithm's last place, which is two of its unit. */
+/* The merge of slices allows for one rounding of the logarithm's last place, which is two of its
+ * unit. */
 static double log_error(const struct contract *c) {
     return c->op == OP_ATTENTION && c->u.attention.splits > 1 ? 2 * c->u.attention.unit : INFINITY;
 }

@@ -1,6 +1,6 @@
-/* Which cases does a command line ask for?  One subject (a model or a case line) after the other, part by
- * part, then the keys from the outermost to the rank counts, so that cases which share a trunk stand side by
- * side. */
+/* Which cases does a command line ask for?  One subject (a model or a case line) after the other,
+ * part by part, then the keys from the outermost to the rank counts, so that cases which share a
+ * trunk stand side by side. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/cli/request.h"
 
@@ -36,7 +36,8 @@ static struct status add_case(struct expansion *e, const struct check_case *c) {
     return status_ok();
 }
 
-/* No tp given: 1, 2, 4, 8 as far as they are legal. Where none is (--ep 16), tp = ep or its refusal. */
+/* No tp given: 1, 2, 4, 8 as far as they are legal. Where none is (--ep 16), tp = ep or its
+ * refusal. */
 static struct status add_every_tp(struct expansion *e, struct check_case c) {
     static const int64_t usual[] = {1, 2, 4, 8};
     int64_t n = 0;
@@ -55,8 +56,8 @@ static bool is_given(const struct expansion *e, int key) {
     return e->request->key[key].n > 0 || e->given.key[key];
 }
 
-/* A fixture's activations are one sequence that was prefilled: the sizes of the case are those of the file.
- */
+/* A fixture's activations are one sequence that was prefilled: the sizes of the case are those of
+ * the file. */
 static struct status fit_fixture(const struct expansion *e, struct check_case *c) {
     const int64_t n = fixture_n_tokens(e->fixture);
     if (n == 0) return status_ok(); /* no inputs: refused below, layer by layer */

@@ -1,5 +1,5 @@
-/* request - the command line of `run` as typed, and its expansion into cases: lists multiply, models become parts, no
- * --tp becomes every legal one. */
+/* request - the command line of `run` as typed, and its expansion into cases: lists multiply,
+ * models become parts, no --tp becomes every legal one. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CLI_REQUEST_H
 #define HARNESS_CLI_REQUEST_H
