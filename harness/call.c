@@ -76,10 +76,12 @@ static void bind_linear(struct call *call, const struct binding *b) {
     a->out.stride[0] = y.cols;
 }
 
-/* A row of the operand is as long as the three outputs together. */
+/* A row is q, then k, then v. */
 static void bind_split(struct call *call, const struct binding *b) {
+    const int64_t q = b->local.n_heads * b->local.head_dim, kv = b->local.n_kv_heads * b->local.head_dim;
     call->u.split = (struct split_args){.in = in(b, 0),
                                         .out = {out(b, 0), out(b, 1), out(b, 2)},
+                                        .first = {0, q, q + kv},
                                         .n_tokens = n_tokens(b),
                                         .n_heads = b->local.n_heads,
                                         .n_kv_heads = b->local.n_kv_heads,

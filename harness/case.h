@@ -128,6 +128,8 @@ int64_t case_layer(const struct check_case *c, const struct model *model);
 
 /* That layer, with the sizes and switches that the case has of its own. */
 struct layer_spec case_spec(const struct check_case *c, const struct model *model);
+/* The case's own sizes and switches put in the place of the layer's. */
+void case_override(struct layer_spec *spec, const struct check_case *c);
 int case_spec_key(const struct check_case *c); /* the first key that overrides; -1: none */
 /* Do the sizes fit each other? */
 struct status case_spec_check(const struct check_case *c, const struct layer_spec *spec,

@@ -16,11 +16,15 @@ int64_t case_layer(const struct check_case *c, const struct model *model) {
     return 0;
 }
 
-struct layer_spec case_spec(const struct check_case *c, const struct model *model) {
-    struct layer_spec spec = model_layer(model, case_layer(c, model));
+void case_override(struct layer_spec *spec, const struct check_case *c) {
     for (int k = 0; case_keys[k].name; k++)
         if (case_keys[k].override && case_key_is_set(k, c))
-            case_keys[k].override(&spec, (int64_t)case_key_get(k, c));
+            case_keys[k].override(spec, (int64_t)case_key_get(k, c));
+}
+
+struct layer_spec case_spec(const struct check_case *c, const struct model *model) {
+    struct layer_spec spec = model_layer(model, case_layer(c, model));
+    case_override(&spec, c);
     return spec;
 }
 

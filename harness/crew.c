@@ -72,6 +72,7 @@ void *placed_stored(const struct placed *at, enum tensor_id id) {
 void placed_dense(const struct placed *at, enum tensor_id id, void *dst) {
     const struct stored *const s = source(at, id);
     const size_t size = dtype_bytes(s->dtype);
+    if (!placed_count(at, id)) return;
     if (s->count == placed_count(at, id))
         memcpy(dst, s->memory.data, (size_t)s->count * size);
     else

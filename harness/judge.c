@@ -96,7 +96,8 @@ void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_
         text[0] = 0;
         return;
     }
-    size_t used = (size_t)snprintf(text, size, "stage %s", stage_table[f->stage].name);
+    size_t used = f->twin ? (size_t)snprintf(text, size, "chain, on a small twin of the layer")
+                          : (size_t)snprintf(text, size, "stage %s", stage_table[f->stage].name);
     if (n_ranks > 1 && f->last_rank >= 0) {
         used += print_range(text + used, size - used, "rank", f->first_rank, f->last_rank);
         used += (size_t)snprintf(text + used, size - used, " of %lld", (long long)n_ranks);
@@ -193,8 +194,8 @@ void judge_route(const struct judged *j, const struct call *call, const struct c
     free(hi);
 }
 
-void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
-                struct edge_result *edge, struct findings *findings) {
+static void judge_twice(const struct judged *j, const double *a, const double *b, const double *slack,
+                        const char *note, struct edge_result *edge, struct findings *findings) {
     edge_count(edge, j->count);
     for (int64_t i = 0; i < j->count; i++) {
         const double distance = fabs(a[i] - b[i]);
@@ -208,8 +209,23 @@ void judge_plan(const struct judged *j, const double *a, const double *b, const 
         edge->outside++;
         edge->margin = isnan(margin) ? INFINITY : fmax(edge->margin, margin);
         findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, isnan(margin) ? INFINITY : margin,
-                     "the reference on the rank's own operands disagrees with the reference on the whole");
+                     note);
     }
+}
+
+void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
+                struct edge_result *edge, struct findings *findings) {
+    judge_twice(j, a, b, slack,
+                "the reference on the rank's own operands disagrees with the reference on the whole", edge,
+                findings);
+}
+
+void judge_chain(const struct judged *j, const double *composed, const double *plain, const double *slack,
+                 struct edge_result *edge, struct findings *findings) {
+    judge_twice(j, composed, plain, slack,
+                "the stages composed, the reference in every seat, disagree with reference/plain.c", edge,
+                findings);
+    findings->twin = findings->stage >= 0;
 }
 
 void judge_untouched(const struct judged *j, const void *before, const void *after,

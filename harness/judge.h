@@ -12,6 +12,7 @@
 struct findings {
     int stage;  /* enum stage_id of the first failing stage; -1: nothing found yet */
     bool named; /* first and worst are filled */
+    bool twin;  /* of the whole layer's small twin, not of a stage of the case */
     struct mismatch first, worst;
     int first_rank, last_rank;
     int64_t low[AXIS_COUNT], high[AXIS_COUNT]; /* extent of the wrong elements along the cut axes they have */
@@ -53,6 +54,9 @@ void judge_route(const struct judged *j, const struct call *call, const struct c
 /* The reference twice: bit for bit (slack == NULL), or within slack[i]. */
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
                 struct edge_result *edge, struct findings *findings);
+/* The stages composed against plain.c, within slack[i]. */
+void judge_chain(const struct judged *j, const double *composed, const double *plain, const double *slack,
+                 struct edge_result *edge, struct findings *findings);
 /* Cache bytes that the call may not touch: before and after agree wherever owned[row] is 0; rows of row_bytes. */
 void judge_untouched(const struct judged *j, const void *before, const void *after,
                      const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,

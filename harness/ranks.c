@@ -20,7 +20,11 @@ void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant
     *r = (struct ranks){.c = c, .mutant = mutant};
     r->own = memory_zeroed((size_t)c->tp, sizeof *r->own);
     r->exact = memory_zeroed((size_t)c->tp, sizeof *r->exact);
-    r->crew = (struct crew){.storage = c->dtype, .layout = c->layout, .whole = &trunk->store, .own = r->own};
+    r->crew = (struct crew){.storage = c->dtype,
+                            .layout = c->layout,
+                            .whole = &trunk->store,
+                            .own = r->own,
+                            .fault = trunk->crew.fault};
     crew_open(&r->crew, &trunk->crew.spec, c->part, &trunk->batch, c->tp, c->ep);
     findings_init(&r->findings);
 }

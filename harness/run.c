@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "harness/chain.h"
 #include "harness/clock.h"
 #include "harness/dump.h"
 #include "harness/oracle.h"
@@ -62,14 +63,21 @@ static void record_stage(struct case_result *r, int stage, const struct trunk *t
 
 /* The trunk's failure comes first when it happened in an earlier or the same stage. */
 static void conclude(struct case_result *r, const struct trunk *t, const struct ranks *k,
-                     const struct findings *oracle) {
+                     const struct findings *oracle, const struct findings *chain) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (r->edge[e].state == EDGE_FAIL) r->verdict = CASE_FAILED;
+    if (r->verdict != CASE_FAILED && r->edge[EDGE_CHAIN].state == EDGE_LOOSE) {
+        r->verdict = CASE_SKIPPED;
+        snprintf(
+            r->reason, sizeof r->reason,
+            "chain too loose: rounding in double could explain more than 1e-6 of a row; nothing is proved");
+    }
     if (r->verdict != CASE_FAILED) return;
     const struct findings *f = &k->findings;
     if (f->stage < 0 || (t->findings.stage >= 0 && t->findings.stage <= f->stage)) f = &t->findings;
     if (f->stage < 0) f = oracle;
-    findings_where(f, f == &k->findings ? k->crew.plan.tp : 1, r->where, sizeof r->where);
+    if (f->stage < 0) f = chain;
+    findings_where(f, f == &k->findings || f == chain ? k->crew.plan.tp : 1, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
     if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
@@ -103,34 +111,62 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
     return status_ok();
 }
 
-static struct status run_group(struct group *g) {
-    struct trunk trunk;
+/* The chain edge of every case, on one twin. */
+static void run_chain(struct group *g, struct findings *findings) {
+    const struct layer_spec spec = case_spec(&g->cases[0], g->model);
+    struct chain *const chain = chain_open(&spec, case_layer(&g->cases[0], g->model), g->cases, g->n);
+    progress(g->results[0].line, "chain");
+    for (int64_t i = 0; i < g->n; i++) {
+        struct case_result *const r = &g->results[i];
+        const double start = clock_seconds();
+        const char *const unknown =
+            chain_edge(chain, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i]);
+        if (unknown) snprintf(r->unchained, sizeof r->unchained, "%s", unknown);
+        r->seconds += clock_seconds() - start;
+    }
+    chain_close(chain);
+}
+
+static struct status run_edges(struct group *g, struct trunk *t, struct ranks *ranks,
+                               struct findings *chain) {
     struct findings oracle;
     struct edge_result oracle_edges[S_COUNT] = {0};
     findings_init(&oracle);
-    TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device));
-    trunk.kernels.schedules = g->request->schedules;
-    struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
-    for (int64_t i = 0; i < g->n; i++) ranks_open(&ranks[i], &g->cases[i], g->request->mutant, &trunk);
     const double start = clock_seconds();
-    struct status s = g->fixture ? oracle_edge_run(g->fixture, &trunk, oracle_edges, &oracle) : status_ok();
-    if (!s.code) s = run_stages(g, &trunk, ranks, oracle_edges);
+    run_chain(g, chain);
+    if (g->fixture) TRY(oracle_edge_run(g->fixture, t, oracle_edges, &oracle));
+    TRY(run_stages(g, t, ranks, oracle_edges));
     double shared = clock_seconds() - start;
     for (int64_t i = 0; i < g->n; i++) shared -= g->results[i].seconds;
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
         r->seconds += shared / (double)g->n;
-        const char *const unsupported = trunk.unsupported[0] ? trunk.unsupported : ranks[i].unsupported;
-        if (s.code) continue;
+        const char *const unsupported = t->unsupported[0] ? t->unsupported : ranks[i].unsupported;
         for (int stage = 0; stage < S_COUNT; stage++) edge_merge(&r->edge[EDGE_ORACLE], &oracle_edges[stage]);
-        conclude(r, &trunk, &ranks[i], &oracle);
+        conclude(r, t, &ranks[i], &oracle, &chain[i]);
         if (unsupported[0]) { /* a defect found before that stays a defect */
             if (r->verdict != CASE_FAILED) r->verdict = CASE_SKIPPED;
             snprintf(r->reason, sizeof r->reason, "%s", unsupported);
         }
     }
+    return status_ok();
+}
+
+static struct status run_group(struct group *g) {
+    struct trunk trunk;
+    TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault));
+    trunk.kernels.schedules = g->request->schedules;
+    trunk.mutant = g->request->mutant;
+    struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
+    struct findings *const chain = memory_zeroed((size_t)g->n, sizeof *chain);
+    for (int64_t i = 0; i < g->n; i++) {
+        ranks_open(&ranks[i], &g->cases[i], g->request->mutant, &trunk);
+        findings_init(&chain[i]);
+    }
+    const struct status s = run_edges(g, &trunk, ranks, chain);
     for (int64_t i = 0; i < g->n; i++) ranks_close(&ranks[i]);
     free(ranks);
+    free(chain);
     trunk_close(&trunk);
     return s;
 }
@@ -171,6 +207,7 @@ static void count_cases(struct run_output *out, int64_t n) {
         out->result.n_passed += out->cases[i].verdict == CASE_PASSED;
         out->result.n_failed += out->cases[i].verdict == CASE_FAILED;
         out->result.n_skipped += out->cases[i].verdict == CASE_SKIPPED;
+        out->result.n_unchained += out->cases[i].unchained[0] != 0;
     }
 }
 

@@ -16,6 +16,8 @@ struct run_request {
     const char *fixture_path; /* NULL: none */
     const char *dump_path;    /* NULL: none */
     const struct mutant *mutant;
+    const struct mutant
+        *fault;        /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
     int schedules;     /* of every launch, the plain one included; 0 and 1: no repetition */
     const char *repro; /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
 };

@@ -12,7 +12,7 @@
 #include "harness/stage.h"
 
 struct status trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
-                         const struct fixture *fixture, struct device *device) {
+                         const struct fixture *fixture, struct device *device, const struct mutant *fault) {
     *t = (struct trunk){.c = *c, .fixture = fixture, .fused_end = -1};
     t->c.tp = t->c.ep = 1;
     t->layer = case_layer(c, model);
@@ -22,8 +22,12 @@ struct status trunk_open(struct trunk *t, const struct check_case *c, const stru
     world_seat_open(&t->world, &world_sim);
     findings_init(&t->findings);
     batch_build(&t->batch, c, &t->fill);
-    t->crew = (struct crew){
-        .storage = c->dtype, .layout = c->layout, .whole = &t->store, .own = &t->store, .unsharded = true};
+    t->crew = (struct crew){.storage = c->dtype,
+                            .layout = c->layout,
+                            .whole = &t->store,
+                            .own = &t->store,
+                            .unsharded = true,
+                            .fault = fault};
     crew_open(&t->crew, &spec, c->part, &t->batch, 1, 1);
     if (c->part != PART_ATTENTION) return status_ok();
     crew_indices(&t->crew, DTYPE_F32);

@@ -29,13 +29,12 @@ const struct world world_sim = {.name = "sim", .sum = sim_sum, .contract = sim_c
 static void look_through_views(const struct split_args *a) {
     const int64_t heads[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads};
     const size_t size = dtype_bytes(a->in.dtype);
-    const char *from = a->in.data;
     for (int i = 0; i < 3; i++) {
+        const char *const from = (const char *)a->in.data + (size_t)a->first[i] * size;
         const size_t row = (size_t)(heads[i] * a->head_dim) * size;
         for (int64_t t = 0; t < a->n_tokens; t++)
             memcpy((char *)a->out[i].data + (size_t)(t * a->out[i].stride[0]) * size,
                    from + (size_t)(t * a->in.stride[0]) * size, row);
-        from += row;
     }
 }
 

@@ -126,10 +126,11 @@ struct sum_args {
     int64_t n_parts, n_tokens, width;
 };
 
-/* q, k and v cut out of the fused rows of a qkv projection: a row of in is q, then k, then v. */
+/* q, k and v cut out of the fused rows of a qkv projection. */
 struct split_args {
     struct view in;     /* [T, (H + 2G) D] */
-    struct view out[3]; /* [T, H, D], [T, G, D], [T, G, D] */
+    struct view out[3]; /* q, k, v: [T, H, D], [T, G, D], [T, G, D] */
+    int64_t first[3];   /* where in a row of `in` each begins */
     int64_t n_tokens, n_heads, n_kv_heads, head_dim;
 };
 

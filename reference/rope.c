@@ -109,16 +109,15 @@ void ref_kv_write(const struct call *call, const struct contract *contract, cons
     copy_heads(&a->v, radius, 1, a->n_kv_heads, a->head_dim, row0, row1, &out[1]);
 }
 
-/* A row of the fused projection is the heads of q, then of k, then of v. */
+/* Heads of q, k and v out of a fused row. */
 void ref_split(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     (void)contract;
     const struct split_args *a = &call->u.split;
     const int64_t heads[3] = {a->n_heads, a->n_kv_heads, a->n_kv_heads};
-    int64_t before = 0; /* heads */
-    for (int i = 0; i < 3; before += heads[i++]) {
+    for (int i = 0; i < 3; i++) {
         struct view part = a->in;
-        const int64_t skip = before * a->head_dim;
+        const int64_t skip = a->first[i];
         if (part.data) part.data = (char *)part.data + skip * (int64_t)dtype_bytes(part.dtype);
         part.lo -= skip, part.hi -= skip;
         part.stride[1] = a->head_dim;

@@ -11,9 +11,13 @@ const struct report_format report_formats[] = {
     {NULL, NULL, NULL},
 };
 
-static const char *const edge_names[EDGE_COUNT] = {
-    [EDGE_KERNEL] = "kernel", [EDGE_PLAN] = "plan", [EDGE_SHARD] = "shard", [EDGE_ORACLE] = "oracle"};
-static const char *const edge_state_names[] = {[EDGE_NOT_RUN] = "-", [EDGE_OK] = "ok", [EDGE_FAIL] = "FAIL"};
+static const char *const edge_names[EDGE_COUNT] = {[EDGE_KERNEL] = "kernel",
+                                                   [EDGE_PLAN] = "plan",
+                                                   [EDGE_SHARD] = "shard",
+                                                   [EDGE_ORACLE] = "oracle",
+                                                   [EDGE_CHAIN] = "chain"};
+static const char *const edge_state_names[] = {
+    [EDGE_NOT_RUN] = "-", [EDGE_OK] = "ok", [EDGE_LOOSE] = "too loose", [EDGE_FAIL] = "FAIL"};
 static const char *const verdict_names[] = {
     [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP"};
 

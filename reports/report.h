@@ -17,8 +17,8 @@ extern const struct report_format
 const struct report_format *report_by_name(const char *name);
 
 /* Text pieces shared by the formats. */
-const char *edge_name(enum edge edge);               /* "kernel", "plan", "shard", "oracle" */
-const char *edge_state_name(enum edge_state state);  /* "-", "ok", "FAIL" */
+const char *edge_name(enum edge edge);               /* "kernel", "plan", "shard", ... */
+const char *edge_state_name(enum edge_state state);  /* "-", "ok", "too loose", "FAIL" */
 const char *verdict_name(enum case_verdict verdict); /* "PASS", "FAIL", "SKIP" */
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);

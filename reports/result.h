@@ -7,8 +7,9 @@
 #include <stdint.h>
 
 enum case_verdict { CASE_PASSED, CASE_FAILED, CASE_SKIPPED };
-enum edge { EDGE_KERNEL, EDGE_PLAN, EDGE_SHARD, EDGE_ORACLE, EDGE_COUNT };
-enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_FAIL };
+enum edge { EDGE_KERNEL, EDGE_PLAN, EDGE_SHARD, EDGE_ORACLE, EDGE_CHAIN, EDGE_COUNT };
+/* Loose: nothing is wrong, but the bound is so wide that this says nothing. */
+enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_LOOSE, EDGE_FAIL };
 
 /* One element that is wrong. */
 struct mismatch {
@@ -40,6 +41,8 @@ struct case_result {
     enum case_verdict verdict;
     char reason[500]; /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
+    char unchained
+        [48]; /* what kept the chain edge from running: a feature plain.c does not know; else empty */
     int n_stages;
     struct stage_result *stage;
     /* of a failed case: the first failing stage */
@@ -53,6 +56,7 @@ struct run_result {
     const char *version, *device, *command; /* device: the label, always shown */
     const struct case_result *cases;
     int64_t n_cases, n_passed, n_failed, n_skipped;
+    int64_t n_unchained; /* of them: without a chain edge */
     double seconds;
 };
 

@@ -34,13 +34,14 @@ static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) 
         fprintf(file, " (%lld of %lld rows)", (long long)r->sampled_rows, (long long)r->rows);
 }
 
-/* The oracle is named where it ran: most runs have none. */
-static void print_edges(FILE *file, const struct edge_result *edges) {
+/* Oracle and chain are named where they ran; a chain that could not run says for what. */
+static void print_edges(FILE *file, const struct case_result *r) {
     for (int e = 0; e < EDGE_COUNT; e++) {
-        if (e == EDGE_ORACLE && edges[e].state == EDGE_NOT_RUN) continue;
+        if (e >= EDGE_ORACLE && r->edge[e].state == EDGE_NOT_RUN) continue;
         if (e) fputs(" · ", file);
-        print_edge(file, (enum edge)e, &edges[e]);
+        print_edge(file, (enum edge)e, &r->edge[e]);
     }
+    if (r->unchained[0]) fprintf(file, " · chain - (%s)", r->unchained);
 }
 
 static void print_rank(FILE *file, int rank) {
@@ -81,7 +82,7 @@ static void print_field(FILE *file, const char *label, const char *value) {
 
 static void print_failure(FILE *file, const struct case_result *r) {
     fputs("  edges   ", file);
-    print_edges(file, r->edge);
+    print_edges(file, r);
     fputc('\n', file);
     print_field(file, "reason", r->reason);
     print_field(file, "where", r->where);
@@ -106,7 +107,7 @@ static void format_edge_cell(char *text, size_t size, const struct edge_result *
 static void print_stage(FILE *file, const struct stage_result *s) {
     char cell[EDGE_COUNT][40], rows[48] = "-";
     int64_t elements = 0, ambiguous = 0;
-    for (int e = 0; e < EDGE_COUNT; e++) {
+    for (int e = 0; e < EDGE_CHAIN; e++) { /* the chain is of the whole layer */
         format_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
         elements += s->edge[e].elements;
         ambiguous += s->edge[e].ambiguous;
@@ -132,7 +133,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
     fprintf(file, "%s %s", verdict_name(r->verdict), r->line);
     if (r->verdict == CASE_PASSED) {
         fputs("  ", file);
-        print_edges(file, r->edge);
+        print_edges(file, r);
     }
     if (r->verdict == CASE_SKIPPED)
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
@@ -148,6 +149,10 @@ void report_text(FILE *file, const struct run_result *run, int verbosity) {
     for (int64_t i = 0; i < run->n_cases; i++)
         if (verbosity > QUIET || run->cases[i].verdict == CASE_FAILED)
             report_text_case(file, &run->cases[i], verbosity);
+    if (verbosity > QUIET && run->n_unchained)
+        fprintf(file,
+                "%lld cases without the chain edge: reference/plain.c does not know a feature of the layer\n",
+                (long long)run->n_unchained);
     if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
     fprintf(file, "%lld passed, %lld failed, %lld skipped\n", (long long)run->n_passed,
             (long long)run->n_failed, (long long)run->n_skipped);

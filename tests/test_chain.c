@@ -1,0 +1,187 @@
+/* Does the chain edge see what the stage edges cannot? The stages composed on small twins agree with
+ * reference/plain.c for every preset, phase and rank count; a mistake that everybody makes, the
+ * reference too, passes every other edge and fails this one. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/chain.h"
+#include "harness/cli/options.h"
+
+#include <criterion/criterion.h>
+#include <omp.h>
+#include <string.h>
+
+/* ---- what agrees ---- */
+
+static struct edge_result edge_of(const char *line, const struct mutant *fault) {
+    struct check_case c;
+    struct model model;
+    bool has_part;
+    struct findings findings;
+    struct edge_result edge = {0};
+    omp_set_num_threads(1); /* thousands of tiny calls */
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
+    cr_assert_eq(model_load(c.model, &model).code, STATUS_OK, "%s", line);
+    const struct status s = case_check(&c, &model, NULL);
+    cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
+    findings_init(&findings);
+    const struct layer_spec spec = case_spec(&c, &model);
+    struct chain *const chain = chain_open(&spec, case_layer(&c, &model), &c, 1);
+    cr_assert_null(chain_edge(chain, &c, fault, &edge, &findings), "%s", line);
+    chain_close(chain);
+    return edge;
+}
+
+static void expect_agreement(const char *line) {
+    const struct edge_result e = edge_of(line, NULL);
+    cr_expect_eq(e.state, EDGE_OK, "%s: state %d margin %g", line, e.state, e.margin);
+    cr_expect(e.margin <= 1 && e.elements > 0, "%s", line);
+}
+
+Test(chain, presets_agree_with_the_plain_layer_in_every_phase_and_at_every_rank_count) {
+    static const char *const cuts[] = {"attention:tp=1", "attention:tp=2", "attention:tp=8",  "ffn:tp=1",
+                                       "ffn:tp=2",       "ffn:tp=8",       "ffn:tp=4,layer=0"};
+    for (const char *const *preset = model_preset_names(); *preset; preset++)
+        for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++)
+            for (enum phase p = 0; p < PHASE_COUNT; p++) {
+                char line[200];
+                snprintf(line, sizeof line, "%s/%s,phase=%s", *preset, cuts[i], phase_name(p));
+                expect_agreement(line);
+            }
+}
+
+Test(chain, switches_of_the_layer_agree_with_the_plain_layer) {
+    static const char *const lines[] = {
+        "tiny/attention:tp=16,heads=16,kv=2",
+        "tiny/attention:tp=2,bias=qkvo",
+        "tiny/attention:tp=4,bias=qkv,qk_norm=off",
+        "tiny/attention:tp=2,rot=4",
+        "tiny/attention:tp=3,heads=6,kv=3",
+        "tiny/ffn:tp=2,groups=4,topk_groups=2,top=3",
+        "tiny/ffn:tp=4,ep=2,score=softmax,renorm=off",
+        "tiny/ffn:tp=8,ep=8,shared=0",
+        "param2-17b/ffn:tp=6,ep=2,experts=12,width=768,shared=24,top=5",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) expect_agreement(lines[i]);
+}
+
+/* ---- what everybody gets wrong ---- */
+
+static bool swap_k_and_v(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+    (void)whole, (void)local;
+    if (call->op != OP_SPLIT) return false;
+    const int64_t k = call->u.split.first[1];
+    call->u.split.first[1] = call->u.split.first[2];
+    call->u.split.first[2] = k;
+    return true;
+}
+static bool usual_theta(struct layer_spec *spec) {
+    const bool changed = spec->rope_theta != 1e4;
+    spec->rope_theta = 1e4;
+    return changed;
+}
+static bool ignore_groups(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+    (void)whole, (void)local;
+    if (call->op != OP_ROUTE || call->u.route.n_group == 1) return false;
+    call->u.route.n_group = call->u.route.topk_group = 1;
+    return true;
+}
+static bool lose_the_last_part(struct view *parts, int64_t *n_parts) {
+    (void)parts;
+    if (*n_parts < 2) return false;
+    --*n_parts;
+    return true;
+}
+static bool exchange_caches(struct call *call, const struct layer_spec *whole,
+                            const struct layer_spec *local) {
+    (void)whole, (void)local;
+    if (call->op != OP_KV_WRITE) return false;
+    const struct view k = call->u.kv_write.k;
+    call->u.kv_write.k = call->u.kv_write.v;
+    call->u.kv_write.v = k;
+    return true;
+}
+
+static const struct {
+    struct mutant fault;
+    const char *seen, *unseen; /* a case in which the chain sees it; one in which it changes nothing */
+} faults[] = {
+    {{.name = "k and v swapped in the split", .hooks.call = swap_k_and_v}, "tiny/attention:tp=2", NULL},
+    {{.name = "theta is 1e4", .hooks.spec = usual_theta},
+     "llama-3.1-8b/attention:tp=4,hidden=64,dim=16",
+     NULL},
+    {{.name = "groups are ignored", .hooks.call = ignore_groups},
+     "tiny/ffn:tp=2,groups=4,topk_groups=2,top=3",
+     "tiny/ffn:tp=2,groups=1,topk_groups=1"},
+    {{.name = "the last rank's partial is not collected", .hooks.sum = lose_the_last_part},
+     "tiny/attention:tp=4",
+     "tiny/attention:tp=1"},
+    {{.name = "k is written where v belongs", .hooks.call = exchange_caches},
+     "tiny/attention:tp=2,phase=chunked",
+     NULL},
+};
+
+static struct run_output run_with(const char *line, const struct mutant *fault) {
+    struct check_case c;
+    bool has_part;
+    struct run_output out;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
+    const struct run_request request = {.cases = &c, .n_cases = 1, .fault = fault};
+    const struct status s = run_cases(&request, &out);
+    cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
+    return out;
+}
+
+Test(chain, a_mistake_that_the_reference_makes_too_fails_the_chain_and_no_other_edge) {
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct run_output out = run_with(faults[i].seen, &faults[i].fault);
+        const struct case_result *const r = &out.cases[0];
+        for (int e = 0; e < EDGE_ORACLE; e++)
+            cr_expect_eq(r->edge[e].state, EDGE_OK, "%s: edge %d: %s", faults[i].fault.name, e, r->where);
+        cr_expect_eq(r->edge[EDGE_CHAIN].state, EDGE_FAIL, "%s was not seen", faults[i].fault.name);
+        cr_expect(r->edge[EDGE_CHAIN].margin > 1e3, "%s: margin %g", faults[i].fault.name,
+                  r->edge[EDGE_CHAIN].margin);
+        cr_expect_eq(r->verdict, CASE_FAILED);
+        cr_expect_eq(strncmp(r->where, "chain, ", 7), 0, "%s", r->where);
+        cr_expect(strstr(r->first.note, "plain.c"), "%s", r->first.note);
+        run_output_free(&out);
+        if (!faults[i].unseen) continue;
+        out = run_with(faults[i].unseen, &faults[i].fault);
+        cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s", faults[i].fault.name, faults[i].unseen);
+        run_output_free(&out);
+    }
+}
+
+/* ---- what proves nothing ---- */
+
+Test(chain, a_bound_that_could_explain_anything_is_too_loose_and_not_ok) {
+    struct check_case c;
+    struct model model;
+    bool has_part;
+    struct findings findings;
+    struct edge_result edge = {0};
+    case_parse("tiny/attention:tp=2", &c, &has_part);
+    cr_assert_eq(model_load(c.model, &model).code, STATUS_OK);
+    struct layer_spec spec = case_spec(&c, &model);
+    spec.attn_scale = 1e17; /* a score's last bit is worth more than a weight */
+    findings_init(&findings);
+    struct chain *const chain = chain_open(&spec, 0, &c, 1);
+    cr_assert_null(chain_edge(chain, &c, NULL, &edge, &findings));
+    cr_expect_eq(edge.state, EDGE_LOOSE, "state %d, margin %g", edge.state, edge.margin);
+    chain_close(chain);
+}
+
+Test(chain, a_feature_that_plain_c_does_not_know_is_named) {
+    struct check_case c;
+    struct model model;
+    bool has_part;
+    struct findings findings;
+    struct edge_result edge = {0};
+    case_parse("tiny/attention:tp=2", &c, &has_part);
+    cr_assert_eq(model_load(c.model, &model).code, STATUS_OK);
+    struct layer_spec spec = case_spec(&c, &model);
+    spec.rope_pairing = (enum rope_pairing)7;
+    findings_init(&findings);
+    struct chain *const chain = chain_open(&spec, 0, &c, 1);
+    cr_expect_str_eq(chain_edge(chain, &c, NULL, &edge, &findings), "rope_pairing");
+    cr_expect_eq(edge.state, EDGE_NOT_RUN);
+    chain_close(chain);
+}
