@@ -81,7 +81,7 @@ static place parse_answer(char *answer) {
         file = file ? file + 3 : line;
         if (!strncmp(file, "./", 2)) file += 2;
         if (!first.file) first = {file, number};
-        if (!strstr(file, "kernels/device/")) return {file, number};
+        if (!strstr(file, "kernels/lang/") && !strstr(file, "kernels/simt/")) return {file, number};
     }
     return first;
 }
