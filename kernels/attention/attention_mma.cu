@@ -20,143 +20,10 @@
  *         sequences.
  * Needs   bf16, D = 64, 128 or 256, H % G == 0, scale > 0, a 16-byte aligned cache. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/octet.cuh"
-#include "kernels/lang/ptx.cuh"
+#include "kernels/attention/attention_mma_tiles.cuh"
 #include "kernels/kernels.h"
 
-/* Copies are unrolled only by two, or their addresses fill the registers that the fragments need. */
-#ifdef __CUDACC__
-#define UNROLL_COPY _Pragma("unroll 2")
-#else
-#define UNROLL_COPY
-#endif
-
 namespace {
-
-constexpr int WARPS = 4, THREADS = 32 * WARPS;
-constexpr unsigned WHOLE_WARP = 0xffffffffu;
-
-/* SLABS: of 16 query rows, per warp; KEYS: per tile. */
-template <int D_, int SLABS_, int KEYS_> struct tiling {
-    static constexpr int D = D_, SLABS = SLABS_, KEYS = KEYS_;
-    static constexpr int WARP_ROWS = 16 * SLABS, ROWS = WARPS * WARP_ROWS;
-    static constexpr int CHUNKS = D / OCTET;        /* of 16 bytes, per row */
-    static constexpr bool Q_IN_REGISTERS = D <= 64; /* else its fragments are read again for every tile */
-    static constexpr size_t shared_bytes() {
-        return carve_bytes<bf16>(ROWS * D) + 2 * carve_bytes<bf16>(2 * KEYS * D);
-    }
-};
-using narrow = tiling<64, 2, 64>;
-using middle = tiling<128, 2, 32>;
-using wide = tiling<256, 1, 32>;
-
-/* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the eight 16-byte banks. */
-template <class S> __device__ __forceinline__ bf16 *chunk_of(bf16 *tile, int row, int chunk) {
-    return tile + row * S::D + (chunk ^ (row & 7)) * OCTET;
-}
-
-/* What one block works on. */
-struct row_tile {
-    int seq, head, kv_head;
-    int64_t first_row; /* of the tile, in q and out */
-    int n_rows;        /* 0: nothing to do */
-    int past;          /* row i of the tile is at key position past + i */
-    int kv_len;
-    bool causal;
-};
-
-/* How many keys row i of the tile sees; rows past the end go with the last live one, and are never stored. */
-__device__ __forceinline__ int keys_seen(const row_tile &tile, int i) {
-    const int row = min(i, tile.n_rows - 1);
-    return tile.causal ? max(0, min(tile.past + row + 1, tile.kv_len)) : tile.kv_len;
-}
-
-template <class S> __device__ __forceinline__ row_tile find_tile(const struct attention_args &a) {
-    const int first = (int)(gridDim.x - 1 - blockIdx.x) * S::ROWS;
-    row_tile tile;
-    tile.seq = (int)blockIdx.z;
-    tile.head = (int)blockIdx.y;
-    tile.kv_head = tile.head / (int)(a.n_heads / a.n_kv_heads);
-#ifdef BUG_MMA_WRONG_GQA_HEAD
-    tile.kv_head = tile.head % (int)a.n_kv_heads;
-#endif
-    const int32_t *start = (const int32_t *)a.query_start.data + tile.seq;
-    const int n_queries = start[1] - start[0];
-    tile.first_row = (int64_t)start[0] + first;
-    tile.n_rows = max(0, min(S::ROWS, n_queries - first));
-    tile.kv_len = ((const int32_t *)a.kv_len.data)[tile.seq];
-    tile.past = tile.kv_len - n_queries + first;
-    tile.causal = a.causal;
-    return tile;
-}
-
-/* ---- copies ---- */
-
-/* The two caches of one head and the way to a key's row. */
-struct key_source {
-    const bf16 *k, *v; /* [pages, page_size, .., D], at the kv head */
-    const int32_t *pages;
-    int page_size, page_shift; /* page_size = 2^page_shift, or page_shift < 0 */
-    int n_keys;                /* that the tile's rows see: no other is read */
-};
-
-__device__ __forceinline__ key_source find_keys(const struct attention_args &a, const row_tile &tile,
-                                                int page_shift) {
-    key_source keys;
-    keys.k = (const bf16 *)a.k_cache.data + tile.kv_head * a.k_cache.stride[2];
-    keys.v = (const bf16 *)a.v_cache.data + tile.kv_head * a.v_cache.stride[2];
-    keys.pages = (const int32_t *)a.page_table.data + tile.seq * a.page_table.stride[0];
-    keys.page_size = (int)a.page_size;
-    keys.page_shift = page_shift;
-    keys.n_keys = tile.n_rows ? keys_seen(tile, tile.n_rows - 1) : 0;
-    return keys;
-}
-
-/* Start the copies of keys first .. first + KEYS - 1 into a stage. Rows past the last key become zeros: a
- * weight of 0 does not silence the NaN of an unwritten slot. */
-template <class S>
-__device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const struct attention_args &a,
-                                          const key_source &keys, int first) {
-    UNROLL_COPY
-    for (int i = 0; i < S::KEYS * S::CHUNKS / THREADS; i++) {
-        const int at = i * THREADS + (int)threadIdx.x, row = at / S::CHUNKS, chunk = at % S::CHUNKS;
-        const int key = first + row, last = keys.n_keys - 1;
-        int from = min(key, last), bytes = key <= last ? 16 : 0;
-#ifdef BUG_MMA_PAGE_TABLE_OVERRUN
-        from = key, bytes = 16;
-#endif
-        const int page = keys.page_shift >= 0 ? from >> keys.page_shift : from / keys.page_size;
-        int slot = from - page * keys.page_size;
-#ifdef BUG_MMA_COPY_PAST_END
-        slot += key - from, bytes = 16;
-#endif
-        bf16 *const k_to = chunk_of<S>(k_tile, row, chunk), *const v_to = chunk_of<S>(v_tile, row, chunk);
-        shared_stale(k_to, 16);
-        shared_stale(v_to, 16);
-#ifdef BUG_MMA_NO_ZERO_FILL
-        if (bytes == 0) continue;
-#endif
-        const int64_t number = keys.pages[page];
-        cp_async_16(k_to, keys.k + number * a.k_cache.stride[0] + slot * a.k_cache.stride[1] + chunk * OCTET,
-                    bytes);
-        cp_async_16(v_to, keys.v + number * a.v_cache.stride[0] + slot * a.v_cache.stride[1] + chunk * OCTET,
-                    bytes);
-    }
-}
-
-/* A warp's own rows of q, zeros past the last. */
-template <class S>
-__device__ __forceinline__ void load_q(bf16 *q_tile, const struct attention_args &a, const row_tile &tile,
-                                       int row0, bool aligned) {
-    const bf16 *const q = (const bf16 *)a.q.data + tile.first_row * a.q.stride[0] + tile.head * a.q.stride[1];
-    UNROLL
-    for (int i = 0; i < S::WARP_ROWS * S::CHUNKS / 32; i++) {
-        const int at = i * 32 + (int)threadIdx.x % 32, row = row0 + at / S::CHUNKS, chunk = at % S::CHUNKS;
-        octet<bf16> o = {};
-        if (row < tile.n_rows) octet_load_raw(o, q + row * a.q.stride[0] + chunk * OCTET, aligned, OCTET);
-        *reinterpret_cast<octet<bf16> *>(chunk_of<S>(q_tile, row, chunk)) = o;
-    }
-}
 
 /* ---- one warp ---- */
 
@@ -232,7 +99,7 @@ __device__ __forceinline__ void multiply_q_k(tile_scores<S> &score, const warp_r
 /* Keys that a row does not see score -infinity. */
 template <class S>
 __device__ __forceinline__ void mask_scores(tile_scores<S> &score, const warp_rows<S> &w,
-                                            const row_tile &tile, int first) {
+                                            const query_tile &tile, int first) {
     if (keys_seen(tile, w.row0) >= first + S::KEYS) return; /* later rows see no fewer */
     UNROLL
     for (int slab = 0; slab < S::SLABS; slab++) {
@@ -309,7 +176,7 @@ __device__ __forceinline__ void multiply_p_v(warp_rows<S> &w, const tile_scores<
 
 template <class S>
 __device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_tile, bf16 *v_tile,
-                                       const row_tile &tile, int first, float c) {
+                                       const query_tile &tile, int first, float c) {
     tile_scores<S> score = {};
     multiply_q_k<S>(score, w, q_tile, k_tile);
     mask_scores<S>(score, w, tile, first);
@@ -324,7 +191,7 @@ __device__ __forceinline__ void attend(warp_rows<S> &w, bf16 *q_tile, bf16 *k_ti
 /* Divide, round, and store by way of the warp's rows of the q tile, so that whole chunks leave. */
 template <class S>
 __device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile,
-                                           const struct attention_args &a, const row_tile &tile,
+                                           const struct attention_args &a, const query_tile &tile,
                                            bool aligned) {
     __syncwarp(WHOLE_WARP);
     UNROLL
@@ -370,7 +237,7 @@ __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct att
     bf16 *const k_tile = carve.take<bf16>(2 * S::KEYS * S::D); /* [2][KEYS][D] */
     bf16 *const v_tile = carve.take<bf16>(2 * S::KEYS * S::D); /* [2][KEYS][D] */
 
-    const row_tile tile = find_tile<S>(a);
+    const query_tile tile = find_query_tile<S::ROWS>(a);
     const key_source keys = find_keys(a, tile, page_shift);
     if (keys.n_keys > 0) copy_keys<S>(k_tile, v_tile, a, keys, 0);
     cp_async_commit();
@@ -415,10 +282,8 @@ int shift_of(int64_t page_size) {
 
 template <class S> const char *launch_tiling(const struct attention_args *a, void *stream) {
     const bool aligned = view_is_aligned<bf16>(a->q, 2) && view_is_aligned<bf16>(a->out, 2);
-    const dim3 grid((unsigned)((a->max_queries + S::ROWS - 1) / S::ROWS), (unsigned)a->n_heads,
-                    (unsigned)a->n_seqs);
-    return LAUNCH((attention_mma_kernel<S>), grid, dim3(THREADS), S::shared_bytes(), stream, *a,
-                  exponent_factor(a), shift_of(a->page_size), aligned);
+    return LAUNCH((attention_mma_kernel<S>), query_grid(*a, S::ROWS), dim3(THREADS), S::shared_bytes(),
+                  stream, *a, exponent_factor(a), shift_of(a->page_size), aligned);
 }
 
 } // namespace

@@ -17,6 +17,7 @@
  *         on its own q, keys and position in the sequence only: not on other heads, rows or sequences.
  * Needs   D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
+#include "kernels/attention/query_tile.cuh"
 #include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
@@ -25,47 +26,10 @@ namespace {
 constexpr int ROWS = 64, GROUP = 4, COLUMNS = 8, THREADS = ROWS / GROUP * COLUMNS;
 constexpr unsigned WHOLE_WARP = 0xffffffffu;
 
-/* What one block works on. */
-struct row_tile {
-    int seq, head, kv_head;
-    int64_t first_row; /* of the tile, in q and out */
-    int n_rows;        /* 0: nothing to do */
-    int past;          /* row i of the tile is at key position past + i */
-    int kv_len;
-    bool causal;
-};
-
-/* How many keys row i of the tile sees. */
-__device__ __forceinline__ int keys_seen(const row_tile &tile, int i) {
-    return tile.causal ? max(0, min(tile.past + i + 1, tile.kv_len)) : tile.kv_len;
-}
-
-__device__ row_tile find_tile(const struct attention_args &a) {
-    const int first = (int)(gridDim.x - 1 - blockIdx.x) * ROWS;
-    row_tile tile;
-    tile.seq = (int)blockIdx.z;
-    tile.head = (int)blockIdx.y;
-    tile.kv_head = tile.head / (int)(a.n_heads / a.n_kv_heads);
-#ifdef BUG_SIMT_WRONG_GQA_HEAD
-    tile.kv_head = tile.head % (int)a.n_kv_heads;
-#endif
-    const int32_t *start = (const int32_t *)a.query_start.data + tile.seq;
-    const int n_queries = start[1] - start[0];
-    tile.first_row = (int64_t)start[0] + first;
-    tile.n_rows = max(0, min(ROWS, n_queries - first));
-    tile.kv_len = ((const int32_t *)a.kv_len.data)[tile.seq];
-    tile.past = tile.kv_len - n_queries + first;
-    tile.causal = a.causal;
-#ifdef BUG_SIMT_UNWRITTEN_SLOT
-    tile.past++, tile.kv_len++;
-#endif
-    return tile;
-}
-
 /* Where key `key` of the tile's sequence lies in a cache: [pages, page_size, G, D]. */
 template <class T>
 __device__ __forceinline__ const T *key_address(const struct view &cache, const struct attention_args &a,
-                                                const row_tile &tile, int key) {
+                                                const query_tile &tile, int key) {
     const int page_size = (int)a.page_size;
     const int32_t *pages = (const int32_t *)a.page_table.data + tile.seq * a.page_table.stride[0];
     return (const T *)cache.data + pages[key / page_size] * cache.stride[0] +
@@ -145,18 +109,17 @@ __device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], con
 template <int RUNS, int RUN> struct group_state {
     int row0,
         column; /* first row of the group in the tile; which eighth of keys and output columns is ours */
-    int limit[GROUP]; /* keys each row sees; rows past the end go with the last live one, and are never stored
-                       */
+    int limit[GROUP]; /* keys each row sees */
     float top[GROUP], sum[GROUP], out[GROUP][RUNS][RUN];
 };
 
 template <int RUNS, int RUN>
-__device__ __forceinline__ void group_init(group_state<RUNS, RUN> &g, const row_tile &tile) {
+__device__ __forceinline__ void group_init(group_state<RUNS, RUN> &g, const query_tile &tile) {
     g.row0 = (int)threadIdx.x / COLUMNS * GROUP;
     g.column = (int)threadIdx.x % COLUMNS;
     UNROLL
     for (int r = 0; r < GROUP; r++) {
-        g.limit[r] = g.row0 < tile.n_rows ? keys_seen(tile, min(g.row0 + r, tile.n_rows - 1)) : 0;
+        g.limit[r] = g.row0 < tile.n_rows ? keys_seen(tile, g.row0 + r) : 0;
         g.top[r] = -INFINITY;
         g.sum[r] = 0;
         UNROLL
@@ -242,7 +205,7 @@ __device__ __forceinline__ void add_values(group_state<RUNS, RUN> &g, const floa
 
 template <class T, int RUNS, int RUN>
 __device__ __forceinline__ void store_group(const group_state<RUNS, RUN> &g, const struct attention_args &a,
-                                            const row_tile &tile) {
+                                            const query_tile &tile) {
     UNROLL
     for (int r = 0; r < GROUP; r++) {
         if (g.row0 + r >= tile.n_rows) continue;
@@ -275,8 +238,8 @@ __global__ void __launch_bounds__(THREADS)
     x.part_max = carve.take<float>(COLUMNS * ROWS);
     x.part_sum = carve.take<float>(COLUMNS * ROWS);
 
-    const row_tile tile = find_tile(a);
-    const int n_keys = tile.n_rows ? keys_seen(tile, tile.n_rows - 1) : 0;
+    const query_tile tile = find_query_tile<ROWS>(a);
+    const int n_keys = keys_seen(tile);
     group_state<RUNS, RUN> g;
     group_init(g, tile);
     load_transposed<T>(q, ROWS, tile.n_rows, head_dim, aligned, [&](int row) {
@@ -324,10 +287,8 @@ const char *launch_width(const struct attention_args *a, void *stream) {
     const size_t bytes = carve_bytes<float>(a->head_dim * ROWS) + carve_bytes<float>(a->head_dim * TILE) +
                          carve_bytes<float>(TILE * WIDTH) + carve_bytes<float>(TILE * ROWS) +
                          2 * carve_bytes<float>(COLUMNS * ROWS);
-    const dim3 grid((unsigned)((a->max_queries + ROWS - 1) / ROWS), (unsigned)a->n_heads,
-                    (unsigned)a->n_seqs);
-    return LAUNCH((attention_simt_kernel<T, KEYS, RUNS, RUN>), grid, dim3(THREADS), bytes, stream, *a,
-                  aligned);
+    return LAUNCH((attention_simt_kernel<T, KEYS, RUNS, RUN>), query_grid(*a, ROWS), dim3(THREADS), bytes,
+                  stream, *a, aligned);
 }
 
 /* Keys per thread and tile: fewer where shared memory is short. Part of the contract: head size alone
