@@ -96,9 +96,7 @@ __device__ slice find_slice(const struct attention_args &a, int length) {
     const int32_t *start = (const int32_t *)a.query_start.data + s.seq;
     s.row = start[0];
     s.key0 = (int)blockIdx.x * length;
-#ifdef BUG_DECODE_SPLIT_BOUNDARY
-    s.key0 -= s.key0 > 0;
-#endif
+    if (SEEDED(BUG_DECODE_SPLIT_BOUNDARY)) s.key0 -= s.key0 > 0;
     s.key1 = start[0] < start[1] ? min(s.key0 + length, ((const int32_t *)a.kv_len.data)[s.seq]) : 0;
     return s;
 }
@@ -237,9 +235,8 @@ __global__ void __launch_bounds__(MERGE_THREADS)
     float largest = -INFINITY, sum = 0, out[OCTET] = {};
     for (int s = 0; s < part.n_slices; s++) largest = lse[s] > largest ? lse[s] : largest;
     for (int s = 0; s < part.n_slices; s++) {
-#ifndef BUG_DECODE_EMPTY_SPLIT
-        if (lse[s] == -INFINITY) continue; /* empty: its output was never written */
-#endif
+        if (!SEEDED(BUG_DECODE_EMPTY_SPLIT) && lse[s] == -INFINITY)
+            continue; /* its output was never written */
         const float weight = expf(lse[s] - largest);
         sum += weight;
         UNROLL

@@ -222,11 +222,7 @@ __device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile,
 
 /* ---- one block ---- */
 
-#ifdef BUG_MMA_WRONG_WAIT_GROUP
-constexpr int COPIES_IN_FLIGHT = 2;
-#else
-constexpr int COPIES_IN_FLIGHT = 1; /* the next tile's */
-#endif
+constexpr int COPIES_IN_FLIGHT = SEEDED(BUG_MMA_WRONG_WAIT_GROUP) ? 2 : 1; /* the next tile's */
 
 template <class S>
 __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct attention_args a, const float c,
@@ -251,21 +247,14 @@ __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct att
 
     for (int first = 0, stage = 0; first < keys.n_keys; first += S::KEYS, stage ^= 1) {
         const int next = (stage ^ 1) * S::KEYS * S::D;
-        int current = stage * S::KEYS * S::D;
-#ifdef BUG_MMA_STAGE_OFF_BY_ONE
-        current = next;
-#endif
+        const int current = SEEDED(BUG_MMA_STAGE_OFF_BY_ONE) ? next : stage * S::KEYS * S::D;
         if (first + S::KEYS < keys.n_keys)
             copy_keys<S>(k_tile + next, v_tile + next, a, keys, first + S::KEYS);
         cp_async_commit(); /* also when there is nothing: the wait counts groups */
         cp_async_wait<COPIES_IN_FLIGHT>();
-#ifndef BUG_MMA_NO_SYNC_AFTER_FILL
-        __syncthreads();
-#endif
+        if (!SEEDED(BUG_MMA_NO_SYNC_AFTER_FILL)) __syncthreads();
         if (first < warp_keys) attend<S>(w, q_tile, k_tile + current, v_tile + current, tile, first, c);
-#ifndef BUG_MMA_NO_SYNC_BEFORE_REFILL
-        __syncthreads();
-#endif
+        if (!SEEDED(BUG_MMA_NO_SYNC_BEFORE_REFILL)) __syncthreads();
     }
     cp_async_wait<0>();
     store_rows<S>(w, q_tile, a, tile, aligned);

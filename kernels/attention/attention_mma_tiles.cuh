@@ -72,20 +72,14 @@ __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const stru
         const int at = i * THREADS + (int)threadIdx.x, row = at / S::CHUNKS, chunk = at % S::CHUNKS;
         const int key = first + row, last = keys.n_keys - 1;
         int from = min(key, last), bytes = key <= last ? 16 : 0;
-#ifdef BUG_MMA_PAGE_TABLE_OVERRUN
-        from = key, bytes = 16;
-#endif
+        if (SEEDED(BUG_MMA_PAGE_TABLE_OVERRUN)) from = key, bytes = 16;
         const int page = keys.page_shift >= 0 ? from >> keys.page_shift : from / keys.page_size;
         int slot = from - page * keys.page_size;
-#ifdef BUG_MMA_COPY_PAST_END
-        slot += key - from, bytes = 16;
-#endif
+        if (SEEDED(BUG_MMA_COPY_PAST_END)) slot += key - from, bytes = 16;
         bf16 *const k_to = chunk_of<S>(k_tile, row, chunk), *const v_to = chunk_of<S>(v_tile, row, chunk);
         shared_stale(k_to, 16);
         shared_stale(v_to, 16);
-#ifdef BUG_MMA_NO_ZERO_FILL
-        if (bytes == 0) continue;
-#endif
+        if (SEEDED(BUG_MMA_NO_ZERO_FILL) && bytes == 0) continue;
         const int64_t number = keys.pages[page];
         cp_async_16(k_to, keys.k + number * a.k_cache.stride[0] + slot * a.k_cache.stride[1] + chunk * OCTET,
                     bytes);

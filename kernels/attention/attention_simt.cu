@@ -44,9 +44,7 @@ __device__ void load_transposed(float *transposed, int width, int n, int head_di
     const int octets = (head_dim + OCTET - 1) / OCTET;
     for (int i = threadIdx.x; i < width * octets; i += THREADS) {
         const int row = i % width, d0 = i / width * OCTET;
-#ifdef BUG_SIMT_NO_ZERO_FILL
-        if (row >= n) continue;
-#endif
+        if (SEEDED(BUG_SIMT_NO_ZERO_FILL) && row >= n) continue;
         float v[OCTET] = {};
         if (row < n) octet_load<T>(v, address(row) + d0, aligned, head_dim - d0);
         for (int e = 0; e < OCTET && d0 + e < head_dim; e++) transposed[(d0 + e) * width + row] = v[e];
@@ -65,9 +63,8 @@ __device__ void load_rows(float *values, int width, int n_rows, int n, int head_
         for (int e = 0; e < OCTET; e++) values[row * width + d0 + e] = v[e];
     }
     if (threadIdx.x == 0) shared_stale(values + n * width, (size_t)(n_rows - n) * width * sizeof(float));
-#ifdef BUG_SIMT_SHARED_OVERRUN
-    for (int d = threadIdx.x; d < width; d += THREADS) values[n_rows * width + d] = 0;
-#endif
+    for (int d = threadIdx.x; SEEDED(BUG_SIMT_SHARED_OVERRUN) && d < width; d += THREADS)
+        values[n_rows * width + d] = 0;
 }
 
 /* score[r][j] = sum over d of q[d][r] k[d][j]; q and k point at the group's first row and the thread's first
@@ -153,9 +150,7 @@ __device__ __forceinline__ void softmax_step(group_state<RUNS, RUN> &g, const fl
             largest = key0 + j < seen[r] && score[r][j] > largest ? score[r][j] : largest;
         own_max[r] = largest;
     }
-#ifndef BUG_SIMT_NO_WARP_SYNC
-    __syncwarp(WHOLE_WARP);
-#endif
+    if (!SEEDED(BUG_SIMT_NO_WARP_SYNC)) __syncwarp(WHOLE_WARP);
     UNROLL
     for (int r = 0; r < GROUP; r++) {
         float largest = g.top[r], total = 0;
@@ -247,18 +242,12 @@ __global__ void __launch_bounds__(THREADS)
     });
 
     for (int first = 0; first < n_keys; first += TILE) {
-#ifdef BUG_SIMT_READ_PAST_END
-        const int n = TILE;
-#else
-        const int n = min(TILE, n_keys - first);
-#endif
+        const int n = SEEDED(BUG_SIMT_READ_PAST_END) ? TILE : min(TILE, n_keys - first);
         load_transposed<T>(k, TILE, n, head_dim, aligned,
                            [&](int key) { return key_address<T>(a.k_cache, a, tile, first + key); });
         load_rows<T>(v, WIDTH, TILE, n, head_dim, aligned,
                      [&](int key) { return key_address<T>(a.v_cache, a, tile, first + key); });
-#ifndef BUG_SIMT_NO_SYNC_AFTER_FILL
-        __syncthreads();
-#endif
+        if (!SEEDED(BUG_SIMT_NO_SYNC_AFTER_FILL)) __syncthreads();
 
         int seen[GROUP]; /* of the keys of this tile */
         float score[GROUP][KEYS] = {}, shrink[GROUP];
@@ -272,9 +261,7 @@ __global__ void __launch_bounds__(THREADS)
         }
         softmax_step(g, score, seen, x, shrink);
         add_values(g, shrink, seen, x.weight, v);
-#ifndef BUG_SIMT_NO_SYNC_BEFORE_REFILL
-        __syncthreads();
-#endif
+        if (!SEEDED(BUG_SIMT_NO_SYNC_BEFORE_REFILL)) __syncthreads();
     }
     store_group<T>(g, a, tile);
 }

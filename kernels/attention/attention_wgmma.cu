@@ -43,10 +43,7 @@ template <int D> struct consumer {
 };
 
 __device__ __forceinline__ void wait_full(struct ring &ring, int tile, int stages) {
-    int parity = tile / stages % 2;
-#ifdef BUG_WGMMA_WRONG_PARITY
-    parity ^= 1;
-#endif
+    const int parity = tile / stages % 2 ^ SEEDED(BUG_WGMMA_WRONG_PARITY);
     mbarrier_wait(&ring.full[tile % stages], (uint32_t)parity);
 }
 
@@ -73,11 +70,7 @@ __device__ __forceinline__ void issue_scores(consumer<D> &c, const bf16 *q, cons
 /* o += P V of one tile, 16 keys at a time. */
 template <int D>
 __device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<D> &tiles, int tile) {
-#ifdef BUG_WGMMA_WRONG_SWIZZLE
-    constexpr enum shared_swizzle SWIZZLE = SWIZZLE_64B;
-#else
-    constexpr enum shared_swizzle SWIZZLE = SWIZZLE_128B;
-#endif
+    constexpr enum shared_swizzle SWIZZLE = SEEDED(BUG_WGMMA_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
     const uint64_t b =
         wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW, SWIZZLE);
     UNROLL
@@ -157,28 +150,18 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
     issue_values(c, tiles, tile - 1);
     wgmma_commit();
     if (shape<D>::TURNS && !(group == 1 && last)) pass_turn(group);
-#ifdef BUG_WGMMA_RELEASE_BEFORE_WAIT
-    release(bars.v, tile - 1, STAGES);
-#endif
-#ifdef BUG_WGMMA_COPY_IN_FLIGHT
-    const consumer<D> early = c;
-#endif
-#ifndef BUG_WGMMA_USE_BEFORE_WAIT
-    wgmma_wait<1>();
-#endif
+    if (SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, tile - 1, STAGES);
+    const float early = SEEDED(BUG_WGMMA_COPY_IN_FLIGHT) ? c.s[0] : 0.0f;
+    if (!SEEDED(BUG_WGMMA_USE_BEFORE_WAIT)) wgmma_wait<1>();
     accumulator_ready(c.s);
-#ifdef BUG_WGMMA_COPY_IN_FLIGHT
-    memcpy(c.s, early.s, sizeof c.s);
-#endif
+    if (SEEDED(BUG_WGMMA_COPY_IN_FLIGHT)) c.s[0] = early;
     release(bars.k, tile, STAGES);
     if (tile >= c.no_mask) mask_scores(c, tile);
     softmax_step(c, factor);
     /* Here, not where the next tile begins: the branch keeps ptxas from moving the softmax behind the wait. */
     if (!last) wait_full(bars.k, tile + 1, STAGES);
     wgmma_wait<0>();
-#ifndef BUG_WGMMA_RELEASE_BEFORE_WAIT
-    release(bars.v, tile - 1, STAGES);
-#endif
+    if (!SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, tile - 1, STAGES);
     accumulator_ready(c.o);
     shrink_output(c);
     round_weights(c);

@@ -98,20 +98,15 @@ template <int D> struct producer {
     }
 
     __device__ __forceinline__ void wait_empty(struct ring &ring, int tile) const {
-#ifdef BUG_WGMMA_NO_EMPTY_WAIT
-        return;
-#endif
-        mbarrier_wait(&ring.empty[tile % shape<D>::STAGES], tile / shape<D>::STAGES % 2 ^ 1);
+        if (!SEEDED(BUG_WGMMA_NO_EMPTY_WAIT))
+            mbarrier_wait(&ring.empty[tile % shape<D>::STAGES], tile / shape<D>::STAGES % 2 ^ 1);
     }
 
     __device__ __forceinline__ void load(bf16 (&to)[shape<D>::SLICES][shape<D>::KEYS][SLICE],
                                          const struct tensor_map *map, struct mbarrier *full, int column,
                                          int row) const {
-        uint32_t bytes = shape<D>::TILE_BYTES;
-#ifdef BUG_WGMMA_WRONG_TX_BYTES
-        bytes += 16;
-#endif
-        if (lane == 0) mbarrier_arrive_expect_tx(full, bytes);
+        constexpr uint32_t BYTES = shape<D>::TILE_BYTES + (SEEDED(BUG_WGMMA_WRONG_TX_BYTES) ? 16 : 0);
+        if (lane == 0) mbarrier_arrive_expect_tx(full, BYTES);
         __syncwarp(WHOLE_WARP);
         if (has_box()) tma_load_2d(to[slice][page * PAGE], map, full, column + slice * SLICE, row);
     }
@@ -132,9 +127,7 @@ template <int D> struct producer {
         if (!tail) return;
         mbarrier_wait(&bars.tail, 0);
         zero_rows(tiles.v[stage], n_keys, (n_keys + PAGE - 1) / PAGE * PAGE);
-#ifndef BUG_WGMMA_NO_PROXY_FENCE
-        fence_proxy_async();
-#endif
+        if (!SEEDED(BUG_WGMMA_NO_PROXY_FENCE)) fence_proxy_async();
         __syncwarp(WHOLE_WARP);
         if (lane == 0) mbarrier_arrive(&bars.v.full[stage]);
     }

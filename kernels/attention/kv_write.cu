@@ -15,9 +15,7 @@ template <class T>
 __device__ void heads_copy(T *dst, int64_t dst_stride, const T *src, int64_t src_stride, int n_heads,
                            int head_dim, bool aligned) {
     const int octets = (head_dim + OCTET - 1) / OCTET;
-#ifdef BUG_KV_WRITE_HEAD_TOO_MANY
-    n_heads++;
-#endif
+    if (SEEDED(BUG_KV_WRITE_HEAD_TOO_MANY)) n_heads++;
     for (int i = threadIdx.x; i < n_heads * octets; i += THREADS) {
         const int head = i / octets, d = i % octets * OCTET;
         octet<T> o;
@@ -28,11 +26,8 @@ __device__ void heads_copy(T *dst, int64_t dst_stride, const T *src, int64_t src
 
 template <class T>
 __global__ void __launch_bounds__(THREADS) kv_write_kernel(const struct kv_write_args a, const bool aligned) {
-#ifdef BUG_KV_WRITE_SLOT_OVERRUN
-    const int64_t t = blockIdx.x, slot = ((const int32_t *)a.slots.data)[t + 1];
-#else
-    const int64_t t = blockIdx.x, slot = ((const int32_t *)a.slots.data)[t];
-#endif
+    const int64_t t = blockIdx.x;
+    const int64_t slot = ((const int32_t *)a.slots.data)[SEEDED(BUG_KV_WRITE_SLOT_OVERRUN) ? t + 1 : t];
     const int64_t page = slot / a.page_size, place = slot % a.page_size;
     heads_copy((T *)a.k_cache.data + page * a.k_cache.stride[0] + place * a.k_cache.stride[1],
                a.k_cache.stride[2], (const T *)a.k.data + t * a.k.stride[0], a.k.stride[1], (int)a.n_kv_heads,

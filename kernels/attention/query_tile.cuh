@@ -36,10 +36,9 @@ template <int ROWS> __device__ __forceinline__ query_tile find_query_tile(const 
     query_tile tile;
     tile.seq = (int)blockIdx.z;
     tile.head = (int)blockIdx.y;
-    tile.kv_head = tile.head / (int)(a.n_heads / a.n_kv_heads);
-#if defined(BUG_SIMT_WRONG_GQA_HEAD) || defined(BUG_MMA_WRONG_GQA_HEAD)
-    tile.kv_head = tile.head % (int)a.n_kv_heads;
-#endif
+    tile.kv_head = SEEDED(BUG_SIMT_WRONG_GQA_HEAD) || SEEDED(BUG_MMA_WRONG_GQA_HEAD)
+                       ? tile.head % (int)a.n_kv_heads
+                       : tile.head / (int)(a.n_heads / a.n_kv_heads);
     const int32_t *start = (const int32_t *)a.query_start.data + tile.seq;
     const int n_queries = start[1] - start[0];
     tile.first_row = (int64_t)start[0] + first;
@@ -47,9 +46,7 @@ template <int ROWS> __device__ __forceinline__ query_tile find_query_tile(const 
     tile.kv_len = ((const int32_t *)a.kv_len.data)[tile.seq];
     tile.past = tile.kv_len - n_queries + first;
     tile.causal = a.causal;
-#ifdef BUG_SIMT_UNWRITTEN_SLOT
-    tile.past++, tile.kv_len++;
-#endif
+    if (SEEDED(BUG_SIMT_UNWRITTEN_SLOT)) tile.past++, tile.kv_len++;
     return tile;
 }
 

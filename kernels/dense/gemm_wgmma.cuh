@@ -27,6 +27,8 @@ namespace {
 
 /* ---- the consumers: a warpgroup each ---- */
 
+constexpr enum shared_swizzle SWIZZLE = SEEDED(BUG_GEMM_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
+
 template <class S> __device__ __forceinline__ void release(const ring<S> &at, int stage) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&at.empty[stage]);
 }
@@ -38,16 +40,10 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
     int last = 0;
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
-        const bf16 *stage = at.data();
-#ifdef BUG_GEMM_STAGE_OFF_BY_ONE
-        stage = at.stages + (at.stage + 1) % S::STAGES * S::STAGE;
-#endif
-        enum shared_swizzle swizzle = SWIZZLE_128B;
-#ifdef BUG_GEMM_WRONG_SWIZZLE
-        swizzle = SWIZZLE_64B;
-#endif
-        const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, swizzle);
-        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, swizzle);
+        const bf16 *const stage =
+            SEEDED(BUG_GEMM_STAGE_OFF_BY_ONE) ? at.stages + (at.stage + 1) % S::STAGES * S::STAGE : at.data();
+        const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, SWIZZLE);
+        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, SWIZZLE);
         wgmma_fence();
         UNROLL
         for (int j = 0; j < DEPTH / INNER; j++)
@@ -86,10 +82,7 @@ __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *stagin
                                       const product_args &a) {
     constexpr int COLS = S::COLS / Output::ROWS_OF_W;
     const int lane = (int)threadIdx.x % 32, warp_row = (int)threadIdx.x / 32 * INNER;
-    int n_rows = tile.n_rows - warp_row;
-#ifdef BUG_GEMM_GROUP_BOUNDARY
-    n_rows = a.n_rows - tile.row - warp_row;
-#endif
+    const int n_rows = (SEEDED(BUG_GEMM_GROUP_BOUNDARY) ? a.n_rows - tile.row : tile.n_rows) - warp_row;
     bf16 *const out = a.out + (tile.row + warp_row) * a.out_stride + tile.col;
     UNROLL
     for (int col = 0; col < COLS; col += PIECE) {

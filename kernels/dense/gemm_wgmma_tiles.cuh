@@ -106,14 +106,11 @@ __device__ __forceinline__ void produce(ring<S> at, const struct tensor_map *x_m
     tile_walk walk = {(int)blockIdx.x, 0, 0};
     for (tile_place tile; find_tile<S>(tile, walk, a); walk.index += (int)gridDim.x) {
         const int copies = (tile.n_rows + S::COPY_ROWS - 1) / S::COPY_ROWS;
-        uint32_t bytes = (uint32_t)((copies * S::COPY_ROWS * DEPTH + 2 * S::W_HALF) * sizeof(bf16));
-#ifdef BUG_GEMM_WRONG_TX_BYTES
-        bytes += 16;
-#endif
+        const int elements = copies * S::COPY_ROWS * DEPTH + 2 * S::W_HALF;
+        const uint32_t bytes =
+            (uint32_t)(elements * sizeof(bf16)) + (SEEDED(BUG_GEMM_WRONG_TX_BYTES) ? 16 : 0);
         for (int k = 0; k < a.steps; k++, at.advance()) {
-#ifndef BUG_GEMM_NO_EMPTY_WAIT
-            mbarrier_wait(&at.empty[at.stage], at.parity ^ 1);
-#endif
+            if (!SEEDED(BUG_GEMM_NO_EMPTY_WAIT)) mbarrier_wait(&at.empty[at.stage], at.parity ^ 1);
             struct mbarrier *const full = &at.full[at.stage];
             bf16 *const x = at.data(), *const w = x + S::X_TILE;
             mbarrier_arrive_expect_tx(full, bytes);

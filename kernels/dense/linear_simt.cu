@@ -96,9 +96,7 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
     const int n_strips = (rows.count + SIDE - 1) / SIDE, n_panels = (n_cols + SIDE - 1) / SIDE; /* in use */
     const bool busy = strip < n_strips && panel < n_panels;
     float sum[SIDE][SIDE] = {};
-#ifdef BUG_LINEAR_EARLY_EXIT
-    if (!busy) return;
-#endif
+    if (SEEDED(BUG_LINEAR_EARLY_EXIT) && !busy) return;
 
     for (int64_t k0 = 0; k0 < a.n_inner; k0 += Tile::DEPTH) {
         const int depth = (int)min(a.n_inner - k0, (int64_t)Tile::DEPTH);

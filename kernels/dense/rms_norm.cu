@@ -35,9 +35,7 @@ __global__ void __launch_bounds__(THREADS) rms_norm_kernel(const struct norm_arg
     T *out = (T *)a.out.data + row * a.out.stride[0];
 
     lane_sum[warp][lane] = live ? lane_sum_of_squares(x, a.width, lane, aligned) : 0.0f;
-#ifdef BUG_NORM_LANES_LEFT
-    if (lane * OCTET >= a.width) return;
-#endif
+    if (SEEDED(BUG_NORM_LANES_LEFT) && lane * OCTET >= a.width) return;
     __syncwarp(0xffffffffu);
     if (!live) return;
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernels/lang/seeded.h"
 #ifdef __CUDACC__
 #include "kernels/lang/kernel_cuda.cuh"
 #else

@@ -40,10 +40,7 @@ static __device__ void compute_scores(float *score, const float *logits, int n_e
     }
     float top = -INFINITY, sum = 0;
     for (int e = lane; e < n_experts; e += LANES) top = fmaxf(top, logits[e]);
-#ifdef BUG_ROUTE_LANES_ELSEWHERE
-    if (lane < n_experts)
-#endif
-        top = warp_max(top);
+    if (!SEEDED(BUG_ROUTE_LANES_ELSEWHERE) || lane < n_experts) top = warp_max(top);
     for (int e = lane; e < n_experts; e += LANES) sum += score[e] = expf(logits[e] - top);
     sum = warp_sum(sum);
     for (int e = lane; e < n_experts; e += LANES) score[e] /= sum;
@@ -113,9 +110,7 @@ static __global__ void __launch_bounds__(LANES) route_kernel(const struct route_
     __syncwarp(ALL_LANES);
     if (a.n_group > 1) limit_groups(choice, group, a);
 
-#ifdef BUG_ROUTE_LANES_LEFT
-    if (lane >= n_experts) return;
-#endif
+    if (SEEDED(BUG_ROUTE_LANES_LEFT) && lane >= n_experts) return;
     unsigned taken = 0; /* bit i: my expert lane + 32 i */
     int my_expert = 0;  /* lane j keeps the j-th choice */
     float sum = 0;
