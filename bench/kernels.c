@@ -152,7 +152,7 @@ static void report(struct bench *b, const struct chain *chain, const char *shape
     if (!named(b, chain)) return;
     for (int i = 0; i < chain->n; i++) {
         const struct kernel *const k = chain->kernel[i];
-        const char *const why = k->unsupported ? k->unsupported(&chain->call[i]) : NULL;
+        const char *const why = kernel_refuses(k, &chain->call[i]);
         if (why) {
             printf("# %s does not take %s: %s\n", k->name, shape, why);
             return;

@@ -276,7 +276,7 @@ static const struct kernel *choose(const struct kernel_seat *seat, int stage, co
                                    const char **why) {
     const struct kernel *const named = seat->chosen ? seat->chosen[stage] : NULL;
     if (!named) return kernel_pick(call->op, device_kind_of(seat->device), call, why);
-    *why = named->unsupported ? named->unsupported(call) : NULL;
+    *why = kernel_refuses(named, call);
     return *why ? NULL : named;
 }
 

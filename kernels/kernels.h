@@ -19,9 +19,10 @@ typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *s
 struct kernel {
     const char *name;
     enum op op;
-    const char *describes;                               /* one line for `list kernels` */
-    launch_fn launch[DEVICE_COUNT];                      /* NULL: not on that device (or not in this build) */
-    const char *(*unsupported)(const struct call *call); /* NULL function: everything; else NULL or why not */
+    const char *describes;          /* one line for `list kernels` */
+    launch_fn launch[DEVICE_COUNT]; /* NULL: not on that device (or not in this build) */
+    uint64_t handles; /* needs (layer/ops.h): a call that asks for more is kept from the kernel */
+    const char *(*unsupported)(const struct call *call); /* sizes, dtypes, strides; NULL function: any */
     struct contract (*contract)(const struct call *call);
     size_t (*scratch_bytes)(const struct call *call); /* NULL: none */
     bool
@@ -32,6 +33,8 @@ struct kernel {
 
 extern const struct kernel kernel_table[]; /* ended by a row without a name */
 const struct kernel *kernel_by_name(const char *name);
+/* NULL, or why the kernel is not given the call: a need that it does not handle, or what `unsupported` says. */
+const char *kernel_refuses(const struct kernel *kernel, const struct call *call);
 /* The first row (best first) that runs the op on the device, without having to be named there, and supports the
  * call (NULL call: any). NULL: none; then *why says so for the last candidate. */
 const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,

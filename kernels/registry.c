@@ -63,6 +63,7 @@ const struct kernel kernel_table[] = {
      .op = OP_LINEAR,
      .describes = "dense product by cuBLAS, fp32 accumulation",
      .launch = CUDA_ONLY(linear_cublas),
+     .handles = NEED_BIAS,
      .unsupported = linear_cublas_unsupported,
      .contract = linear_cublas_contract,
      .shard_invariant = false}, /* the algorithm follows the sizes */
@@ -70,6 +71,7 @@ const struct kernel kernel_table[] = {
      .op = OP_LINEAR,
      .describes = "grouped product in bf16, TMA and wgmma",
      .launch = BOTH(grouped_gemm_wgmma),
+     .handles = NEED_GROUPS,
      .unsupported = grouped_gemm_wgmma_unsupported,
      .contract = grouped_gemm_wgmma_contract,
      .shard_invariant = true,
@@ -79,6 +81,7 @@ const struct kernel kernel_table[] = {
      .op = OP_LINEAR,
      .describes = "grouped product, one fp32 FMA chain per element",
      .launch = BOTH(linear_simt),
+     .handles = NEED_BIAS | NEED_GROUPS,
      .unsupported = linear_simt_unsupported,
      .contract = linear_simt_contract,
      .shard_invariant = true},
@@ -86,6 +89,7 @@ const struct kernel kernel_table[] = {
      .op = OP_ROPE,
      .describes = "rotary embedding from a table",
      .launch = BOTH(rope),
+     .handles = NEED_PARTIAL_ROPE | NEED_PAIRED_ROPE,
      .unsupported = rope_unsupported,
      .contract = rope_contract,
      .shard_invariant = true},
@@ -100,6 +104,7 @@ const struct kernel kernel_table[] = {
      .op = OP_ATTENTION,
      .describes = "one new token per sequence over the paged cache, keys cut into slices",
      .launch = BOTH(attention_decode),
+     .handles = NEED_UNMASKED,
      .unsupported = attention_decode_unsupported,
      .contract = attention_decode_contract,
      .scratch_bytes = attention_decode_scratch_bytes,
@@ -108,6 +113,7 @@ const struct kernel kernel_table[] = {
      .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, TMA and wgmma, heads of 64, 128, 256",
      .launch = BOTH(attention_wgmma),
+     .handles = NEED_UNMASKED,
      .unsupported = attention_wgmma_unsupported,
      .contract = attention_wgmma_contract,
      .shard_invariant = true,
@@ -117,6 +123,7 @@ const struct kernel kernel_table[] = {
      .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, bf16 mma.sync, heads of 64, 128, 256",
      .launch = BOTH(attention_mma),
+     .handles = NEED_UNMASKED,
      .unsupported = attention_mma_unsupported,
      .contract = attention_mma_contract,
      .shard_invariant = true,
@@ -125,6 +132,7 @@ const struct kernel kernel_table[] = {
      .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, any number of queries",
      .launch = BOTH(attention_simt),
+     .handles = NEED_UNMASKED,
      .unsupported = attention_simt_unsupported,
      .contract = attention_simt_contract,
      .shard_invariant = true},
@@ -132,6 +140,8 @@ const struct kernel kernel_table[] = {
      .op = OP_ROUTE,
      .describes = "scores, group limit, top-k and gates, a warp per token",
      .launch = BOTH(route_simt),
+     .handles = NEED_SIGMOID | NEED_SELECT_BIAS | NEED_GROUP_LIMIT | NEED_GROUP_MAX | NEED_RAW_GATES |
+                NEED_SCALED_GATES,
      .unsupported = route_simt_unsupported,
      .contract = route_simt_contract,
      .shard_invariant = true},
@@ -139,6 +149,7 @@ const struct kernel kernel_table[] = {
      .op = OP_PERMUTE,
      .describes = "stable counting sort of the tokens by local expert",
      .launch = BOTH(permute_simt),
+     .handles = NEED_ABSENT_EXPERTS,
      .unsupported = permute_simt_unsupported,
      .contract = permute_simt_contract,
      .shard_invariant = true},
@@ -153,6 +164,7 @@ const struct kernel kernel_table[] = {
      .op = OP_GATED_LINEAR,
      .describes = "grouped product of gate and up with silu(gate) * up in registers, TMA and wgmma",
      .launch = BOTH(gated_gemm_wgmma),
+     .handles = NEED_GROUPS,
      .unsupported = gated_gemm_wgmma_unsupported,
      .contract = gated_gemm_wgmma_contract,
      .shard_invariant = true,
@@ -162,6 +174,7 @@ const struct kernel kernel_table[] = {
      .op = OP_COMBINE,
      .describes = "gated sum of the experts' rows back into their tokens",
      .launch = BOTH(combine_simt),
+     .handles = NEED_ABSENT_EXPERTS,
      .unsupported = combine_simt_unsupported,
      .contract = combine_simt_contract,
      .shard_invariant = true},
@@ -181,6 +194,15 @@ const struct kernel *kernel_by_name(const char *name) {
     return NULL;
 }
 
+const char *kernel_refuses(const struct kernel *k, const struct call *call) {
+    static _Thread_local char text[200];
+    const uint64_t unknown = call_needs(call) & ~k->handles;
+    if (!unknown) return k->unsupported ? k->unsupported(call) : NULL;
+    const int used = snprintf(text, sizeof text, "does not handle ");
+    needs_describe(unknown, call->op, text + used, sizeof text - (size_t)used);
+    return text;
+}
+
 const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,
                                  const char **why) {
     static _Thread_local char text[200];
@@ -188,7 +210,7 @@ const struct kernel *kernel_pick(enum op op, enum device_kind device, const stru
     for (const struct kernel *k = kernel_table; k->name; k++) {
         if (k->op != op || !k->launch[device] || (k->explicit_on_host && device == DEVICE_HOST)) continue;
         if (k->compute && device == DEVICE_CUDA && k->compute != device_compute(device)) continue;
-        const char *problem = call && k->unsupported ? k->unsupported(call) : NULL;
+        const char *problem = call ? kernel_refuses(k, call) : NULL;
         if (!problem) return k;
         snprintf(text, sizeof text, "%s %s", k->name, problem);
     }

@@ -160,6 +160,27 @@ struct call {
     } u;
 };
 
+/* What a call may ask for beyond its plain op: a dense product, rope of whole heads in halves, causal attention,
+ * softmax gates that add up to 1, all experts at home. A kernel that does not name a need is not given the call. */
+enum need {
+    NEED_BIAS = 1 << 0,           /* linear */
+    NEED_GROUPS = 1 << 1,         /* linear, gated_linear: rows in groups, cut by offsets */
+    NEED_PARTIAL_ROPE = 1 << 2,   /* rot_dim < head_dim */
+    NEED_PAIRED_ROPE = 1 << 3,    /* ROPE_GPTJ */
+    NEED_UNMASKED = 1 << 4,       /* attention that is not causal */
+    NEED_SIGMOID = 1 << 5,        /* route, as all that follow: SCORE_SIGMOID */
+    NEED_SELECT_BIAS = 1 << 6,    /* a bias of the selection */
+    NEED_GROUP_LIMIT = 1 << 7,    /* n_group > 1 */
+    NEED_GROUP_MAX = 1 << 8,      /* and GROUP_MAX */
+    NEED_RAW_GATES = 1 << 9,      /* no renormalisation */
+    NEED_SCALED_GATES = 1 << 10,  /* routed_scale other than 1 */
+    NEED_ABSENT_EXPERTS = 1 << 11 /* permute, combine: slots whose expert is elsewhere */
+};
+uint64_t call_needs(const struct call *call); /* read off the arguments, so that it is never stale */
+uint64_t op_needs(enum op op);                /* all that calls of the op may ask for */
+/* In words, one after another. */
+void needs_describe(uint64_t needs, enum op op, char *text, size_t room);
+
 #ifdef __cplusplus
 }
 #endif

@@ -36,7 +36,6 @@ extern "C" struct contract grouped_gemm_wgmma_contract(const struct call *) {
 }
 
 extern "C" const char *grouped_gemm_wgmma_unsupported(const struct call *call) {
-    if (call->u.linear.bias.data) return "adds no bias";
     return product_unsupported(product_of(call->u.linear));
 }
 #endif

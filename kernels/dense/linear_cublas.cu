@@ -98,7 +98,6 @@ static bool fits_int(int64_t n) { return n <= INT32_MAX; }
 
 extern "C" const char *linear_cublas_unsupported(const struct call *call) {
     const struct linear_args &a = call->u.linear;
-    if (a.n_groups != 1 || a.offsets.data) return "needs a dense product (one group, no offsets)";
     if (a.x.dtype != a.w.dtype) return "needs x and w in one dtype";
     if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "needs x and w in bf16 or fp32";
     if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "needs out in fp32 or in the dtype of x";
