@@ -1,6 +1,6 @@
-/* kernels - the registry of implementations under test.
- * A kernel is one .cu file (built by g++ for the host device and by nvcc for cuda from the same source) and one
- * row in registry.c. Launchers take the very call the reference takes, with device pointers. */
+/* kernels - the registry of implementations under test. A kernel is one .cu file (built by g++ for
+ * the host device and by nvcc for cuda from the same source) and one row in registry.c. Launchers
+ * take the very call the reference takes, with device pointers. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
@@ -12,8 +12,9 @@
 extern "C" {
 #endif
 
-/* Queue the op on the device. NULL, or one line that says why it could not be launched (static or thread-local
- * text). `scratch` has scratch_bytes(call) bytes, poisoned with NaN. Never synchronises. */
+/* Queue the op on the device. NULL, or one line that says why it could not be launched
+ * (static or thread-local text). `scratch` has scratch_bytes(call) bytes, poisoned with
+ * NaN. Never synchronises. */
 typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *stream);
 
 struct kernel {
@@ -21,22 +22,23 @@ struct kernel {
     enum op op;
     const char *describes;          /* one line for `list kernels` */
     launch_fn launch[DEVICE_COUNT]; /* NULL: not on that device (or not in this build) */
-    uint64_t handles; /* needs (layer/ops.h): a call that asks for more is kept from the kernel */
-    const char *(*unsupported)(const struct call *call); /* sizes, dtypes, strides; NULL function: any */
+    uint64_t handles;               /* needs (layer/ops.h); calls with others are kept from it */
+    /* NULL, or why not with these sizes, dtypes and strides; a NULL function takes any. */
+    const char *(*unsupported)(const struct call *call);
     struct contract (*contract)(const struct call *call);
     size_t (*scratch_bytes)(const struct call *call); /* NULL: none */
-    bool
-        shard_invariant; /* a head / column / row of the output has the same bits whatever else the call holds */
-    int compute;         /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
-    bool explicit_on_host; /* slow there (emulated instructions): on the host only when named with --kernel */
+    bool shard_invariant;  /* a head, column, row has the same bits whatever the call holds */
+    int compute;           /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
+    bool explicit_on_host; /* slow there (emulated instructions): only when named with --kernel */
 };
 
 extern const struct kernel kernel_table[]; /* ended by a row without a name */
 const struct kernel *kernel_by_name(const char *name);
-/* NULL, or why the kernel is not given the call: a need that it does not handle, or what `unsupported` says. */
+/* NULL, or why the kernel is not given the call: a need that it does not handle, or
+ * what `unsupported` says. */
 const char *kernel_refuses(const struct kernel *kernel, const struct call *call);
-/* The first row (best first) that runs the op on the device, without having to be named there, and supports the
- * call (NULL call: any). NULL: none; then *why says so for the last candidate. */
+/* The first row (best first) that runs the op on the device, without having to be named there, and
+ * supports the call (NULL call: any). NULL: none; then *why says so for the last candidate. */
 const struct kernel *kernel_pick(enum op op, enum device_kind device, const struct call *call,
                                  const char **why);
 

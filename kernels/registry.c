@@ -1,7 +1,7 @@
 /* registry - every kernel that can be put under test, as one table. Rows of an op stand best first:
- * kernel_pick takes the first that runs on the device and supports the call; on the host, rows that are
- * explicit_on_host must be named. A new kernel is one .cu file and one row here; a row whose launch entry is
- * NULL is not on that device, or not in this build (no nvcc). */
+ * kernel_pick takes the first that runs on the device and supports the call; on the host, rows that
+ * are explicit_on_host must be named. A new kernel is one .cu file and one row here; a row whose
+ * launch entry is NULL is not on that device, or not in this build (no nvcc). */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 

@@ -1,21 +1,25 @@
 /* attention_decode - one new token per sequence over a long paged cache, the keys cut into slices.
  *
  * decode_slice: each slice of keys by itself.
- * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages], query_start
- *         [B + 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32, partial_lse [B, H, N] fp32, N slices.
- * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4 query heads of one
- *         kv head.
- * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of the
- *         output each (two when D > 128).
+ * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages],
+ *         query_start [B + 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32,
+ *         partial_lse [B, H, N] fp32, N slices.
+ * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4
+ *         query heads of one kv head.
+ * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of
+ *         the output each (two when D > 128).
  * Tile    64 keys; scores and weights [64][4] in shared memory, k and v straight from the cache.
- * Traffic k and v once per 4 query heads of a group; about 2 S G D elements a sequence: memory bound.
+ * Traffic k and v once per 4 query heads of a group; about 2 S G D elements a
+ *         sequence: memory bound.
  * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile,
- *         denominators and outputs in key order. The length of a slice depends on max_kv alone - never on
- *         heads or sequences, so that the bits of a head do not depend on the shard. An empty slice writes
- *         lse = -inf and no output.
+ *         denominators and outputs in key order. The length of a slice depends on max_kv
+ *         alone - never on heads or sequences, so that the bits of a head do not depend on the
+ *         shard. An empty slice writes lse = -inf and no output.
  *
- * decode_merge: out = sum of exp(lse_i) partial_out_i over sum of exp(lse_i), relative to the largest lse.
- * Grid    ceil(B H ceil(D / 8) / 128).   Block  4 warps; a thread owns an octet of one head of one sequence.
+ * decode_merge: out = sum of exp(lse_i) partial_out_i over sum of exp(lse_i),
+ *         relative to the largest lse.
+ * Grid    ceil(B H ceil(D / 8) / 128).   Block  4 warps; a thread owns an octet of
+ *         one head of one sequence.
  *
  * Needs   one query per sequence, D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
@@ -86,7 +90,8 @@ struct slice {
 };
 
 __device__ slice find_slice(const struct attention_args &a, int length) {
-    const int group = (int)(a.n_heads / a.n_kv_heads), blocks = (group + HEADS - 1) / HEADS; /* per kv head */
+    const int group = (int)(a.n_heads / a.n_kv_heads); /* query heads of a kv head */
+    const int blocks = (group + HEADS - 1) / HEADS;
     const int first = (int)blockIdx.y % blocks * HEADS;
     slice s;
     s.seq = (int)blockIdx.z;
@@ -110,8 +115,8 @@ __device__ __forceinline__ int64_t key_offset(const struct view &cache, const st
            s.kv_head * cache.stride[2];
 }
 
-/* largest[h] = max(largest[h], scores[j][h] for j < n). Every thread does all of it: 64 broadcasts cost less
- * than a tree of shuffles. */
+/* largest[h] = max(largest[h], scores[j][h] for j < n). Every thread does all of it: 64 broadcasts
+ * cost less than a tree of shuffles. */
 __device__ __forceinline__ void raise_to_maxima(float (&largest)[HEADS], const float *__restrict__ scores,
                                                 int n) {
     for (int j = 0; j < n; j++) {
@@ -172,7 +177,7 @@ __global__ void __launch_bounds__(TILE)
     float *const q = carve.take<float>(query_width(a) * HEADS); /* [D in octets][HEADS] */
     float *const scores = carve.take<float>(TILE * HEADS);      /* [TILE][HEADS] */
     float *const weights = carve.take<float>(TILE * HEADS);     /* [TILE][HEADS] */
-    int64_t *const offsets = carve.take<int64_t>(TILE);         /* of the tile's values in the cache */
+    int64_t *const offsets = carve.take<int64_t>(TILE);         /* of the tile's values */
 
     const slice s = find_slice(a, part.slice_length);
     const int head_dim = (int)a.head_dim, self = (int)threadIdx.x;
@@ -180,7 +185,7 @@ __global__ void __launch_bounds__(TILE)
     __syncthreads();
 
     head_output own = {{}, 0, self / HEAD_THREADS, self % HEAD_THREADS};
-    float top[HEADS], own_top = -INFINITY; /* running maxima of the scores, and that of the own head */
+    float top[HEADS], own_top = -INFINITY; /* running maxima of the scores, that of the own head */
     UNROLL
     for (int h = 0; h < HEADS; h++) top[h] = -INFINITY;
 

@@ -1,23 +1,25 @@
-/* attention_mma - causal or full attention over the paged cache on bf16 tensor cores (sm_80 and newer), after
- * FlashAttention-2 (Dao 2023).
- * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table
- *         [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the query rows
- *         query_start[b] .. query_start[b + 1] - 1.
- * Grid    (ceil(max_queries / ROWS), H, B): a block owns ROWS query rows of one sequence and one head, the
- *         rows that see most keys first. ROWS = 128 (64 when D = 256). Blocks past the end do nothing.
- * Block   4 warps; a warp owns 2 slabs (1 when D = 256) of 16 rows and all columns, so a row never leaves it.
- *         A warp none of whose rows sees a tile's keys lends a hand with the copies only.
- * Tile    64 keys (32 when D > 64). Two stages of k and v: while one is multiplied, cp.async gathers the next
- *         key tile through the page table. 16-byte chunks are permuted so that ldmatrix meets no bank twice.
- *         Shared: 48 KiB at D = 64, 64 at 128, 96 at 256.
+/* attention_mma - causal or full attention over the paged cache on bf16 tensor cores (sm_80 and
+ * newer), after FlashAttention-2 (Dao 2023).
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D];
+ *         page_table [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the
+ *         query rows query_start[b] .. query_start[b + 1] - 1.
+ * Grid    (ceil(max_queries / ROWS), H, B): a block owns ROWS query rows of one sequence
+ *         and one head, the rows that see most keys first. ROWS = 128 (64 when D = 256).
+ *         Blocks past the end do nothing.
+ * Block   4 warps; a warp owns 2 slabs (1 when D = 256) of 16 rows and all columns, so
+ *         a row never leaves it. A warp none of whose rows sees a tile's keys lends a
+ *         hand with the copies only.
+ * Tile    64 keys (32 when D > 64). Two stages of k and v: while one is multiplied, cp.async
+ *         gathers the next key tile through the page table. 16-byte chunks are permuted so that
+ *         ldmatrix meets no bank twice. Shared: 48 KiB at D = 64, 64 at 128, 96 at 256.
  * Traffic k and v once per ROWS query rows and query head, q and out once.
- * Numerics Scores: tensor core, fp32; 2^(c score - c top) with c = fl(scale log2 e), one FMA, top the running
- *         maximum. P is rounded to bf16 for P V; the denominator adds it unrounded: a thread's keys of a
- *         tile, then the tiles, then the 4 threads of a row. Output: tensor core sum, times one reciprocal.
- *         A row without keys is 0. Slots past the last key that the block's rows see are never read; a
- *         non-finite v that only later rows see does reach the block's other rows (0 times infinity). The
- *         bits of a row depend on its own q, keys and place in the sequence only: not on other heads, rows or
- *         sequences.
+ * Numerics Scores: tensor core, fp32; 2^(c score - c top) with c = fl(scale log2 e), one FMA, top
+ *         the running maximum. P is rounded to bf16 for P V; the denominator adds it unrounded: a
+ *         thread's keys of a tile, then the tiles, then the 4 threads of a row. Output: tensor core
+ *         sum, times one reciprocal. A row without keys is 0. Slots past the last key that the
+ *         block's rows see are never read; a non-finite v that only later rows see does reach the
+ *         block's other rows (0 times infinity). The bits of a row depend on its own q, keys and
+ *         place in the sequence only: not on other heads, rows or sequences.
  * Needs   bf16, D = 64, 128 or 256, H % G == 0, scale > 0, a 16-byte aligned cache. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/attention/attention_mma_tiles.cuh"
@@ -27,12 +29,12 @@ namespace {
 
 /* ---- one warp ---- */
 
-/* A warp's rows as one thread holds them: of slab i, rows group and group + 8 (half 0 and 1), of which it has
- * columns 2t, 2t + 1 of every eight. */
+/* A warp's rows as one thread holds them: of slab i, rows group and group + 8 (half 0 and 1), of
+ * which it has columns 2t, 2t + 1 of every eight. */
 template <class S> struct warp_rows {
     int row0;                         /* of the warp, in the tile */
     int group, t;                     /* lane / 4, lane % 4 */
-    float top[S::SLABS][2];           /* running maximum of score c; the same in the 4 threads of a row */
+    float top[S::SLABS][2];           /* running maximum of score c; one for a row's 4 threads */
     float sum[S::SLABS][2];           /* this thread's part of the denominator */
     float out[S::SLABS][S::D / 8][4]; /* halves 0 0 1 1 */
     uint32_t q[S::SLABS][S::Q_IN_REGISTERS ? S::D / 16 : 1][4];
@@ -116,8 +118,9 @@ __device__ __forceinline__ void mask_scores(tile_scores<S> &score, const warp_ro
     }
 }
 
-/* One online-softmax step of one row: from scores to weights under the row's new maximum; what it has so far
- * shrinks with it. A row that has seen no key keeps its maximum of -infinity, and weights of 0. */
+/* One online-softmax step of one row: from scores to weights under the row's new maximum;
+ * what it has so far shrinks with it. A row that has seen no key keeps its maximum of
+ * -infinity, and weights of 0. */
 template <class S>
 __device__ __forceinline__ void softmax_row(tile_scores<S> &score, warp_rows<S> &w, int slab, int half,
                                             float c) {
@@ -301,8 +304,9 @@ extern "C" const char *attention_mma_unsupported(const struct call *call) {
     return NULL;
 }
 
-/* The score error: rounding c costs u |s|; the maximum that the FMA subtracts is the very number that later
- * steps rescale from, so its own rounding cancels, and the FMA costs u |m - s|. The bound grants 3 and 4. */
+/* The score error: rounding c costs u |s|; the maximum that the FMA subtracts is the very
+ * number that later steps rescale from, so its own rounding cancels, and the FMA costs u
+ * |m - s|. The bound grants 3 and 4. */
 extern "C" struct contract attention_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int keys = a->head_dim == narrow::D   ? narrow::KEYS
@@ -312,10 +316,11 @@ extern "C" struct contract attention_mma_contract(const struct call *call) {
                                             UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false};
     struct contract c = contract_exact(OP_ATTENTION);
     c.u.attention.qk = c.u.attention.pv = tensor_core;
-    c.u.attention.exp_error = 0x1p-22; /* exp2f: at most 2 ulp on the GPU, less than 1 on the host */
+    c.u.attention.exp_error = 0x1p-22; /* exp2f: at most 2 ulp on the GPU, below 1 on the host */
     c.u.attention.p_unit = UNIT_BF16;
     c.u.attention.block = keys;
-    /* A term passes the chain of its thread's keys, one addition per tile, and the 4 threads of its row. */
+    /* A term passes the chain of its thread's keys, one addition per tile, and the 4
+     * threads of its row. */
     c.u.attention.l_depth = (keys / 4 - 1) + (a->max_kv + keys - 1) / keys + 2;
     c.u.attention.splits = 1;
     return c;

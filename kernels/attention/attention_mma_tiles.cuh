@@ -1,6 +1,7 @@
-/* attention_mma_tiles - how attention_mma cuts its work, where a tile lies in shared memory, and who brings it: the
- * page table, the two stages of k and v and the end of a sequence are known here alone. What it promises the products:
- * rows of a tile without a key, and rows of q past the last, are zero. */
+/* attention_mma_tiles - how attention_mma cuts its work, where a tile lies in shared memory,
+ * and who brings it: the page table, the two stages of k and v and the end of a sequence are
+ * known here alone. What it promises the products: rows of a tile without a key, and rows of q
+ * past the last, are zero. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_ATTENTION_ATTENTION_MMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_MMA_TILES_CUH
@@ -9,7 +10,8 @@
 #include "kernels/lang/octet.cuh"
 #include "kernels/lang/ptx.cuh"
 
-/* Copies are unrolled only by two, or their addresses fill the registers that the fragments need. */
+/* Copies are unrolled only by two, or their addresses fill the registers that the
+ * fragments need. */
 #ifdef __CUDACC__
 #define UNROLL_COPY _Pragma("unroll 2")
 #else
@@ -26,7 +28,7 @@ template <int D_, int SLABS_, int KEYS_> struct tiling {
     static constexpr int D = D_, SLABS = SLABS_, KEYS = KEYS_;
     static constexpr int WARP_ROWS = 16 * SLABS, ROWS = WARPS * WARP_ROWS;
     static constexpr int CHUNKS = D / OCTET;        /* of 16 bytes, per row */
-    static constexpr bool Q_IN_REGISTERS = D <= 64; /* else its fragments are read again for every tile */
+    static constexpr bool Q_IN_REGISTERS = D <= 64; /* else read again for every tile */
     static constexpr size_t shared_bytes() {
         return carve_bytes<bf16>(ROWS * D) + 2 * carve_bytes<bf16>(2 * KEYS * D);
     }
@@ -35,7 +37,8 @@ using narrow = tiling<64, 2, 64>;
 using middle = tiling<128, 2, 32>;
 using wide = tiling<256, 1, 32>;
 
-/* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the eight 16-byte banks. */
+/* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the
+ * eight 16-byte banks. */
 template <class S> __device__ __forceinline__ bf16 *chunk_of(bf16 *tile, int row, int chunk) {
     return tile + row * S::D + (chunk ^ (row & 7)) * OCTET;
 }
@@ -62,8 +65,8 @@ __device__ __forceinline__ key_source find_keys(const struct attention_args &a, 
     return keys;
 }
 
-/* Start the copies of keys first .. first + KEYS - 1 into a stage. Rows past the last key become zeros: a
- * weight of 0 does not silence the NaN of an unwritten slot. */
+/* Start the copies of keys first .. first + KEYS - 1 into a stage. Rows past the last key become
+ * zeros: a weight of 0 does not silence the NaN of an unwritten slot. */
 template <class S>
 __device__ __forceinline__ void copy_keys(bf16 *k_tile, bf16 *v_tile, const struct attention_args &a,
                                           const key_source &keys, int first) {

@@ -1,20 +1,22 @@
 /* attention_simt - causal or full attention over the paged cache, many query rows per sequence.
- * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D]; page_table
- *         [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the query rows
- *         query_start[b] .. query_start[b + 1] - 1.
- * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head, the rows
- *         that see most keys first. Blocks past the end of their sequence do nothing.
- * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split first the
- *         keys of a tile, then the columns of the output, so a row never leaves its warp.
- * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with rows and keys as columns (a
- *         step of the dot product reads neighbours), v as it is, the weights: 68 KiB at D = 64, 116 at 128,
- *         140 at 256.
- * Traffic k and v once per 64 query rows and query head (no reuse across a group of heads), q and out once.
- * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile; weights
- *         stay fp32; the denominator adds a thread's neighbouring keys, then the 8 threads, then the tiles,
- *         all in key order. Output: one FMA chain over the keys, one division. A key that a row may not see
- *         is never multiplied into it, whatever it holds; a row without keys is 0. The bits of a row depend
- *         on its own q, keys and position in the sequence only: not on other heads, rows or sequences.
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, page_size, G, D];
+ *         page_table [B, max_pages], query_start [B + 1], kv_len [B], int32. Sequence b owns the
+ *         query rows query_start[b] .. query_start[b + 1] - 1.
+ * Grid    (ceil(max_queries / 64), H, B): a block owns 64 query rows of one sequence and one head,
+ *         the rows that see most keys first. Blocks past the end of their sequence do nothing.
+ * Block   4 warps; a thread owns 4 rows (a group). 8 neighbouring threads share a group and split
+ *         first the keys of a tile, then the columns of the output, so a row never leaves its warp.
+ * Tile    64 keys (32 when D > 128), in shared memory as floats: q and k with rows and keys as
+ *         columns (a step of the dot product reads neighbours), v as it is, the weights: 68 KiB at
+ *         D = 64, 116 at 128, 140 at 256.
+ * Traffic k and v once per 64 query rows and query head (no reuse across a group of
+ *         heads), q and out once.
+ * Numerics fp32. Scores: one FMA chain over d, then times scale. Online softmax, one step a tile;
+ *         weights stay fp32; the denominator adds a thread's neighbouring keys, then the 8 threads,
+ *         then the tiles, all in key order. Output: one FMA chain over the keys, one division. A
+ *         key that a row may not see is never multiplied into it, whatever it holds; a row without
+ *         keys is 0. The bits of a row depend on its own q, keys and position in the sequence only:
+ *         not on other heads, rows or sequences.
  * Needs   D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/attention/query_tile.cuh"
@@ -36,8 +38,8 @@ __device__ __forceinline__ const T *key_address(const struct view &cache, const 
            key % page_size * cache.stride[1] + tile.kv_head * cache.stride[2];
 }
 
-/* transposed[d][i] = source row i, for i < n; zeros for the rest of the `width` columns. Neighbouring threads
- * take neighbouring rows, so that the stores do not collide in a bank. */
+/* transposed[d][i] = source row i, for i < n; zeros for the rest of the `width` columns.
+ * Neighbouring threads take neighbouring rows, so that the stores do not collide in a bank. */
 template <class T, class Address>
 __device__ void load_transposed(float *transposed, int width, int n, int head_dim, bool aligned,
                                 Address address) {
@@ -67,8 +69,8 @@ __device__ void load_rows(float *values, int width, int n_rows, int n, int head_
         values[n_rows * width + d] = 0;
 }
 
-/* score[r][j] = sum over d of q[d][r] k[d][j]; q and k point at the group's first row and the thread's first
- * key. */
+/* score[r][j] = sum over d of q[d][r] k[d][j]; q and k point at the group's first row and
+ * the thread's first key. */
 template <int KEYS>
 __device__ __forceinline__ void multiply_q_k(float (&score)[GROUP][KEYS], const float *__restrict__ q,
                                              const float *__restrict__ k, int head_dim) {
@@ -82,8 +84,8 @@ __device__ __forceinline__ void multiply_q_k(float (&score)[GROUP][KEYS], const 
     }
 }
 
-/* out[r] += weight[j][r] v[j] for keys j0 <= j < j1 and rows r >= r0. A thread's columns are runs of RUN, one
- * out of every 8 RUN. */
+/* out[r] += weight[j][r] v[j] for keys j0 <= j < j1 and rows r >= r0. A thread's columns are runs
+ * of RUN, one out of every 8 RUN. */
 template <int RUNS, int RUN>
 __device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], const float *__restrict__ weight,
                                              const float *__restrict__ v, int j0, int j1, int r0) {
@@ -102,10 +104,11 @@ __device__ __forceinline__ void multiply_p_v(float (&out)[GROUP][RUNS][RUN], con
     }
 }
 
-/* The rows of a group as one thread holds them; top and sum are the same in all threads of the group. */
+/* The rows of a group as one thread holds them; top and sum are the same in all
+ * threads of the group. */
 template <int RUNS, int RUN> struct group_state {
-    int row0,
-        column; /* first row of the group in the tile; which eighth of keys and output columns is ours */
+    int row0;         /* of the group, in the tile */
+    int column;       /* which eighth of keys and output columns is ours */
     int limit[GROUP]; /* keys each row sees */
     float top[GROUP], sum[GROUP], out[GROUP][RUNS][RUN];
 };
@@ -133,8 +136,9 @@ struct exchange {
     float *part_max, *part_sum; /* [COLUMNS][ROWS] */
 };
 
-/* One online-softmax step: from scaled scores to weights under the rows' new maxima. Keys that a row does not
- * see take no part. shrink[r]: what the row's sums and outputs so far are to be multiplied by. */
+/* One online-softmax step: from scaled scores to weights under the rows' new maxima. Keys
+ * that a row does not see take no part. shrink[r]: what the row's sums and outputs so far
+ * are to be multiplied by. */
 template <int KEYS, int RUNS, int RUN>
 __device__ __forceinline__ void softmax_step(group_state<RUNS, RUN> &g, const float (&score)[GROUP][KEYS],
                                              const int (&seen)[GROUP], const exchange &x,
@@ -190,8 +194,8 @@ __device__ __forceinline__ void add_values(group_state<RUNS, RUN> &g, const floa
             for (int e = 0; e < RUN; e++) g.out[r][i][e] *= shrink[r];
         }
     }
-    /* Rows of a group see almost the same keys: first those that all see, then what the later rows see more.
-     */
+    /* Rows of a group see almost the same keys: first those that all see, then what
+     * the later rows see more. */
     multiply_p_v<RUNS, RUN>(g.out, weight + g.row0, v + g.column * RUN, 0, seen[0], 0);
     UNROLL
     for (int r = 1; r < GROUP; r++)
@@ -278,8 +282,8 @@ const char *launch_width(const struct attention_args *a, void *stream) {
                   stream, *a, aligned);
 }
 
-/* Keys per thread and tile: fewer where shared memory is short. Part of the contract: head size alone
- * decides. */
+/* Keys per thread and tile: fewer where shared memory is short. Part of the contract:
+ * head size alone decides. */
 constexpr int KEYS_NARROW = 8, KEYS_WIDE = 4, NARROW_HEAD_DIM = 128;
 
 template <class T> const char *launch_dtype(const struct attention_args *a, void *stream) {
@@ -316,8 +320,8 @@ extern "C" struct contract attention_simt_contract(const struct call *call) {
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* expf: at most 2 ulp on the GPU, less than 1 on the host */
     c.u.attention.block = COLUMNS * keys;
-    /* A term passes the chain of its thread's keys, that of the group's threads, and one addition per tile.
-     */
+    /* A term passes the chain of its thread's keys, that of the group's threads, and
+     * one addition per tile. */
     c.u.attention.l_depth = (keys - 1) + (COLUMNS - 1) + (a->max_kv + COLUMNS * keys - 1) / (COLUMNS * keys);
     c.u.attention.splits = 1;
     return c;

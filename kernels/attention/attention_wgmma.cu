@@ -1,24 +1,28 @@
-/* attention_wgmma - attention over the paged cache on Hopper: TMA brings the tiles, wgmma multiplies them
- * (the shape of FlashAttention-3, Shah et al. 2024).
- * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, 16, G, D]; page_table [B, max_pages],
- *         query_start [B + 1], kv_len [B], int32. D = 64, 128 or 256.
- * Grid    (H, B, ceil(max_queries / 128)): a block owns 128 query rows of one sequence and one head, the rows
- *         that see most keys first. Blocks past the end of their sequence do nothing.
- * Block   3 warpgroups. A warp of the first brings tiles; the other two own 64 query rows each: S = Q K^T out
- *         of shared memory, softmax in registers, O += P V with P from registers. The products of two tiles
- *         overlap: while P V of the last tile runs, the softmax of this one is computed.
- * Tile    128 keys (64 when D > 128) in slices of 64 columns, 128-byte swizzle; the caches are matrices of
- *         pages * 16 rows x G D columns, a page and slice one box. K and V are two rings with their own
- *         barriers: 144 KiB of shared memory at D = 64, 160 at 128, 192 at 256.
- * Keys    Pages past the sequence's end are not read: their boxes lie outside the matrix and come as zeros.
- *         Slots past its end in its last page may hold anything, NaN too. A score no row may see is dropped
- *         before the softmax, so K needs no care; P is 0 there, and 0 times NaN is NaN: the producer zeroes
- *         those rows of V before it hands the tile on.
- * Numerics bf16 in and out. Scores: tensor core, 16 dims at a time, rising. Weights 2^(s c - m c), with c =
- *         scale log2(e) rounded to fp32 and m a running maximum, one fused multiply-add and ex2.approx. The
- *         denominator adds the fp32 weights, P V takes them rounded to bf16, 16 keys at a time, rising. One
- *         reciprocal, one product. Keys a row does not see enter as P = 0, so the bits of a row depend on its
- *         own q, keys and position in the sequence only; all keys of a sequence must be finite.
+/* attention_wgmma - attention over the paged cache on Hopper: TMA brings the tiles, wgmma
+ * multiplies them (the shape of FlashAttention-3, Shah et al. 2024).
+ * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, 16, G, D]; page_table
+ *         [B, max_pages], query_start [B + 1], kv_len [B], int32. D = 64, 128 or 256.
+ * Grid    (H, B, ceil(max_queries / 128)): a block owns 128 query rows of one sequence
+ *         and one head, the rows that see most keys first. Blocks past the end of
+ *         their sequence do nothing.
+ * Block   3 warpgroups. A warp of the first brings tiles; the other two own 64 query rows
+ *         each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
+ *         registers. The products of two tiles overlap: while P V of the last tile runs, the
+ *         softmax of this one is computed.
+ * Tile    128 keys (64 when D > 128) in slices of 64 columns, 128-byte swizzle; the
+ *         caches are matrices of pages * 16 rows x G D columns, a page and slice one box.
+ *         K and V are two rings with their own barriers: 144 KiB of shared memory at
+ *         D = 64, 160 at 128, 192 at 256.
+ * Keys    Pages past the sequence's end are not read: their boxes lie outside the matrix and come
+ *         as zeros. Slots past its end in its last page may hold anything, NaN too. A score no row
+ *         may see is dropped before the softmax, so K needs no care; P is 0 there, and 0 times NaN
+ *         is NaN: the producer zeroes those rows of V before it hands the tile on.
+ * Numerics bf16 in and out. Scores: tensor core, 16 dims at a time, rising. Weights 2^(s c - m c),
+ *         with c = scale log2(e) rounded to fp32 and m a running maximum, one fused multiply-add
+ *         and ex2.approx. The denominator adds the fp32 weights, P V takes them rounded to bf16, 16
+ *         keys at a time, rising. One reciprocal, one product. Keys a row does not see enter as
+ *         P = 0, so the bits of a row depend on its own q, keys and position in the sequence only;
+ *         all keys of a sequence must be finite.
  * Needs   compute capability 9.0, pages of 16 without gaps, scale > 0, 16-byte aligned rows. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/attention/attention_wgmma_tiles.cuh"
@@ -29,14 +33,15 @@ namespace {
 
 /* ---- the consumers: a warpgroup each ---- */
 
-/* Thread 32 u + 4 g + t of a consumer holds of its rows 16 u + g and 16 u + g + 8 the columns 8 i + 2 t and
- * 8 i + 2 t + 1: of a score tile s[4 i + j], of the output o[4 i + j]; j / 2 is the row, j % 2 the column. */
+/* Thread 32 u + 4 g + t of a consumer holds of its rows 16 u + g and 16 u + g + 8 the columns
+ * 8 i + 2 t and 8 i + 2 t + 1: of a score tile s[4 i + j], of the output o[4 i + j]; j / 2 is
+ * the row, j % 2 the column. */
 template <int D> struct consumer {
     static constexpr int KEYS = shape<D>::KEYS;
     float o[D / 2];
     float s[KEYS / 2];
     uint32_t p[KEYS / 16][4]; /* the weights of 16 keys each, in bf16, as wgmma takes them */
-    float top[2], sum[2];     /* of the two rows: running maximum times c, denominator so far (own columns) */
+    float top[2], sum[2];     /* of the two rows: maximum so far times c, own columns' sum */
     float shrink[2];          /* what sums and outputs so far are to be multiplied by */
     int limit[2];             /* keys the two rows see, less the thread's first column */
     int no_mask;              /* tiles that all rows of the warpgroup see whole */
@@ -88,8 +93,8 @@ template <int D> __device__ __forceinline__ void mask_scores(consumer<D> &c, int
     }
 }
 
-/* One online-softmax step: scores become weights under the rows' new maxima. factor: c. A row that has seen no
- * key yet keeps the maximum -inf and gets weights 0. */
+/* One online-softmax step: scores become weights under the rows' new maxima. factor: c. A row that
+ * has seen no key yet keeps the maximum -inf and gets weights 0. */
 template <int D> __device__ __forceinline__ void softmax_step(consumer<D> &c, float factor) {
     constexpr int N = shape<D>::KEYS / 2;
     UNROLL
@@ -113,7 +118,8 @@ template <int D> __device__ __forceinline__ void softmax_step(consumer<D> &c, fl
     }
 }
 
-/* The weights become the left factor of P V: its registers are the columns of two neighbouring blocks of 8. */
+/* The weights become the left factor of P V: its registers are the columns of two
+ * neighbouring blocks of 8. */
 template <int D> __device__ __forceinline__ void round_weights(consumer<D> &c) {
     UNROLL
     for (int i = 0; i < shape<D>::KEYS / 16; i++) {
@@ -158,7 +164,8 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
     release(bars.k, tile, STAGES);
     if (tile >= c.no_mask) mask_scores(c, tile);
     softmax_step(c, factor);
-    /* Here, not where the next tile begins: the branch keeps ptxas from moving the softmax behind the wait. */
+    /* Here, not where the next tile begins: the branch keeps ptxas from moving the
+     * softmax behind the wait. */
     if (!last) wait_full(bars.k, tile + 1, STAGES);
     wgmma_wait<0>();
     if (!SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, tile - 1, STAGES);
@@ -351,8 +358,8 @@ extern "C" struct contract attention_wgmma_contract(const struct call *call) {
     c.u.attention.exp_error = 0x1p-22; /* ex2.approx.ftz; exp2f on the host: less than 1 ulp */
     c.u.attention.p_unit = UNIT_BF16;
     c.u.attention.block = keys;
-    /* A weight is added to its neighbour, then to the chain of its thread's keys of the tile; then come one
-     * addition a tile and two among the four threads of a row. */
+    /* A weight is added to its neighbour, then to the chain of its thread's keys of the tile; then
+     * come one addition a tile and two among the four threads of a row. */
     c.u.attention.l_depth = 1 + (keys / 8 - 1) + (a->max_kv + keys - 1) / keys + 2;
     c.u.attention.splits = 1;
     return c;

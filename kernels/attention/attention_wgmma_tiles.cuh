@@ -1,7 +1,7 @@
-/* attention_wgmma_tiles - which tiles a block of attention_wgmma works on, where they lie in shared memory, and
- * the warp that brings them: the page table, the rings of stages and the end of a sequence are its business
- * alone. What it promises the consumers: a full stage holds finite values in every row of V; rows of K without
- * a key hold anything. */
+/* attention_wgmma_tiles - which tiles a block of attention_wgmma works on, where they lie in shared
+ * memory, and the warp that brings them: the page table, the rings of stages and the end of a
+ * sequence are its business alone. What it promises the consumers: a full stage holds finite values
+ * in every row of V; rows of K without a key hold anything. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
@@ -24,7 +24,7 @@ constexpr int tile_keys(int head_dim) { return head_dim <= 128 ? 128 : 64; }
 template <int D> struct shape {
     static constexpr int KEYS = tile_keys(D), STAGES = D <= 64 ? 4 : 2;
     static constexpr int SLICES = D / SLICE, PAGES = KEYS / PAGE;
-    static constexpr bool TURNS = D <= 128; /* the consumers alternate between products and softmax */
+    static constexpr bool TURNS = D <= 128; /* consumers alternate: products, softmax */
     static constexpr uint32_t Q_BYTES = ROWS * D * sizeof(bf16), TILE_BYTES = KEYS * D * sizeof(bf16);
     static_assert(PAGES * SLICES <= 32, "every lane of the producer brings one box of a tile");
 };
@@ -55,7 +55,8 @@ struct work {
     bool causal;
 };
 
-/* How many keys row i of the block sees; rows past the end of the sequence see no more than the last. */
+/* How many keys row i of the block sees; rows past the end of the sequence see no
+ * more than the last. */
 __device__ __forceinline__ int keys_seen(const work &w, int i) {
     return w.causal ? max(0, min(w.past + i + 1, w.kv_len)) : w.kv_len;
 }
@@ -79,7 +80,8 @@ __device__ __forceinline__ work find_work(const struct attention_args &a, int ti
 
 /* ---- the producer: one warp ---- */
 
-/* Columns [64 slice, 64 slice + 64) of a page: lane l brings box l of every tile, if there are as many. */
+/* Columns [64 slice, 64 slice + 64) of a page: lane l brings box l of every tile, if
+ * there are as many. */
 template <int D> struct producer {
     shared_tiles<D> &tiles;
     struct barriers &bars;
@@ -144,7 +146,8 @@ template <int D> struct producer {
     }
 };
 
-/* In the order in which the consumers need the tiles and give their stages back: K one tile ahead of V. */
+/* In the order in which the consumers need the tiles and give their stages back: K
+ * one tile ahead of V. */
 template <int D>
 __device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars, const work &w,
                                         const struct attention_args &a, const struct tensor_map *q_map,

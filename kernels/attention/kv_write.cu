@@ -1,6 +1,8 @@
 /* kv_write - put the new keys and values into their slots of the paged cache; bit copies.
- * Shapes  k, v [T, G, D], row and head strides; slots [T] int32; k_cache, v_cache [pages, page_size, G, D].
- * Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th octet of the token's heads.
+ * Shapes  k, v [T, G, D], row and head strides; slots [T] int32; k_cache, v_cache
+ *         [pages, page_size, G, D].
+ * Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th
+ *         octet of the token's heads.
  * Traffic 2 G D elements in, as many out; consecutive threads touch consecutive octets.
  * Numerics none.   Needs  the four tensors in one dtype. */
 /* SPDX-License-Identifier: MIT */

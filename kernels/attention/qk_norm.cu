@@ -1,9 +1,11 @@
-/* qk_norm - every head of q and of k times its weight over its root mean square; both in one launch.
+/* qk_norm - every head of q and of k times its weight over its root mean square; both
+ * in one launch.
  * Shapes  q, q_out [T, H, D], k, k_out [T, G, D], row and head strides; w_q, w_k [D].
  * Grid    ceil(T (H + G) / 128).   Block  4 warps; a thread owns one head of one token.
- * Traffic each head twice (the second time from cache); neighbouring threads read neighbouring heads.
- * Numerics fp32; 8 accumulators over the octets of the head, added in order. The root and the division are
- *         the correctly rounded ones: the same bits on every device.
+ * Traffic each head twice (the second time from cache); neighbouring threads read
+ *         neighbouring heads.
+ * Numerics fp32; 8 accumulators over the octets of the head, added in order. The root and the
+ *         division are the correctly rounded ones: the same bits on every device.
  * Needs   one dtype. May work in place: an element is written by the thread that read it. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/octet.cuh"

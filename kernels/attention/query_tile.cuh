@@ -1,6 +1,6 @@
-/* query_tile - which query rows a block of an attention kernel owns, and how many keys each of them sees: the rows of
- * one sequence and one query head, cut into tiles of ROWS. Blocks whose rows see most keys come first; a block past
- * the end of its sequence has no rows.
+/* query_tile - which query rows a block of an attention kernel owns, and how many keys each of them
+ * sees: the rows of one sequence and one query head, cut into tiles of ROWS. Blocks whose rows see
+ * most keys come first; a block past the end of its sequence has no rows.
  * Grid    (ceil(max_queries / ROWS), H, B) */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_ATTENTION_QUERY_TILE_CUH
@@ -20,7 +20,8 @@ struct query_tile {
     bool causal;
 };
 
-/* How many keys row i of the tile sees; rows past the end go with the last live one, and are never stored. */
+/* How many keys row i of the tile sees; rows past the end go with the last live one,
+ * and are never stored. */
 __device__ __forceinline__ int keys_seen(const query_tile &tile, int i) {
     const int row = min(i, tile.n_rows - 1);
     return tile.causal ? max(0, min(tile.past + row + 1, tile.kv_len)) : tile.kv_len;

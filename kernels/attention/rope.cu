@@ -1,7 +1,9 @@
-/* rope - rotate the pairs of the first rot_dim dims of every head of q and k, copy the rest; both in one launch.
- * Shapes  q, q_out [T, H, D], k, k_out [T, G, D], row and head strides; table [P, rot_dim] fp32 (cosines, then
- *         sines), positions [T] int32.
- * Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th pair of the token's heads.
+/* rope - rotate the pairs of the first rot_dim dims of every head of q and k, copy
+ * the rest; both in one launch.
+ * Shapes  q, q_out [T, H, D], k, k_out [T, G, D], row and head strides; table [P, rot_dim] fp32
+ *         (cosines, then sines), positions [T] int32.
+ * Grid    T: a block owns one token.   Block  4 warps; a thread takes every 128th
+ *         pair of the token's heads.
  * Traffic each element once; the row of the table stays in cache.
  * Numerics fp32, one product and one fused multiply-add per output.
  * Needs   one dtype. May work in place: an element is written by the thread that read it. */
@@ -62,7 +64,8 @@ extern "C" const char *rope_unsupported(const struct call *call) {
     return storage_unsupported(views, 4);
 }
 
-/* In C++ a function may share its name with a struct, but g++ says that it hides the constructor. */
+/* In C++ a function may share its name with a struct, but g++ says that it hides the
+ * constructor. */
 #pragma GCC diagnostic ignored "-Wshadow"
 extern "C" struct contract rope_contract(const struct call *) { return contract_exact(OP_ROPE); }
 #endif

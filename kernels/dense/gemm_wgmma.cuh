@@ -1,21 +1,26 @@
-/* gemm_wgmma - the product that grouped_gemm_wgmma and gated_gemm_wgmma share (sm_90a): TMA fills a ring of stages,
- * wgmma multiplies them, and what an Output makes of the sums leaves through shared memory.
+/* gemm_wgmma - the product that grouped_gemm_wgmma and gated_gemm_wgmma share (sm_90a): TMA
+ * fills a ring of stages, wgmma multiplies them, and what an Output makes of the sums
+ * leaves through shared memory.
  * Shapes  x [rows, K], w [groups, N, K] or [groups, 2, F, K], offsets int32 [groups + 1],
  *         out [rows, N or F]; bf16; any strides that keep rows at 16-byte multiples.
- * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of one list:
- *         groups in order, in a group bands of BAND row tiles, in a band column by column, so that blocks
- *         that run together share x and w in the second cache. Every block walks the offsets itself.
- * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one thread copies.
- * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very few rows
- *         (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or tiles are too few for
- *         the multiprocessors. Rows past the group belong to another one, or to an earlier stage, and are
- *         dropped at the store; a warpgroup without rows multiplies nothing.
- *         Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled as TMA writes and
- *         wgmma reads them. full[s]: the copies came; empty[s]: every consumer warp is done with the stage.
- * Traffic w once per row tile, x once per column tile, in 128-byte pieces; out once, in 128-byte rows.
- * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend on its row
- *         of x and its rows of w alone, not on tile, group or neighbours (TMA fills K up with zeros, which
- *         add nothing). One rounding to bf16 at the end. */
+ * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of
+ *         one list: groups in order, in a group bands of BAND row tiles, in a band column by
+ *         column, so that blocks that run together share x and w in the second cache. Every
+ *         block walks the offsets itself.
+ * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one
+ *         thread copies.
+ * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very
+ *         few rows (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or
+ *         tiles are too few for the multiprocessors. Rows past the group belong to another one, or
+ *         to an earlier stage, and are dropped at the store; a warpgroup without rows multiplies
+ *         nothing. Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled
+ *         as TMA writes and wgmma reads them. full[s]: the copies came; empty[s]: every consumer
+ *         warp is done with the stage.
+ * Traffic w once per row tile, x once per column tile, in 128-byte pieces; out once,
+ *         in 128-byte rows.
+ * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend
+ *         on its row of x and its rows of w alone, not on tile, group or neighbours (TMA fills K up
+ *         with zeros, which add nothing). One rounding to bf16 at the end. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DENSE_GEMM_WGMMA_CUH
 #define KERNELS_DENSE_GEMM_WGMMA_CUH
@@ -33,8 +38,8 @@ template <class S> __device__ __forceinline__ void release(const ring<S> &at, in
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&at.empty[stage]);
 }
 
-/* sums = the warpgroup's slab of x times the tile of w, over all k. While a stage is multiplied, the one
- * before is given back. */
+/* sums = the warpgroup's slab of x times the tile of w, over all k. While a stage is multiplied,
+ * the one before is given back. */
 template <class S>
 __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, int slab, int steps) {
     int last = 0;
@@ -59,8 +64,9 @@ __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, in
     release(at, last);
 }
 
-/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back before the others
- * saw it full would let the barrier run a phase ahead of them; in multiply, wgmma keeps lanes together. */
+/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back
+ * before the others saw it full would let the barrier run a phase ahead of them; in multiply,
+ * wgmma keeps lanes together. */
 template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) {
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
@@ -71,12 +77,12 @@ template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) 
 
 /* ---- the way out ----
  * Output says what the sums become:
- *   ROWS_OF_W         rows of w for one column of out: 1, or 2 (first all columns' gates, then their ups)
- *   pair(sums, i)     two neighbouring columns of out, in bf16: from the thread's sums i and i + 1, and, gated, from
- *                     those half of all further on */
+ *   ROWS_OF_W         rows of w for one column of out: 1, or 2 (the gates of a tile, then its ups)
+ *   pair(sums, i)     two neighbouring columns of out, in bf16: from the thread's sums i and i + 1,
+ *                     and, gated, from those half of all further on */
 
-/* A warp's 16 rows go out PIECE columns at a time through its own 16 x PITCH of shared memory, so that eight
- * lanes store a row's 128 bytes. */
+/* A warp's 16 rows go out PIECE columns at a time through its own 16 x PITCH of shared memory, so
+ * that eight lanes store a row's 128 bytes. */
 template <class S, class Output>
 __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *staging, const tile_place &tile,
                                       const product_args &a) {
@@ -88,7 +94,7 @@ __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *stagin
     for (int col = 0; col < COLS; col += PIECE) {
         if (tile.col + col >= a.n_cols || n_rows <= 0) break;
         UNROLL
-        for (int c = 0; c < PIECE; c += 16) { /* four 8 x 8 matrices: rows 0, rows 8, the next 8 columns */
+        for (int c = 0; c < PIECE; c += 16) { /* 8 x 8 matrices: rows 0, rows 8, the next columns */
             const int i = (col + c) / 2;
             const uint32_t r[4] = {Output::pair(sums, i), Output::pair(sums, i + 2),
                                    Output::pair(sums, i + 4), Output::pair(sums, i + 6)};
@@ -99,7 +105,7 @@ __device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *stagin
         for (int row = lane / 8; row < INNER; row += 4) {
             const int c = lane % 8 * OCTET;
             const octet<bf16> o = *reinterpret_cast<const octet<bf16> *>(staging + row * PITCH + c);
-            if (row < n_rows && tile.col + col + c < a.n_cols) /* an octet lies wholly inside or outside */
+            if (row < n_rows && tile.col + col + c < a.n_cols) /* octets lie inside or outside */
                 *reinterpret_cast<octet<bf16> *>(out + row * a.out_stride + col + c) = o;
         }
         __syncwarp();
@@ -157,7 +163,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
 struct product {
     struct view x, w, out, offsets;
     int64_t rows, cols, inner, groups;
-    int64_t w_row, w_half, w_group; /* from a row of w to the next, from gate to up, from group to group */
+    int64_t w_row, w_half, w_group; /* from row to row of w, from gate to up, from group to group */
 };
 
 /* At most so many tiles: every group may end in one that is not full. */

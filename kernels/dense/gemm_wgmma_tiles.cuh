@@ -1,7 +1,8 @@
-/* gemm_wgmma_tiles - which tiles a block of gemm_wgmma works on, where a stage of them lies in shared memory, and
- * the thread that brings them: groups and their offsets are known here alone. What it promises the consumers: a
- * full stage holds 64 k of the tile's rows of x and of w, zeros where K ends; rows of x behind the group's last
- * hold another group's, an earlier stage's, or zeros. */
+/* gemm_wgmma_tiles - which tiles a block of gemm_wgmma works on, where a stage of them lies
+ * in shared memory, and the thread that brings them: groups and their offsets are known here
+ * alone. What it promises the consumers: a full stage holds 64 k of the tile's rows of x and
+ * of w, zeros where K ends; rows of x behind the group's last hold another group's, an
+ * earlier stage's, or zeros. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DENSE_GEMM_WGMMA_TILES_CUH
 #define KERNELS_DENSE_GEMM_WGMMA_TILES_CUH
@@ -12,7 +13,7 @@
 namespace {
 
 constexpr int WARPGROUP = 128, SLAB = 64; /* threads of a warpgroup, rows it multiplies */
-constexpr int DEPTH = 64, INNER = 16;     /* k of a stage: rows of 128 bytes; k of one instruction */
+constexpr int DEPTH = 64, INNER = 16;     /* k of a stage (128 bytes), of one instruction */
 constexpr int ATOM_BYTES = 8 * DEPTH * 2; /* eight swizzled rows */
 constexpr int BAND = 16;                  /* row tiles */
 constexpr int PIECE = 64;                 /* columns a warp stores at once */
@@ -40,7 +41,7 @@ struct product_args {
     int64_t out_stride;
     int n_rows, n_cols, n_groups, steps; /* steps: of DEPTH k */
     int col_tiles, tile_cols;            /* tile_cols: columns of out */
-    int half_rows, group_rows; /* rows of w from a tile's first half to its second, between groups */
+    int half_rows, group_rows;           /* rows of w: from half to half of a tile, of a group */
 };
 
 /* ---- which tile ---- */

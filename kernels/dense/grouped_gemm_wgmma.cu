@@ -1,7 +1,10 @@
-/* grouped_gemm_wgmma - out[r, c] = w[i, c] . x[r] for the rows r of group i, on Hopper's own instructions (sm_90a).
- * Serves dense products (one group) and the experts. gemm_wgmma.cuh says how.
- * Shapes  x [rows, K], w [groups, N, K], offsets int32 [groups + 1] or absent -> out [rows, N]; bf16.
- * Numerics one tensor-core chain an element, one rounding to bf16: the bits depend on its row of x and of w alone.
+/* grouped_gemm_wgmma - out[r, c] = w[i, c] . x[r] for the rows r of group i, on
+ * Hopper's own instructions (sm_90a). Serves dense products (one group) and the
+ * experts. gemm_wgmma.cuh says how.
+ * Shapes  x [rows, K], w [groups, N, K], offsets int32 [groups + 1] or absent -> out
+ *         [rows, N]; bf16.
+ * Numerics one tensor-core chain an element, one rounding to bf16: the bits depend on
+ *         its row of x and of w alone.
  * Needs   compute capability 9.0, rows at 16-byte multiples, N % 8 == 0, no bias. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/dense/gemm_wgmma.cuh"

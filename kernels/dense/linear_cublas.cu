@@ -1,8 +1,9 @@
-/* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call (cuda only).
- * Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T [K, rows]: operands swapped.
- * The bias is written to out first and enters as beta * C: an element is rounded to the storage dtype once.
- * Accumulation is f32: reductions in reduced precision are disallowed, TF32 is never asked for. The algorithm
- * (tiles, split-K) is cuBLAS's choice and depends on the sizes, so a column's bits may see the shard. */
+/* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call
+ * (cuda only). Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T
+ * [K, rows]: operands swapped. The bias is written to out first and enters as beta * C: an element
+ * is rounded to the storage dtype once. Accumulation is f32: reductions in reduced precision are
+ * disallowed, TF32 is never asked for. The algorithm (tiles, split-K) is cuBLAS's choice and
+ * depends on the sizes, so a column's bits may see the shard. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 
@@ -78,9 +79,9 @@ extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, voi
 
 enum { MAX_SPLITS = 32 }; /* partial sums of split-K, added in f32 in any order */
 
-/* cuBLAS says nothing about its order of summation: sliced-K and split-K interleave, hence ORDER_ANY.
- * bf16 runs on tensor cores. The bits kept differ by generation: (16, 25, 24) on sm_90, (8, 24, 24) on sm_80,
- * whose bound is the wider one and covers both. */
+/* cuBLAS says nothing about its order of summation: sliced-K and split-K interleave, hence
+ * ORDER_ANY. bf16 runs on tensor cores. The bits kept differ by generation: (16, 25, 24) on sm_90,
+ * (8, 24, 24) on sm_80, whose bound is the wider one and covers both. */
 extern "C" struct contract linear_cublas_contract(const struct call *call) {
     struct contract c = {};
     struct accumulator *acc = &c.u.linear.acc;

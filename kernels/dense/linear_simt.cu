@@ -1,15 +1,20 @@
-/* linear_simt - out[r, n] = sum over k of x[r, k] w[g(r), n, k] + bias[n]: the product of every projection.
- * One group is a dense layer; with several (experts) the rows are sorted by group and offsets[] cuts them.
- * Shapes  x [rows, K], w [groups, N, K], bias [N] or absent, offsets int32 [groups + 1] -> out [rows, N];
- *         x, w bf16 or f32, bias as w, out as x or f32; any row and group strides.
- * Grid    (row tiles, column tiles). A block counts the row tiles of each group to find its own; the grid is
- *         the upper bound rows / height + groups, blocks past the last tile leave at once.
- * Block   STRIPS x PANELS threads; a thread owns 8 rows (a strip) x 8 columns (a panel) in registers.
- * Tile    64 rows x 64 columns x 64 k (64 threads, 33 KiB), or 8 x 256 x 32 (32 threads, 34 KiB) where groups
- *         hold few rows. Shared memory holds floats, k-major by strip and panel: a k reads 8 + 8 neighbours.
- * Traffic w once per row tile, x once per column tile; neighbouring lanes read neighbouring runs of 8.
- * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits depend on
- *         neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
+/* linear_simt - out[r, n] = sum over k of x[r, k] w[g(r), n, k] + bias[n]: the product of
+ * every projection. One group is a dense layer; with several (experts) the rows are sorted by
+ * group and offsets[] cuts them.
+ * Shapes  x [rows, K], w [groups, N, K], bias [N] or absent, offsets int32 [groups + 1] -> out
+ *         [rows, N]; x, w bf16 or f32, bias as w, out as x or f32; any row and group strides.
+ * Grid    (row tiles, column tiles). A block counts the row tiles of each group to
+ *         find its own; the grid is the upper bound rows / height + groups, blocks
+ *         past the last tile leave at once.
+ * Block   STRIPS x PANELS threads; a thread owns 8 rows (a strip) x 8 columns (a
+ *         panel) in registers.
+ * Tile    64 rows x 64 columns x 64 k (64 threads, 33 KiB), or 8 x 256 x 32 (32 threads, 34
+ *         KiB) where groups hold few rows. Shared memory holds floats, k-major by strip and
+ *         panel: a k reads 8 + 8 neighbours.
+ * Traffic w once per row tile, x once per column tile; neighbouring lanes read
+ *         neighbouring runs of 8.
+ * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits
+ *         depend on neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
@@ -20,11 +25,11 @@ template <int STRIPS_, int PANELS_, int DEPTH_> struct tile_shape {
     static constexpr int STRIPS = STRIPS_, PANELS = PANELS_, DEPTH = DEPTH_; /* DEPTH: k per step */
     static constexpr int ROWS = STRIPS * SIDE, COLS = PANELS * SIDE, THREADS = STRIPS * PANELS;
     static constexpr int CHUNKS = DEPTH / SIDE;
-    static constexpr int PITCH = DEPTH * SIDE + SIDE; /* floats of a strip; the last 8 spread it over banks */
+    static constexpr int PITCH = DEPTH * SIDE + SIDE; /* floats; the last 8 spread over banks */
     static_assert(DEPTH % SIDE == 0 && THREADS % 32 == 0, "whole chunks, whole warps");
 };
 typedef tile_shape<8, 8, 64> tall_tile;
-typedef tile_shape<1, 32, 32> flat_tile; /* few rows: nothing to reuse, so wide and cheap to start */
+typedef tile_shape<1, 32, 32> flat_tile; /* few rows: nothing to reuse: wide, cheap to start */
 
 struct row_tile {
     int group, first, count; /* count 0: none */
@@ -41,8 +46,8 @@ static __device__ row_tile find_row_tile(const struct linear_args &a, int tile, 
     return {0, 0, 0};
 }
 
-/* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Lines past n_lines become 0 (their
- * products are dropped later); k past n_k are left alone and never read. */
+/* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Lines past n_lines become 0
+ * (their products are dropped later); k past n_k are left alone and never read. */
 template <class T>
 static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, const T *__restrict__ source,
                                                   int64_t line_stride, int n_lines, int n_k) {
@@ -89,11 +94,13 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
 
     DYNAMIC_SHARED(shared);
     struct carve carve = {shared};
-    float *const x_strips = carve.take<float>(Tile::STRIPS * Tile::PITCH); /* [STRIPS][DEPTH][8], padded */
-    float *const w_panels = carve.take<float>(Tile::PANELS * Tile::PITCH); /* [PANELS][DEPTH][8], padded */
+    /* [STRIPS][DEPTH][8] and [PANELS][DEPTH][8], padded */
+    float *const x_strips = carve.take<float>(Tile::STRIPS * Tile::PITCH);
+    float *const w_panels = carve.take<float>(Tile::PANELS * Tile::PITCH);
 
     const int thread = (int)threadIdx.x, strip = thread / Tile::PANELS, panel = thread % Tile::PANELS;
-    const int n_strips = (rows.count + SIDE - 1) / SIDE, n_panels = (n_cols + SIDE - 1) / SIDE; /* in use */
+    const int n_strips = (rows.count + SIDE - 1) / SIDE; /* in use */
+    const int n_panels = (n_cols + SIDE - 1) / SIDE;
     const bool busy = strip < n_strips && panel < n_panels;
     float sum[SIDE][SIDE] = {};
     if (SEEDED(BUG_LINEAR_EARLY_EXIT) && !busy) return;
@@ -164,7 +171,8 @@ extern "C" const char *KERNEL_SYMBOL(linear_simt)(const struct call *call, void 
 }
 
 #ifndef __CUDACC__
-/* One FMA per product, prefix sums only: every node of the tree is a run of terms that starts at k = 0. */
+/* One FMA per product, prefix sums only: every node of the tree is a run of terms
+ * that starts at k = 0. */
 extern "C" struct contract linear_simt_contract(const struct call *call) {
     struct contract c = {};
     (void)call;

@@ -1,11 +1,14 @@
 /* rms_norm - out = x * w / sqrt(mean(x^2) + eps), row by row.
  * Shapes  x, out [T, M] with a row stride; w [M]; fp32 or bf16.
- * Grid    ceil(T / 4): a block owns 4 rows.   Block  4 warps, one a row; a lane takes every 32nd octet.
+ * Grid    ceil(T / 4): a block owns 4 rows.   Block  4 warps, one a row; a lane takes
+ *         every 32nd octet.
  * Traffic x twice (the second time from cache), w and out once: 3 M elements a row.
- * Numerics fp32. A lane sums its octets in 8 accumulators and adds those in order; every lane adds the 32
- *         lane sums in order through shared memory: one warp barrier, where a butterfly of shuffles takes
- *         five. The root and the division are the correctly rounded ones: the same bits on every device.
- * Needs   nothing; what is no multiple of 8 elements or not 16-byte aligned goes element by element. */
+ * Numerics fp32. A lane sums its octets in 8 accumulators and adds those in order; every lane
+ *         adds the 32 lane sums in order through shared memory: one warp barrier, where a
+ *         butterfly of shuffles takes five. The root and the division are the correctly rounded
+ *         ones: the same bits on every device.
+ * Needs   nothing; what is no multiple of 8 elements or not 16-byte aligned goes
+ *         element by element. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"

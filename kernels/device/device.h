@@ -1,8 +1,10 @@
-/* device - where kernels run. One narrow interface over two implementations: `host`, the SIMT executor on the CPU
- * (kernels/simt), and `cuda` (kernels/device/cuda). No CUDA type leaves this folder.
+/* device - where kernels run. One narrow interface over two implementations: `host`,
+ * the SIMT executor on the CPU (kernels/simt), and `cuda` (device_cuda.cu). No
+ * CUDA type leaves this folder.
  *
- * Memory: every buffer stands between two guards of readable NaN, so that a wrong stride shows wrong values instead
- * of a fault; past the guards the host device reports the access and names the buffer. */
+ * Memory: every buffer stands between two guards of readable NaN, so that a wrong stride
+ * shows wrong values instead of a fault; past the guards the host device reports the
+ * access and names the buffer. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_DEVICE_H
 #define KERNELS_DEVICE_DEVICE_H
@@ -19,41 +21,44 @@ extern "C" {
 
 enum device_kind { DEVICE_HOST, DEVICE_CUDA, DEVICE_COUNT };
 const char *device_kind_name(enum device_kind kind); /* "host", "cuda" */
-int device_compute(enum device_kind kind);           /* compute capability, 90 is 9.0; 0: host, or no GPU */
+int device_compute(enum device_kind kind);           /* of cuda: 90 is 9.0; 0: host, or no GPU */
 
 struct device; /* opaque */
 
 /* Fails with cause and remedy: built without nvcc, no driver, no GPU. */
 struct status device_open(enum device_kind kind, struct device **out);
 void device_close(struct device *device); /* accepts NULL */
-const char *
-device_label(const struct device *device); /* "host (SIMT executor, 2 threads)", "NVIDIA H200 (cuda)" */
+/* "host (SIMT executor, 2 threads)", "NVIDIA H200 (cuda)" */
+const char *device_label(const struct device *device);
 void *device_stream(struct device *device);
 enum device_kind device_kind_of(const struct device *device);
 
 struct device_buffer {
     void *data;          /* device address of the first byte */
     size_t bytes, guard; /* guard bytes on each side */
-    void *host;  /* where the CPU reads and writes it: `data` itself on host, a staging copy on cuda */
-    void *owner; /* opaque */
+    void *host;          /* where the CPU reads and writes: `data` on host, a copy on cuda */
+    void *owner;         /* opaque */
 };
 
-/* Data and guards start as NaN (all bits set). `name` (copied) appears in error lines. bytes may be 0. */
+/* Data and guards start as NaN (all bits set). `name` (copied) appears in error
+ * lines. bytes may be 0. */
 struct status device_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
                            struct device_buffer *out);
-void device_free(struct device *device, struct device_buffer *buffer); /* resets to {0}; accepts {0} */
-/* Shrink or grow a warm buffer to `bytes` and `guard` without giving memory back where it is large enough;
- * guards poisoned; data poisoned when `poison`, otherwise undefined. */
+void device_free(struct device *device, struct device_buffer *buffer); /* back to {0}, from {0} */
+/* Shrink or grow a warm buffer to `bytes` and `guard` without giving memory back where it is large
+ * enough; guards poisoned; data poisoned when `poison`, otherwise undefined. */
 struct status device_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
                            struct device_buffer *buffer);
 struct status device_push(struct device *device, struct device_buffer *buffer); /* host -> data */
 struct status device_pull(struct device *device, struct device_buffer *buffer); /* data -> host */
 /* Bytes of the guards that are no longer NaN poison: something wrote outside the buffer. */
 struct status device_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged);
-/* Wait for the launches. An error is the kernel's: one line (file:line, kernel, block, thread where known). */
+/* Wait for the launches. An error is the kernel's: one line (file:line, kernel,
+ * block, thread where known). */
 struct status device_sync(struct device *device);
-/* In which order the threads of the next launches run, and when asynchronous copies move: order, async and seed of
- * host/options.h; what else stands there is left as it is. Refused on cuda: a GPU has its own order. */
+/* In which order the threads of the next launches run, and when asynchronous copies move:
+ * order, async and seed of simt_options.h; what else stands there is left as it is. Refused on
+ * cuda: a GPU has its own order. */
 struct simt_options;
 struct status device_set_schedule(struct device *device, const struct simt_options *schedule);
 

@@ -1,6 +1,6 @@
-/* device_cuda - the device interface over the CUDA runtime. Guards lie inside one cudaMalloc, the CPU works
- * on a pinned staging copy made when it is first needed. One stream; a launch error that only shows later (an
- * illegal access) breaks the process's CUDA context, and the line says so. */
+/* device_cuda - the device interface over the CUDA runtime. Guards lie inside one cudaMalloc, the
+ * CPU works on a pinned staging copy made when it is first needed. One stream; a launch error that
+ * only shows later (an illegal access) breaks the process's CUDA context, and the line says so. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,8 @@
 
 static const size_t ALIGNMENT = 256;
 
-/* base: one allocation of `capacity` bytes, data somewhere inside; staging: host memory of `staging_bytes` */
+/* base: one allocation of `capacity` bytes, data somewhere inside; staging: host
+ * memory of `staging_bytes` */
 struct cuda_buffer {
     char name[64];
     unsigned char *base;

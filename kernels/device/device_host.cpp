@@ -1,6 +1,6 @@
-/* device_host - the device interface over the SIMT executor. Launches have finished when they return, data is
- * where the CPU reads it, so push, pull and the stream are nothing here; sync hands out the error that was
- * kept. */
+/* device_host - the device interface over the SIMT executor. Launches have finished when they
+ * return, data is where the CPU reads it, so push, pull and the stream are nothing here; sync hands
+ * out the error that was kept. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 

@@ -1,10 +1,11 @@
-/* probe - f(x) for every float of a run of bit patterns, as kernels compute it.
+/* elementary - f(x) for every float of a run of bit patterns, as kernels compute it.
  * Shapes  out [n] fp32; the argument is made from the index.
  * Grid    up to 256 blocks.   Block  256 threads; a thread takes every (grid * block)-th element.
  * Traffic n floats written; the functions are what is measured, not the time.
- * Numerics the very expressions of the kernels, compiled with their flags: expf (softmax, router, silu), exp2f
- *         and ex2.approx (attention and silu on tensor cores), logf (merge of slices), 1 / sqrtf (norms), a / b
- *         (gates, silu, softmax), __fdividef (silu on tensor cores; the host divides). */
+ * Numerics the very expressions of the kernels, compiled with their flags: expf (softmax, router,
+ *         silu), exp2f and ex2.approx (attention and silu on tensor cores), logf (merge of
+ *         slices), 1 / sqrtf (norms), a / b (gates, silu, softmax), __fdividef (silu on tensor
+ *         cores; the host divides). */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/device/elementary.h"
 

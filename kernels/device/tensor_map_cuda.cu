@@ -1,5 +1,5 @@
-/* tensor_map - tensor maps as the driver encodes them. The driver's function is looked up at run time, so
- * that nothing links against libcuda. */
+/* tensor_map - tensor maps as the driver encodes them. The driver's function is looked up at run
+ * time, so that nothing links against libcuda. */
 /* SPDX-License-Identifier: MIT */
 #include <cuda.h>
 #include <cuda_runtime.h>

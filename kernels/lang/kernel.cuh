@@ -1,7 +1,7 @@
-/* kernel - the one header a kernel file includes, and the only way it may launch, share memory or touch bf16.
- * Under nvcc everything here is a thin name for CUDA; under g++ (-x c++) the same source runs on the SIMT
- * executor (kernels/simt), one fiber per CUDA thread. What each name promises is said here once for
- * both. */
+/* kernel - the one header a kernel file includes, and the only way it may launch, share memory or
+ * touch bf16. Under nvcc everything here is a thin name for CUDA; under g++ (-x c++) the same
+ * source runs on the SIMT executor (kernels/simt), one fiber per CUDA thread. What each name
+ * promises is said here once for both. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_KERNEL_CUH
 #define KERNELS_LANG_KERNEL_CUH
@@ -19,14 +19,16 @@
 /* Each of the two headers defines
  *   KERNEL_SYMBOL(name)      the exported launcher: name_host or name_cuda
  *   LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
- *                            queue it; NULL, or one line that says why it was refused. Arguments go by value.
- *                            A template kernel stands in parentheses: LAUNCH((k<64, true>), ...)
+ *                            queue it; NULL, or one line that says why it was refused. Arguments go
+ *                            by value. A template kernel in parentheses: LAUNCH((k<64, true>), ...)
  *   DYNAMIC_SHARED(name)     `name` points at the block's dynamic shared memory, 1024-byte aligned
- *   SHARED_RED_ZONE          bytes nobody owns after every carved array (0 but under AddressSanitizer)
+ *   SHARED_RED_ZONE          bytes nobody owns after every carved array (AddressSanitizer; else 0)
  *   shared_red_zone(p, n)    nobody may touch these n bytes
- *   shared_stale(p, n)       these bytes are about to be refilled: NaN on the host, nothing on the GPU. For the
- *                            bytes the calling thread refills itself, or by one thread between two barriers
- *   bf16, f16                the 2-byte storage types; bf16_to_float, bf16_from_float (nearest even), f16_.. */
+ *   shared_stale(p, n)       these bytes are about to be refilled: NaN on the host, nothing on the
+ *                            GPU. For the bytes the calling thread refills itself, or by one thread
+ *                            between two barriers
+ *   bf16, f16                the 2-byte storage types; bf16_to_float, bf16_from_float (nearest
+ *                            even), f16_.. */
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return bf16_to_float(x); }
@@ -54,8 +56,9 @@ template <class T> __host__ __device__ constexpr size_t carve_tile_bytes(size_t 
     return (n * sizeof(T) + SHARED_RED_ZONE + 1023) / 1024 * 1024;
 }
 
-/* Loops over a thread's few values: nvcc must unroll them to keep arrays in registers; g++ must leave the innermost one
- * (LANE_LOOP) to its vectoriser, which would otherwise work across the outer loop, several times slower. */
+/* Loops over a thread's few values: nvcc must unroll them to keep arrays in registers; g++ must
+ * leave the innermost one (LANE_LOOP) to its vectoriser, which would otherwise work across the
+ * outer loop, several times slower. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
 #define LANE_LOOP _Pragma("unroll")
@@ -64,8 +67,8 @@ template <class T> __host__ __device__ constexpr size_t carve_tile_bytes(size_t 
 #define LANE_LOOP _Pragma("GCC unroll 1")
 #endif
 
-/* Cuts dynamic shared memory into typed, 16-byte aligned arrays: DYNAMIC_SHARED(shared); struct carve
- * c{shared}; */
+/* Cuts dynamic shared memory into typed, 16-byte aligned arrays: DYNAMIC_SHARED(shared);
+ * struct carve c{shared}; */
 struct carve {
     unsigned char *next;
 

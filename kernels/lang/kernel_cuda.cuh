@@ -1,6 +1,6 @@
-/* kernel_cuda - what kernels/lang/kernel.cuh means under nvcc: names for CUDA, no machinery.
- * A launch raises the kernel's dynamic shared memory limit where it needs more than the 48 KiB every kernel
- * has. */
+/* kernel_cuda - what kernels/lang/kernel.cuh means under nvcc: names for CUDA, no
+ * machinery. A launch raises the kernel's dynamic shared memory limit where it needs more
+ * than the 48 KiB every kernel has. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_KERNEL_CUDA_CUH
 #define KERNELS_LANG_KERNEL_CUDA_CUH

@@ -1,5 +1,5 @@
-/* kernel_host - what kernels/lang/kernel.cuh means under g++: CUDA's keywords, types, intrinsics and
- * launches, carried out by the SIMT executor. Never seen by nvcc. */
+/* kernel_host - what kernels/lang/kernel.cuh means under g++: CUDA's keywords, types, intrinsics
+ * and launches, carried out by the SIMT executor. Never seen by nvcc. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_KERNEL_HOST_H
 #define KERNELS_LANG_KERNEL_HOST_H
@@ -15,7 +15,7 @@
 #define __device__
 #define __host__
 #define __constant__ static const
-#define __shared__ static thread_local /* a block lives on one OS thread, which runs one block at a time */
+#define __shared__ static thread_local /* a block lives on one OS thread, one block at a time */
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __grid_constant__

@@ -1,6 +1,6 @@
-/* octet - eight consecutive elements, the unit in which the row kernels move data: one 16-byte access for
- * bf16 and two for fp32 where the view is aligned, single elements where it is not, zeros past the end of
- * the row. */
+/* octet - eight consecutive elements, the unit in which the row kernels move data: one 16-byte
+ * access for bf16 and two for fp32 where the view is aligned, single elements where it is not,
+ * zeros past the end of the row. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_OCTET_CUH
 #define KERNELS_LANG_OCTET_CUH

@@ -1,11 +1,13 @@
-/* ptx_base - what the instruction headers share: how a body is chosen, and shared-memory addresses. */
+/* ptx_base - what the instruction headers share: how a body is chosen, and
+ * shared-memory addresses. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_PTX_BASE_CUH
 #define KERNELS_LANG_PTX_BASE_CUH
 
 #include "kernels/lang/kernel.cuh"
 
-/* PTX_CALLER ends a parameter list, PTX_CALLER_ONLY is one: the host bodies know their caller's line. */
+/* PTX_CALLER ends a parameter list, PTX_CALLER_ONLY is one: the host bodies know
+ * their caller's line. */
 #ifdef __CUDACC__
 #define PTX_CALLER
 #define PTX_CALLER_ONLY
@@ -36,11 +38,12 @@ __device__ __forceinline__ uint32_t shared_address(const void *p) {
 #endif
 }
 
-/* How a tile's 16-byte chunks are permuted so that eight rows of a column lie in different banks. The values
- * are the wgmma descriptor's (PTX ISA 9.7.15.5.1). */
+/* How a tile's 16-byte chunks are permuted so that eight rows of a column lie in different banks.
+ * The values are the wgmma descriptor's (PTX ISA 9.7.15.5.1). */
 enum shared_swizzle { SWIZZLE_NONE = 0, SWIZZLE_128B = 1, SWIZZLE_64B = 2 };
 
-/* Byte `offset` of a tile of 128 (64) byte rows lies at this byte; the tile starts at a multiple of 1024. */
+/* Byte `offset` of a tile of 128 (64) byte rows lies at this byte; the tile starts at
+ * a multiple of 1024. */
 __host__ __device__ __forceinline__ constexpr uint32_t swizzle_offset(enum shared_swizzle swizzle,
                                                                       uint32_t offset) {
     return swizzle == SWIZZLE_128B  ? offset ^ (offset >> 3 & 0x70)

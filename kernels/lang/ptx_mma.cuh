@@ -1,9 +1,11 @@
-/* ptx_mma - matrix fragments of one warp: load, store, multiply. All 32 lanes come to the same call.
+/* ptx_mma - matrix fragments of one warp: load, store, multiply. All 32 lanes come to
+ * the same call.
  *
- * A fragment register holds two 16-bit elements, the lower column (or row, for b) in its low half. With
- * g = lane / 4 and t = lane % 4:
+ * A fragment register holds two 16-bit elements, the lower column (or row, for b) in its low half.
+ * With g = lane / 4 and t = lane % 4:
  *   an 8 x 8 matrix   r = M[g][2t, 2t+1]
- *   a  [16][16]       a[0] = A[g][2t..]  a[1] = A[g+8][2t..]  a[2] = A[g][2t+8..]  a[3] = A[g+8][2t+8..]
+ *   a  [16][16]       a[0] = A[g][2t..]    a[1] = A[g+8][2t..]
+ *                     a[2] = A[g][2t+8..]  a[3] = A[g+8][2t+8..]
  *   b  [16][8]        b[0] = B[2t..][g]  b[1] = B[2t+8..][g]
  *   d  [16][8]        d[0,1] = D[g][2t, 2t+1]  d[2,3] = D[g+8][2t, 2t+1] */
 /* SPDX-License-Identifier: MIT */
@@ -32,9 +34,9 @@ __device__ __forceinline__ uint32_t pack_f16(float low, float high) {
 #endif
 }
 
-/* ldmatrix, PTX ISA 9.7.14.5.15: lane 8 m + i brings the 16-byte aligned shared address of row i of matrix m,
- * and every lane receives its elements of matrix m in r[m]. _trans: of the transposed matrices. x2 reads the
- * addresses of lanes 0..15. */
+/* ldmatrix, PTX ISA 9.7.14.5.15: lane 8 m + i brings the 16-byte aligned shared address of row i of
+ * matrix m, and every lane receives its elements of matrix m in r[m]. _trans: of the transposed
+ * matrices. x2 reads the addresses of lanes 0..15. */
 __device__ __forceinline__ void ldmatrix_x4(uint32_t *r, const void *row PTX_CALLER) {
 #ifdef __CUDACC__
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -1,5 +1,6 @@
-/* ptx_wgmma - products of a warpgroup (four warps, the first a multiple of four) that run beside its threads:
- * D[64][N] += A[64][16] B[16][N], A and B read from shared memory through descriptors, or A from registers.
+/* ptx_wgmma - products of a warpgroup (four warps, the first a multiple of four) that run beside
+ * its threads: D[64][N] += A[64][16] B[16][N], A and B read from shared memory through
+ * descriptors, or A from registers.
  *
  *   wgmma_fence();                              after touching the accumulators
  *   wgmma_m64nNk16<N, bf16>(d, desc_a, desc_b, true);  ...more of them
@@ -7,9 +8,10 @@
  *   wgmma_wait<0>();                            all but the last 0 groups are done
  *   accumulator_ready(d);                       now d may be read
  *
- * Between product and wait nobody may touch d, A's registers or the tiles. Thread 32 w + 4 g + t of the
- * warpgroup holds, for every i < N / 8:
- *   d[4i, 4i+1] = D[16w + g][8i + 2t, 8i + 2t + 1]    d[4i+2, 4i+3] = D[16w + g + 8][8i + 2t, 8i + 2t + 1]
+ * Between product and wait nobody may touch d, A's registers or the tiles. Thread 32 w + 4 g + t of
+ * the warpgroup holds, for every i < N / 8:
+ *   d[4i, 4i+1]   = D[16w + g][8i + 2t, 8i + 2t + 1]
+ *   d[4i+2, 4i+3] = D[16w + g + 8][8i + 2t, 8i + 2t + 1]
  * and A from registers as in ptx_mma.cuh, its rows shifted by 16w. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_PTX_WGMMA_CUH
@@ -40,8 +42,8 @@ template <int N> __device__ __forceinline__ void wgmma_wait(PTX_CALLER_ONLY) {
 #endif
 }
 
-/* The compiler does not know that products write d late: this keeps its uses of d behind the wait. On the
- * host it fails while a product into d is pending. */
+/* The compiler does not know that products write d late: this keeps its uses of d behind the wait.
+ * On the host it fails while a product into d is pending. */
 template <int COUNT> __device__ __forceinline__ void accumulator_ready(float (&d)[COUNT] PTX_CALLER) {
 #ifdef __CUDACC__
 #pragma unroll
@@ -51,15 +53,16 @@ template <int COUNT> __device__ __forceinline__ void accumulator_ready(float (&d
 #endif
 }
 
-/* Where a matrix lies in shared memory, PTX ISA 9.7.15.5.1. `mn` is A's row or B's column; the atoms are cut
- * out of the tile as follows, all in bytes:
+/* Where a matrix lies in shared memory, PTX ISA 9.7.15.5.1. `mn` is A's row or B's column; the
+ * atoms are cut out of the tile as follows, all in bytes:
  *   K-major (rows of k)       no swizzle: 8 mn x 16 bytes of k, stored in 128 bytes without gaps;
  *                             leading = to the next 16 bytes of k, stride = to the next 8 mn
- *                             128B (64B): 8 mn x 128 (64) bytes of k; stride = to the next 8 mn; no leading
- *   MN-major (rows of mn)     no swizzle: 8 k x 16 bytes of mn; stride = to the next 16 bytes of mn,
- *                             leading = to the next 8 k
- *                             128B (64B): 8 k x 128 (64) bytes of mn; leading = to the next 128 (64) bytes of
- *                             mn, stride = to the next 8 k
+ *                             128B (64B): 8 mn x 128 (64) bytes of k; stride = to the next 8 mn;
+ *                             no leading
+ *   MN-major (rows of mn)     no swizzle: 8 k x 16 bytes of mn; stride = to the next 16 bytes of
+ *                             mn, leading = to the next 8 k
+ *                             128B (64B): 8 k x 128 (64) bytes of mn; leading = to the next 128
+ *                             (64) bytes of mn, stride = to the next 8 k
  * Swizzled atoms lie as TMA writes them, at multiples of 1024 (512). */
 __device__ __forceinline__ uint64_t wgmma_desc(const void *tile, uint32_t leading_bytes,
                                                uint32_t stride_bytes, enum shared_swizzle swizzle) {
@@ -67,12 +70,13 @@ __device__ __forceinline__ uint64_t wgmma_desc(const void *tile, uint32_t leadin
            (uint64_t)((leading_bytes & 0x3ffff) >> 4) << 16 |
            (uint64_t)((stride_bytes & 0x3ffff) >> 4) << 32 | (uint64_t)swizzle << 62;
 }
-/* The same matrix, `bytes` (a multiple of 16) further on: the next 16 k of a K-major 128B tile are 32 on. */
+/* The same matrix, `bytes` (a multiple of 16) further on: the next 16 k of a K-major
+ * 128B tile are 32 on. */
 __device__ __forceinline__ uint64_t wgmma_desc_advance(uint64_t desc, uint32_t bytes) {
     return desc + (bytes >> 4);
 }
 
-enum wgmma_major { K_MAJOR = 0, MN_MAJOR = 1 }; /* which of the matrix's two indices runs along its rows */
+enum wgmma_major { K_MAJOR = 0, MN_MAJOR = 1 }; /* which index runs along the matrix's rows */
 
 #ifdef __CUDACC__
 /* wgmma.mma_async, PTX ISA 9.7.15.5.2: the first R accumulators as operands, R = N / 2 */
@@ -145,7 +149,8 @@ WGMMA_SHAPE(192, 96, 96, 97, 98, 99, 100, 101, 102)
 WGMMA_SHAPE(256, 128, 128, 129, 130, 131, 132, 133, 134)
 #endif
 
-/* N = 32, 64, 96, 128, 192, 256; T = bf16, f16. d: [N / 2]. accumulate = false: d is only written. */
+/* N = 32, 64, 96, 128, 192, 256; T = bf16, f16. d: [N / 2]. accumulate = false: d is
+ * only written. */
 template <int N, class T, int A_MAJOR = K_MAJOR, int B_MAJOR = K_MAJOR>
 __device__ __forceinline__ void wgmma_m64nNk16(float *d, uint64_t desc_a, uint64_t desc_b,
                                                bool accumulate PTX_CALLER) {

@@ -1,5 +1,5 @@
-/* tensor_map - a matrix in global memory as the TMA unit sees it. A launcher makes one and passes it by
- * value; both devices keep their own kind of map in the same 128 bytes. */
+/* tensor_map - a matrix in global memory as the TMA unit sees it. A launcher makes one and passes
+ * it by value; both devices keep their own kind of map in the same 128 bytes. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_TENSOR_MAP_H
 #define KERNELS_LANG_TENSOR_MAP_H
@@ -25,8 +25,8 @@ static inline int tensor_map_element_bytes(enum tensor_map_element element) {
     return element == TENSOR_MAP_F32 ? 4 : 2;
 }
 
-/* NULL, or what TMA cannot do (CUDA driver API, cuTensorMapEncodeTiled). A swizzled box of narrower rows,
- * which the driver takes, would have gaps in shared memory: not emulated, so not offered. */
+/* NULL, or what TMA cannot do (CUDA driver API, cuTensorMapEncodeTiled). A swizzled box of narrower
+ * rows, which the driver takes, would have gaps in shared memory: not emulated, so not offered. */
 static inline const char *tensor_map_refused(const struct tensor_map_2d *of) {
     const int64_t box_row_bytes = (int64_t)of->box_cols * tensor_map_element_bytes(of->element);
     const struct {

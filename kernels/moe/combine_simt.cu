@@ -1,7 +1,10 @@
-/* combine_simt - the experts' rows back to their tokens: out[t] = sum of gates[t, j] * down[slot_row[t, j]].
- * Choices whose expert lives on another rank (slot_row -1) add nothing; a token without any gets zero.
- * Shapes  down [n, M], slot_row int32 [T, K], gates f32 [T, K] -> out [T, M]; down, out bf16 or f32 alike.
- * Grid    (T, column blocks).   Block  128 threads; a thread takes 8 columns, 128 apart (coalesced).
+/* combine_simt - the experts' rows back to their tokens: out[t] = sum of
+ * gates[t, j] * down[slot_row[t, j]]. Choices whose expert lives on another rank (slot_row -1) add
+ * nothing; a token without any gets zero.
+ * Shapes  down [n, M], slot_row int32 [T, K], gates f32 [T, K] -> out [T, M]; down,
+ *         out bf16 or f32 alike.
+ * Grid    (T, column blocks).   Block  128 threads; a thread takes 8 columns, 128
+ *         apart (coalesced).
  * Traffic down once, gates and slot_row once per column block; no atomics.
  * Numerics one f32 FMA chain per element, j ascending, one rounding at the end. */
 /* SPDX-License-Identifier: MIT */
@@ -14,9 +17,9 @@ template <class T>
 static __global__ void __launch_bounds__(THREADS) combine_kernel(const struct combine_args a) {
     const int64_t token = blockIdx.x, col0 = (int64_t)blockIdx.y * COLS, end = min(a.width, col0 + COLS);
     const T *down = static_cast<const T *>(a.down.data);
-    const int32_t *rows =
-        static_cast<const int32_t *>(a.slot_row.data) + token * a.slot_row.stride[0];          /* [K] */
-    const float *gates = static_cast<const float *>(a.gates.data) + token * a.gates.stride[0]; /* [K] */
+    /* [K] each */
+    const int32_t *rows = static_cast<const int32_t *>(a.slot_row.data) + token * a.slot_row.stride[0];
+    const float *gates = static_cast<const float *>(a.gates.data) + token * a.gates.stride[0];
     T *out = static_cast<T *>(a.out.data) + token * a.out.stride[0];
     for (int64_t col = col0 + threadIdx.x; col < end; col += THREADS) {
         float sum = 0;

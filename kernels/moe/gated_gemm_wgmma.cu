@@ -1,10 +1,12 @@
-/* gated_gemm_wgmma - the first two steps of an expert in one, on Hopper's own instructions (sm_90a):
+/* gated_gemm_wgmma - the first two steps of an expert in one, on Hopper's own
+ * instructions (sm_90a):
  *   out[r, c] = silu(w[i, 0, c] . x[r]) * (w[i, 1, c] . x[r])     for the rows r of group i
- * gemm_wgmma.cuh says how. Half of a tile's rows of w are gates, half the ups of the same columns, so that one
- * product leaves both in one thread's registers.
- * Shapes  x [rows, K], w [groups, 2, F, K], offsets int32 [groups + 1] or absent -> out [rows, F]; bf16.
- * Numerics one tensor-core chain for each of the two; silu and product in fp32 on the sums, then one rounding to
- *         bf16: the bits depend on the element's row of x and its two of w alone.
+ * gemm_wgmma.cuh says how. Half of a tile's rows of w are gates, half the ups of the same columns,
+ * so that one product leaves both in one thread's registers.
+ * Shapes  x [rows, K], w [groups, 2, F, K], offsets int32 [groups + 1] or
+ *         absent -> out [rows, F]; bf16.
+ * Numerics one tensor-core chain for each of the two; silu and product in fp32 on the sums, then
+ *         one rounding to bf16: the bits depend on the element's row of x and its two of w alone.
  * Needs   compute capability 9.0, rows at 16-byte multiples, F % 8 == 0. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/dense/gemm_wgmma.cuh"
@@ -41,8 +43,8 @@ extern "C" const char *KERNEL_SYMBOL(gated_gemm_wgmma)(const struct call *call, 
 }
 
 #ifndef __CUDACC__
-/* The activation is what silu_mul does, on the unrounded sums: x log2(e) is off by 1.3 units of x, exp2f by
- * 2 ulp (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
+/* The activation is what silu_mul does, on the unrounded sums: x log2(e) is off by 1.3 units of x,
+ * exp2f by 2 ulp (2^-22), 1 + e by one unit, the quotient by 2 ulp, the product by one unit. */
 extern "C" struct contract gated_gemm_wgmma_contract(const struct call *) {
     struct contract c = {};
     c.op = OP_GATED_LINEAR;

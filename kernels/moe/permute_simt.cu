@@ -1,11 +1,14 @@
-/* permute_simt - gather the tokens of each local expert into neighbouring rows: a stable counting sort of the
- * (token, choice) slots by expert, without atomics, so that the order is the same in every run.
+/* permute_simt - gather the tokens of each local expert into neighbouring rows: a stable
+ * counting sort of the (token, choice) slots by expert, without atomics, so that the
+ * order is the same in every run.
  * Shapes  x [T, M] bf16 or f32, ids int32 [T, K] -> offsets int32 [count + 1], row_slot int32 [n],
  *         slot_row int32 [T, K], rows [n, M] as x. Experts first..first+count are local.
- * permute_index   Grid (count + 1): a block owns one local expert, the last one all slots that are elsewhere.
- *         Block one warp: it counts the slots of the experts before its own (its offset), then walks all
- *         slots 32 at a time; a ballot gives every match its rank.   Traffic ids twice per expert.
- * permute_gather  Grid (n, column blocks), 128 threads: bit copies of whole rows.   Traffic rows once each.
+ * permute_index   Grid (count + 1): a block owns one local expert, the last one all slots that are
+ *         elsewhere. Block one warp: it counts the slots of the experts before its own (its
+ *         offset), then walks all slots 32 at a time; a ballot gives every match its rank.
+ *         Traffic ids twice per expert.
+ * permute_gather  Grid (n, column blocks), 128 threads: bit copies of whole rows.
+ *         Traffic rows once each.
  * Needs   T * K < 2^30. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
@@ -63,7 +66,8 @@ static __global__ void __launch_bounds__(LANES) permute_index(const struct permu
     }
 }
 
-/* rows[r] = x[row_slot[r] / K]. A row without a slot (the caller's n_rows is too large) stays as it was. */
+/* rows[r] = x[row_slot[r] / K]. A row without a slot (the caller's n_rows is too
+ * large) stays as it was. */
 template <class Bits>
 static __global__ void __launch_bounds__(COPY_THREADS) permute_gather(const struct permute_args a) {
     const int64_t row = blockIdx.x, slot = static_cast<const int32_t *>(a.row_slot.data)[row];

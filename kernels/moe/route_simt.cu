@@ -1,11 +1,12 @@
 /* route_simt - which K experts a token goes to, and with what weight (ops.h says the maths).
  * Shapes  logits f32 [T, E], bias f32 [E] or absent -> ids int32 [T, K], gates f32 [T, K].
  * Grid    (T): a block owns one token.   Block  one warp; a lane owns experts lane, lane + 32, ...
- * Tile    scores and choices in shared memory, [E] f32 each, group scores [n_group] f32: at most 6 KiB.
+ * Tile    scores and choices in shared memory, [E] f32 each, group scores [n_group]
+ *         f32: at most 6 KiB.
  * Traffic logits once, bias once per token; K argmax reductions of 5 shuffle steps.
- * Numerics f32; softmax relative to the row maximum, sums as lane chains joined by a butterfly; choice =
- *         score + bias, one rounding. A NaN choice counts as -inf, so that ids are always K different
- *         experts; its gate stays NaN. Ties go to the lower index, among groups too.
+ * Numerics f32; softmax relative to the row maximum, sums as lane chains joined by a butterfly;
+ *         choice = score + bias, one rounding. A NaN choice counts as -inf, so that ids are always
+ *         K different experts; its gate stays NaN. Ties go to the lower index, among groups too.
  * Needs   E <= 512, K <= 16, E % n_group == 0. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
@@ -24,13 +25,15 @@ static __device__ __forceinline__ float warp_sum(float v) {
     return v;
 }
 
-/* 1 / (1 + exp(-z)); the exponential of a negative number neither overflows nor loses relative accuracy. */
+/* 1 / (1 + exp(-z)); the exponential of a negative number neither overflows nor loses
+ * relative accuracy. */
 static __device__ __forceinline__ float sigmoid(float z) {
     const float e = expf(-fabsf(z));
     return (z >= 0 ? 1.0f : e) / (1.0f + e);
 }
 
-/* score[e] for the lane's experts. fmaxf drops NaN: a NaN logit reaches every softmax score by the sum. */
+/* score[e] for the lane's experts. fmaxf drops NaN: a NaN logit reaches every softmax
+ * score by the sum. */
 static __device__ void compute_scores(float *score, const float *logits, int n_experts,
                                       enum score_function kind) {
     const int lane = (int)threadIdx.x;
@@ -77,7 +80,8 @@ static __device__ __forceinline__ bool beats(candidate a, candidate b) {
     return a.choice > b.choice || (a.choice == b.choice && a.expert < b.expert);
 }
 
-/* The best expert whose bit in the owning lane's `taken` is clear; the same answer in every lane. */
+/* The best expert whose bit in the owning lane's `taken` is clear; the same answer in
+ * every lane. */
 static __device__ int pick_best(const float *choice, int n_experts, unsigned taken) {
     candidate best = {-INFINITY, n_experts};
     for (int e = (int)threadIdx.x, i = 0; e < n_experts; e += LANES, i++) {
@@ -138,7 +142,8 @@ extern "C" const char *KERNEL_SYMBOL(route_simt)(const struct call *call, void *
 #ifndef __CUDACC__
 enum { MAX_EXPERTS = 512, MAX_TOP_K = 16 }; /* 16 experts and at most one choice a lane */
 
-/* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative; glibc's is below 1 ulp. */
+/* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
+ * glibc's is below 1 ulp. */
 extern "C" struct contract route_simt_contract(const struct call *call) {
     struct contract c = {};
     (void)call;

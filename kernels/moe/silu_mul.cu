@@ -1,9 +1,11 @@
-/* silu_mul - the gated activation of experts and dense ffn: silu(gate) * up, silu(x) = x / (1 + exp(-x)).
+/* silu_mul - the gated activation of experts and dense ffn: silu(gate) * up,
+ * silu(x) = x / (1 + exp(-x)).
  * Shapes  gate_up [rows, 2, F] -> out [rows, F]; bf16 or f32, both alike, any row and half strides.
- * Grid    (rows, column blocks).   Block  128 threads; a thread takes 8 columns, 128 apart (coalesced).
+ * Grid    (rows, column blocks).   Block  128 threads; a thread takes 8 columns, 128
+ *         apart (coalesced).
  * Traffic every element once: memory bound.
- * Numerics f32, one rounding at the end; exp only of negative arguments, so that silu keeps its relative
- *         accuracy in the far negative tail where exp(-x) would overflow. */
+ * Numerics f32, one rounding at the end; exp only of negative arguments, so that silu keeps its
+ *         relative accuracy in the far negative tail where exp(-x) would overflow. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
 #include "kernels/kernels.h"
@@ -35,7 +37,8 @@ extern "C" const char *KERNEL_SYMBOL(silu_mul)(const struct call *call, void *sc
 }
 
 #ifndef __CUDACC__
-/* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative; glibc's is below 1 ulp. */
+/* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
+ * glibc's is below 1 ulp. */
 extern "C" struct contract silu_mul_contract(const struct call *call) {
     struct contract c = {};
     (void)call;

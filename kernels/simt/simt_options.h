@@ -1,6 +1,6 @@
-/* options - how the SIMT executor runs the next launches. C, so that the harness and the tests can set it.
- * Correct kernels give the same bits under every order, seed and thread count; a kernel that does not has a
- * race. */
+/* simt_options - how the SIMT executor runs the next launches. C, so that the harness and the tests
+ * can set it. Correct kernels give the same bits under every order, seed and thread count; a kernel
+ * that does not has a race. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_SIMT_OPTIONS_H
 #define KERNELS_SIMT_SIMT_OPTIONS_H
@@ -31,7 +31,8 @@ void simt_set_options(struct simt_options options);
 void simt_set_threads(int threads); /* 0: one per core */
 int simt_threads(void);             /* how many will be used */
 
-/* The first error since the last call, one line, or NULL. The text lives until the next launch fails. */
+/* The first error since the last call, one line, or NULL. The text lives until the
+ * next launch fails. */
 const char *simt_take_error(void);
 
 #ifdef __cplusplus

@@ -1,6 +1,6 @@
-/* barrier - __syncthreads and its votes. Every thread of the block must come to the same call, exited ones
- * included: stricter than hardware on purpose, because the lax forms deadlock or desynchronise on some GPU.
- */
+/* barrier - __syncthreads and its votes. Every thread of the block must come to the same call,
+ * exited ones included: stricter than hardware on purpose, because the lax forms deadlock or
+ * desynchronise on some GPU. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 

@@ -28,8 +28,7 @@ static inline __attribute__((always_inline)) void switch_fiber(block *b, fiber *
 #ifdef SIMT_ASAN
     fiber_cold *cold = b->cold;
     void **frames = from ? &cold[from->linear].asan_frames : &b->scheduler_frames;
-    if (leaving)
-        __asan_handle_no_return(); /* frames that never return would leave their poison on the stack */
+    if (leaving) __asan_handle_no_return(); /* poison of frames that never return */
     __sanitizer_start_switch_fiber(leaving ? nullptr : frames,
                                    to ? cold[to->linear].stack.low : b->scheduler_low,
                                    to ? cold[to->linear].stack.bytes : b->scheduler_bytes);
@@ -178,7 +177,8 @@ block *block_new() {
     return nullptr;
 }
 
-/* Stack tops at equal page offsets would compete for the same few L1 sets: give them different colours. */
+/* Stack tops at equal page offsets would compete for the same few L1 sets: give them
+ * different colours. */
 static size_t stack_colour(int linear) { return (size_t)linear * 448 % 4096; }
 
 static bool start_fiber(block *b, int linear) {

@@ -1,6 +1,6 @@
 /* block - the state of the block that one OS thread is running, and its scheduler's entry points.
- * What a switch touches is kept small and together: 64 bytes a fiber, and the set of fibers that can run as
- * one 32-bit mask a warp. What is rarely touched lives in fiber_cold. */
+ * What a switch touches is kept small and together: 64 bytes a fiber, and the set of fibers that
+ * can run as one 32-bit mask a warp. What is rarely touched lives in fiber_cold. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_CORE_BLOCK_H
 #define KERNELS_SIMT_CORE_BLOCK_H
@@ -15,7 +15,7 @@ namespace simt {
 
 static const int MAX_THREADS = 1024;
 static const int MAX_WARPS = MAX_THREADS / 32;
-static const size_t MAX_SHARED_BYTES = 227 * 1024 + 128 * SIMT_RED_ZONE; /* sm_90's, and room for red zones */
+static const size_t MAX_SHARED_BYTES = 227 * 1024 + 128 * SIMT_RED_ZONE; /* sm_90's, red zones */
 
 enum thread_state : uint8_t { THREAD_READY, THREAD_WAITING, THREAD_YIELDED, THREAD_EXITED };
 
@@ -74,8 +74,8 @@ struct block {
     uint32_t ready_warps, ready[MAX_WARPS], yielded[MAX_WARPS];
     uint64_t spins; /* yields since a thread last got on */
     uint64_t random;
-    bool (*on_idle)(
-        block *); /* no thread can run: do some asynchronous work; false: there is none. NULL: never any */
+    /* No thread can run: do some asynchronous work; false: there is none. NULL: never any. */
+    bool (*on_idle)(block *);
     void (*on_switch)(block *); /* before every choice; NULL: nothing to do */
     struct async_state *async;  /* async.h; in use while on_idle is set */
     barrier whole;

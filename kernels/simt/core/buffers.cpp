@@ -1,5 +1,5 @@
-/* memory - buffers (memory.h) and the dynamic shared memory of a block, which ends at a guard in the same
- * way. */
+/* buffers - buffers (buffers.h) and the dynamic shared memory of a block, which ends at
+ * a guard in the same way. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/simt/core/buffers.h"
 
@@ -21,7 +21,7 @@ namespace simt {
 
 static const size_t ALIGNMENT = 256;          /* as cudaMalloc */
 static const size_t FAULT_ZONE = 4096 * 1024; /* address space only */
-static const size_t HUGE_FROM = 8192 * 1024;  /* large pages from here on: fewer first-touch faults */
+static const size_t HUGE_FROM = 8192 * 1024;  /* large pages from here on: fewer faults */
 static const unsigned char POISON = 0xff;     /* NaN in every float format */
 
 static std::mutex list_lock;
@@ -30,7 +30,8 @@ static host_buffer *first;
 static size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 static unsigned char *align_down(unsigned char *p, size_t to) { return p - (uintptr_t)p % to; }
 
-/* Where data lies when the buffer ends at the end of the reservation; NULL when the sizes cannot be. */
+/* Where data lies when the buffer ends at the end of the reservation; NULL when the
+ * sizes cannot be. */
 static unsigned char *place_data(const host_buffer *buffer, size_t bytes, size_t guard) {
     const size_t room = (size_t)(buffer->end - buffer->map) - FAULT_ZONE;
     if (guard > room || bytes > room || bytes + guard > room) return nullptr;

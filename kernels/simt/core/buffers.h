@@ -2,8 +2,8 @@
  *
  *   | fault | reserved, closed | guard | data | guard | fault |
  *                                                     ^ end of the reservation
- * Buffers grow downwards into their reservation and keep their pages when they shrink, so a warm buffer costs
- * no page faults. Closed pages fault like those outside. */
+ * Buffers grow downwards into their reservation and keep their pages when they shrink, so a warm
+ * buffer costs no page faults. Closed pages fault like those outside. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_CORE_BUFFERS_H
 #define KERNELS_SIMT_CORE_BUFFERS_H

@@ -1,5 +1,5 @@
-/* error - one line per failed grid: where, what, and which kernel, block and thread.
- * The first error since the last simt_take_error is kept; what follows from it is not worth a line. */
+/* error - one line per failed grid: where, what, and which kernel, block and thread. The first
+ * error since the last simt_take_error is kept; what follows from it is not worth a line. */
 /* SPDX-License-Identifier: MIT */
 #include <mutex>
 #include <stdarg.h>
@@ -71,7 +71,7 @@ void fail_lane(int lane, place at, const char *format, ...) {
     abandon(running);
 }
 
-/* ---- a block in which nobody can go on: who waits where, threads in the same state together ---- */
+/* ---- nobody in the block can go on: who waits where, equal states together ---- */
 
 static bool same_state(const fiber *a, const fiber *b) {
     if (a->state == THREAD_EXITED || b->state == THREAD_EXITED) return a->state == b->state;
@@ -79,7 +79,8 @@ static bool same_state(const fiber *a, const fiber *b) {
            (a->at.file == b->at.file || !strcmp(a->at.file, b->at.file));
 }
 
-/* "threads 0..31, 64..95 and more": those in the state of fibers[first]. How many of them there are. */
+/* "threads 0..31, 64..95 and more": those in the state of fibers[first]. How many of
+ * them there are. */
 static int append_threads(error_line *line, const block *b, int first) {
     const int shown = 3;
     int ranges = 0, count = 0;

@@ -1,6 +1,6 @@
-/* fault - a kernel thread touched memory it may not, divided by zero or trapped: say which one and where.
- * The handler runs on a stack of its own (the thread's may be the problem), keeps the error, and leaves the
- * block by switching to the scheduler: the run goes on with the next launch. */
+/* fault - a kernel thread touched memory it may not, divided by zero or trapped: say which one and
+ * where. The handler runs on a stack of its own (the thread's may be the problem), keeps the error,
+ * and leaves the block by switching to the scheduler: the run goes on with the next launch. */
 /* SPDX-License-Identifier: MIT */
 #include <signal.h>
 #include <stdint.h>
@@ -61,7 +61,7 @@ static void keep_fault(block *b, int number, const unsigned char *address, const
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     block *b = running;
-    if (!b || !self) { /* not a kernel's: whoever was there before us, or the default, meets it again */
+    if (!b || !self) { /* not a kernel's: whoever was there before us meets it again */
         sigaction(number, &previous[number], nullptr);
         return;
     }

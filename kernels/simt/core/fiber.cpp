@@ -1,5 +1,5 @@
-/* fiber - context switches for x86-64 and aarch64, ucontext anywhere else (or with -DSIMT_UCONTEXT), and
- * stacks. */
+/* fiber - context switches for x86-64 and aarch64, ucontext anywhere else (or with
+ * -DSIMT_UCONTEXT), and stacks. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/simt/core/fiber.h"
 
@@ -49,7 +49,8 @@ void *fiber_adopt() { return new ucontext_t(); }
 
 #elif defined(__x86_64__)
 
-/* from: rdi, to: rsi. Callee-saved: rbp rbx r12-r15; the control words are never changed by kernels. */
+/* from: rdi, to: rsi. Callee-saved: rbp rbx r12-r15; the control words are never
+ * changed by kernels. */
 __asm__(".text\n"
         ".p2align 6\n"
         ".globl simt_fiber_switch\n"

@@ -1,5 +1,5 @@
-/* fiber - a stack of its own, and the switch to another one. One fiber carries one CUDA thread.
- * The switch saves what the ABI asks a callee to save and nothing else: 3 to 4 ns. It leaves by a jump
+/* fiber - a stack of its own, and the switch to another one. One fiber carries one CUDA thread. The
+ * switch saves what the ABI asks a callee to save and nothing else: 3 to 4 ns. It leaves by a jump
  * through a register, because a `ret` into another stack always mispredicts. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_CORE_FIBER_H
@@ -23,7 +23,7 @@ struct fiber_stack {
     size_t bytes, guard; /* the guard lies below `low` and faults */
 };
 bool fiber_stack_new(fiber_stack *stack);                               /* false: no memory */
-bool fiber_stack_guards(const fiber_stack *stack, const void *address); /* does address lie in the guard? */
+bool fiber_stack_guards(const fiber_stack *stack, const void *address); /* is it in the guard? */
 
 size_t page_bytes();
 

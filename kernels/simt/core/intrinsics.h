@@ -1,5 +1,6 @@
-/* intrinsics - CUDA's device functions for kernels compiled by g++: barriers, warp collectives, atomics,
- * maths. Only the mask-carrying collectives exist: what relies on an implicit warp does not compile. */
+/* intrinsics - CUDA's device functions for kernels compiled by g++: barriers, warp
+ * collectives, atomics, maths. Only the mask-carrying collectives exist: what relies on an
+ * implicit warp does not compile. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_CORE_INTRINSICS_H
 #define KERNELS_SIMT_CORE_INTRINSICS_H

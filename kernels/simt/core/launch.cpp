@@ -1,6 +1,6 @@
-/* launch - checks a launch configuration and spreads the blocks of the grid over OS threads.
- * The calling thread works too; the helpers sleep between launches. A launch returns when its grid is over.
- */
+/* launch - checks a launch configuration and spreads the blocks of the grid over OS
+ * threads. The calling thread works too; the helpers sleep between launches. A launch
+ * returns when its grid is over. */
 /* SPDX-License-Identifier: MIT */
 #include <condition_variable>
 #include <mutex>
@@ -53,7 +53,8 @@ static const char *check_config(const launch_config &c) {
 
 static std::mutex launch_lock; /* one grid at a time */
 
-/* A grid has `places` for helpers that wake in time; those that come too late are not waited for. */
+/* A grid has `places` for helpers that wake in time; those that come too late are not
+ * waited for. */
 struct helpers {
     std::mutex lock;
     std::condition_variable start, done;
@@ -63,8 +64,8 @@ struct helpers {
 /* Never destroyed: the helpers sleep in it until the process ends. */
 static helpers *pool;
 
-/* The k-th block to start. Random orders visit the blocks in steps that have no divisor in common with their
- * number. */
+/* The k-th block to start. Random orders visit the blocks in steps that have no divisor in
+ * common with their number. */
 static size_t block_at(const grid *g, size_t k) {
     if (g->options.order == SIMT_ASCENDING) return k;
     if (g->options.order == SIMT_DESCENDING) return g->blocks - 1 - k;

@@ -1,4 +1,5 @@
-/* types - CUDA's vector types, dim3 and the storage types bf16 and f16 for kernels compiled by g++. */
+/* types - CUDA's vector types, dim3 and the storage types bf16 and f16 for kernels
+ * compiled by g++. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_CORE_TYPES_H
 #define KERNELS_SIMT_CORE_TYPES_H

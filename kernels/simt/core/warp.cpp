@@ -1,6 +1,6 @@
-/* warp - collectives of the lanes named in a mask: shuffles, votes, __syncwarp, and what later builds on
- * them. The last lane to arrive carries the operation out for all. Groups with different masks may be open at
- * once. */
+/* warp - collectives of the lanes named in a mask: shuffles, votes, __syncwarp, and what later
+ * builds on them. The last lane to arrive carries the operation out for all. Groups with different
+ * masks may be open at once. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -100,7 +100,7 @@ uint32_t ballot(uint32_t mask, bool predicate, const char *name, place at) {
     return argument.out;
 }
 
-/* ---- shuffles: which lane does `lane` read? Past the end of its segment of `width` lanes, itself. ---- */
+/* ---- shuffles: which lane does `lane` read? Past its segment of `width` lanes, itself. ---- */
 
 int shuffle_source(int lane, shuffle_kind kind, int selector, int width) {
     const int start = lane & ~(width - 1), end = start + width - 1, by = selector & 31;

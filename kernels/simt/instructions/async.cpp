@@ -1,5 +1,6 @@
-/* async - when do copies and products that run beside the threads happen? At the wait (lazy), at the issue
- * (eager), or whenever a thread stops (random): every choice a GPU could make, and the worst ones. */
+/* async - when do copies and products that run beside the threads happen? At the wait
+ * (lazy), at the issue (eager), or whenever a thread stops (random): every choice a GPU
+ * could make, and the worst ones. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/simt/instructions/async.h"
 

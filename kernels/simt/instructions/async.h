@@ -1,6 +1,6 @@
-/* async - what a block keeps for instructions that run beside its threads: copies and products not yet
- * carried out, barriers with waiting threads, and the checks of addresses such instructions share. Made by
- * a block's first such instruction. */
+/* async - what a block keeps for instructions that run beside its threads: copies and products not
+ * yet carried out, barriers with waiting threads, and the checks of addresses such instructions
+ * share. Made by a block's first such instruction. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_INSTRUCTIONS_ASYNC_H
 #define KERNELS_SIMT_INSTRUCTIONS_ASYNC_H
@@ -30,8 +30,8 @@ template <class Operation> struct group_queue {
     }
     bool pending() const { return done < operations.size(); }
     void commit(uint32_t stamp) { groups.push_back({operations.size(), stamp}); }
-    /* finish(operation) for those of all but the last `left` groups, then last(stamp) of the last of
-     * these. */
+    /* finish(operation) for those of all but the last `left` groups, then last(stamp)
+     * of the last of these. */
     template <class Finish, class Last> void wait(int left, Finish finish, Last last) {
         if (groups.size() <= (size_t)left) return;
         const size_t over = groups.size() - (size_t)left;
@@ -143,20 +143,23 @@ uint64_t async_random(async_state *s, size_t below);
 void async_wait(block *b, const void *on, const char *operation, place at);
 void async_wake(block *b, const void *on);
 
-/* Fail unless the bytes lie in the block's dynamic shared memory, and in no red zone; in a device buffer. */
+/* Fail unless the bytes lie in the block's dynamic shared memory, and in no red zone;
+ * in a device buffer. */
 void check_shared(const void *p, size_t bytes, const char *operation, const char *what, place at);
 void check_global(const void *p, size_t bytes, const char *operation, const char *what, place at);
 void check_aligned(const void *p, size_t alignment, const char *operation, const char *what, place at);
 
-/* Parts of idle and random progress, in their files: carry out some operation, false: there is none. */
+/* Parts of idle and random progress, in their files: carry out some operation, false:
+ * there is none. */
 bool tile_load_some(block *b);
 void small_copy_some(block *b, int thread);
 void tile_store_some(block *b, int thread);
 void product_some(block *b, int group);
 
-/* Called by the scheduler (block.cpp, error.cpp) while the block has used an asynchronous instruction. */
+/* Called by the scheduler (block.cpp, error.cpp) while the block has used an
+ * asynchronous instruction. */
 void async_thread_exit(block *b);
-void async_append_waits(error_line *line, const block *b); /* what the barriers that are waited for lack */
+void async_append_waits(error_line *line, const block *b); /* what awaited barriers lack */
 void mbarrier_append(error_line *line, const block *b, const void *bar);
 void product_append(error_line *line, const block *b);
 

@@ -1,4 +1,5 @@
-/* matrix - fragments of one warp: ldmatrix, stmatrix, mma.sync. Which lane holds what: ptx_mma.cuh. */
+/* matrix - fragments of one warp: ldmatrix, stmatrix, mma.sync. Which lane holds
+ * what: ptx_mma.cuh. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 

@@ -1,5 +1,6 @@
-/* mbarrier - a phase ends when its threads have arrived and its bytes have come. The state is in the 8
- * bytes of shared memory themselves, as on a GPU: who overwrites them has lost the barrier. */
+/* mbarrier - a phase ends when its threads have arrived and its bytes have come. The
+ * state is in the 8 bytes of shared memory themselves, as on a GPU: who overwrites
+ * them has lost the barrier. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -15,7 +16,7 @@ static const int MAX_BYTES = (1 << 20) - 1;
 
 struct state {
     uint64_t count : 11, missing : 11; /* arrivals a phase, and those still missing */
-    uint64_t phase : 1, fenced : 1;    /* phase: parity of the current one; fenced: TMA may see it */
+    uint64_t phase : 1, fenced : 1;    /* parity of the current phase; fenced: TMA may see it */
     uint64_t magic : 18;
     int64_t bytes : 22; /* expected and not yet come; negative: come before they were expected */
 };
@@ -113,7 +114,7 @@ void mbarrier_complete(block *b, mbarrier *bar, size_t bytes, const tile_copy &c
 
 void mbarrier_append(error_line *line, const block *b, const void *bar) {
     const unsigned char *p = static_cast<const unsigned char *>(bar);
-    if (p < b->shared || p >= b->shared + b->shared_bytes) return; /* something else is waited for */
+    if (p < b->shared || p >= b->shared + b->shared_bytes) return; /* waits for something else */
     state s;
     memcpy(&s, bar, sizeof s);
     error_append(

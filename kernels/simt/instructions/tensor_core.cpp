@@ -1,9 +1,9 @@
 /* tensor_core - the arithmetic of mma and wgmma.
  *
- * SIMT_TRUNCATING is what sm_90 does with bf16 and f16 operands, bit for bit: the 16 products and the
- * accumulator are aligned to the largest exponent e among them (a product's is the sum of its factors'),
- * cut off towards zero below 2^(e - 25), added exactly, and the sum is cut off towards zero to 24 bits.
- * SIMT_PLAIN adds the products to the accumulator one after the other in fp32.
+ * SIMT_TRUNCATING is what sm_90 does with bf16 and f16 operands, bit for bit: the 16 products and
+ * the accumulator are aligned to the largest exponent e among them (a product's is the sum of its
+ * factors'), cut off towards zero below 2^(e - 25), added exactly, and the sum is cut off towards
+ * zero to 24 bits. SIMT_PLAIN adds the products to the accumulator one after the other in fp32.
  *
  * Eight columns are computed at a time; a column is one lane of every vector below. */
 /* SPDX-License-Identifier: MIT */
@@ -25,11 +25,12 @@ static const int FRACTION = 25;                /* bits kept below the largest ex
 
 template <tensor_type TYPE> struct format;
 template <> struct format<TENSOR_BF16> {
-    static const int fraction = 7, top = 255; /* bits of the fraction; exponent field of infinity and NaN */
+    static const int fraction = 7, top = 255; /* bits; exponent field of infinity and NaN */
 };
 template <> struct format<TENSOR_F16> { static const int fraction = 10, top = 31; };
 
-/* 16 bits of a, or of one column of b: a finite number is mantissa * 2^(exponent - fraction bits). */
+/* 16 bits of a, or of one column of b: a finite number is
+ * mantissa * 2^(exponent - fraction bits). */
 template <int COUNT> struct numbers {
     float mantissa[COUNT];
     int32_t exponent[COUNT];
@@ -114,8 +115,8 @@ static void plain_multiply(float *d, const uint16_t *a, const uint16_t *b, int r
 
 /* ---- truncating ---- */
 
-/* x * 2^exponent cut off towards zero; x is an integer, and so is the result: below 2^31. Exponents too small
- * for a float give the factor 0, and the result would be 0 anyway. */
+/* x * 2^exponent cut off towards zero; x is an integer, and so is the result: below 2^31. Exponents
+ * too small for a float give the factor 0, and the result would be 0 anyway. */
 static inline ints scale_cut(floats x, ints exponent) {
     const ints biased = exponent + 127;
     const ints positive = biased > 0 ? biased : biased & 0;
@@ -160,7 +161,8 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
         const ints e = load(p->k[k].exponent) + r->k.exponent[k];
         largest = e > largest ? e : largest;
     }
-    /* Products are below 4 * 2^FRACTION, their sum below 2^31; with the accumulator it needs a bit more. */
+    /* Products are below 4 * 2^FRACTION, their sum below 2^31; with the accumulator
+     * it needs a bit more. */
     const ints to_unit = FRACTION - product_fraction - largest;
     ints products = {};
     for (int k = 0; k < TENSOR_K; k++)
@@ -187,7 +189,8 @@ static inline floats truncated_sum(floats d, const row *r, const panel *p, int p
     return result;
 }
 
-/* Sums in which an infinity or a NaN takes part: no rounding matters. a: [16], b: a column, `step` apart. */
+/* Sums in which an infinity or a NaN takes part: no rounding matters. a: [16], b: a
+ * column, `step` apart. */
 template <tensor_type TYPE>
 static float special_sum(float d, const uint16_t *a, const uint16_t *b, int step) {
     double sum = d;
@@ -226,10 +229,10 @@ static void truncating_multiply(float *d, const uint16_t *a, const uint16_t *b, 
 
 void tensor_core_multiply(float *d, const uint16_t *a, const uint16_t *b, int rows, int columns,
                           tensor_type type, simt_tensor_core mode) {
+    /* By simt_tensor_core, then by tensor_type. */
     static const struct {
-        void (*multiply[2])(float *, const uint16_t *, const uint16_t *, int, int); /* by tensor_type */
-    } models[] = {                                                                  /* by simt_tensor_core */
-                  {{truncating_multiply<TENSOR_BF16>, truncating_multiply<TENSOR_F16>}},
+        void (*multiply[2])(float *, const uint16_t *, const uint16_t *, int, int);
+    } models[] = {{{truncating_multiply<TENSOR_BF16>, truncating_multiply<TENSOR_F16>}},
                   {{plain_multiply<TENSOR_BF16>, plain_multiply<TENSOR_F16>}}};
     models[mode].multiply[type](d, a, b, rows, columns);
 }

@@ -1,7 +1,7 @@
-/* tma - tiles of a matrix between global and shared memory: where each 16-byte chunk of a box goes, and
- * what becomes of elements outside the matrix. As an H200 does it, and PTX ISA does not say: a box starts
- * at a multiple of 16 bytes of a row, a stored box not before the matrix, and a chunk that begins inside a
- * row is stored whole. */
+/* tma - tiles of a matrix between global and shared memory: where each 16-byte chunk of a box goes,
+ * and what becomes of elements outside the matrix. As an H200 does it, and PTX ISA does not say: a
+ * box starts at a multiple of 16 bytes of a row, a stored box not before the matrix, and a chunk
+ * that begins inside a row is stored whole. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* wgmma - products of a warpgroup that run beside its threads. Every thread issues its part; when all 128
- * have, the product may be carried out, at the latest when a thread waits for it. */
+/* wgmma - products of a warpgroup that run beside its threads. Every thread issues its part; when
+ * all 128 have, the product may be carried out, at the latest when a thread waits for it. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
@@ -30,10 +30,10 @@ static descriptor descriptor_decode(uint64_t bits, const char *matrix, place at)
     return d;
 }
 
-/* Where eight elements that lie together start: (mn, k..k+7) of a K-major, (mn..mn+7, k) of an MN-major
- * matrix. The formulas are those of PTX ISA 9.7.15.5.1, strides and canonical layouts. */
+/* Where eight elements that lie together start: (mn, k..k+7) of a K-major, (mn..mn+7, k) of an
+ * MN-major matrix. The formulas are those of PTX ISA 9.7.15.5.1, strides and canonical layouts. */
 static uint32_t chunk_address(const descriptor &d, int major, uint32_t mn, uint32_t k) {
-    const uint32_t row = d.swizzle == SWIZZLE_128B ? 128 : d.swizzle == SWIZZLE_64B ? 64 : 16; /* bytes */
+    const uint32_t row = d.swizzle == SWIZZLE_128B ? 128 : d.swizzle == SWIZZLE_64B ? 64 : 16;
     if (major == K_MAJOR) {
         const uint32_t base = d.start + mn / 8 * d.stride + mn % 8 * row;
         return d.swizzle == SWIZZLE_NONE ? base + k / 8 * d.leading : base + k * 2;
@@ -54,7 +54,8 @@ static const unsigned char *chunk_at(const block *b, const descriptor &d, uint32
     return chunk;
 }
 
-/* For the race detector: the running thread's warpgroup `key` reads [first, first + count) x 16 elements. */
+/* For the race detector: the running thread's warpgroup `key` reads [first,
+ * first + count) x 16 elements. */
 static void operand_race(const block *b, int first, int count, uint64_t bits, int major, const void *key,
                          const char *matrix, place at) {
     const descriptor d = descriptor_decode(bits, matrix, at);

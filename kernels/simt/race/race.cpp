@@ -1,4 +1,5 @@
-/* race - the detector itself: finds the words of an access, and compares it with those who came before. */
+/* race - the detector itself: finds the words of an access, and compares it with
+ * those who came before. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include "kernels/simt/race/race.h"
@@ -13,10 +14,10 @@
 namespace simt {
 
 static const size_t PAGE = 1024;
-static const size_t MOST_SHADOW = 512u << 20; /* what launches leave behind is dropped beyond that */
+static const size_t MOST_SHADOW = 512u << 20; /* what launches leave is dropped beyond */
 
-/* Nobody has written this word - yet: a write that comes without a barrier says more about it, for it finds
- * the reader. So the first such read waits for the next barrier. */
+/* Nobody has written this word - yet: a write that comes without a barrier says more about it, for
+ * it finds the reader. So the first such read waits for the next barrier. */
 static struct {
     bool any;
     race_action read;
@@ -114,8 +115,8 @@ static __attribute__((noinline)) const race_region *buffer_find(uintptr_t a) {
     return &*r;
 }
 
-/* So far above the running frame lie the thread's variables, or shared memory; buffers begin with more closed
- * pages than that. */
+/* So far above the running frame lie the thread's variables, or shared memory; buffers begin with
+ * more closed pages than that. */
 static const size_t STACK_BYTES = 65536;
 
 static inline const race_region *region_find(uintptr_t a) {
@@ -229,7 +230,7 @@ static inline bool takes_first(const race_action &x, const race_cell *c) {
 
 static inline void word_read(const race_action &x, race_cell *c) {
     for (int k = 0; k < 2; k++)
-        if (c->reader[k] == x.thread && c->read[k] == x.stamp) return; /* nobody has written since */
+        if (c->reader[k] == x.thread && c->read[k] == x.stamp) return; /* no write since */
     if (is_live(x, c->write)) check_writer(x, c);
     check_initialised(x, c);
     keep_reader(c, !takes_first(x, c), x.thread, x.stamp, x.at);

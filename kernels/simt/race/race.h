@@ -1,9 +1,10 @@
-/* race - what the executor tells the race detector (make race); in every other build these are empty.
- * The detector keeps a vector clock for each CUDA thread and each asynchronous unit, and for each word of
- * shared and global memory who touched it last. Two accesses of one word, one of them a write, that no chain
- * of barriers orders are a race: it ends the grid with one line that names both. Plain loads and stores of
- * kernels arrive through the compiler (race_compiler.cpp), all else arrives here. If not said otherwise
- * a hook speaks for the running thread, when it issues the instruction, whenever the data are moved.
+/* race - what the executor tells the race detector (make race); in every other build these are
+ * empty. The detector keeps a vector clock for each CUDA thread and each asynchronous unit, and for
+ * each word of shared and global memory who touched it last. Two accesses of one word, one of them
+ * a write, that no chain of barriers orders are a race: it ends the grid with one line that names
+ * both. Plain loads and stores of kernels arrive through the compiler (race_compiler.cpp), all else
+ * arrives here. If not said otherwise a hook speaks for the running thread, when it issues the
+ * instruction, whenever the data are moved.
  *
  *   ldmatrix, stmatrix  race_access by every lane, for its own row
  *   cp.async            race_access(src, RACE_READ), race_async_write_begin(dst, 16, nullptr);
@@ -11,14 +12,18 @@
  *   mbarrier            init: race_access(bar, 8, RACE_WRITE), race_forget(bar);
  *                       arrive: race_access(bar, 8, RACE_ATOMIC), race_arrive(bar);
  *                       the phase ends: race_phase_end(bar);
- *                       wait: race_access(bar, 8, RACE_ATOMIC) and, as soon as it is over, race_wait(bar)
- *   named barrier       race_arrive(key); all have come: race_phase_end(key); those who sync: race_wait(key)
- *   TMA load            race_access(each row of the source, RACE_READ), race_async_write_begin(tile, bytes,
- *                       bar); data moved: race_async_write_end(tile, bytes, bar), before the race_phase_end
- *   TMA store           race_async_read(tile, bytes, key of the thread), race_access(each row of the target,
- *                       RACE_WRITE); commit: s = race_async_commit(key); wait: race_async_wait(key, s)
- *   wgmma               one lane of each warp, at the issue: race_async_read(each part of A and B its warp
- *                       reads, key of the warpgroup); commit and wait as above, by every thread */
+ *                       wait: race_access(bar, 8, RACE_ATOMIC), and when it is over race_wait(bar)
+ *   named barrier       race_arrive(key); all have come: race_phase_end(key);
+ *                       those who sync: race_wait(key)
+ *   TMA load            race_access(each row of the source, RACE_READ),
+ *                       race_async_write_begin(tile, bytes, bar);
+ *                       data moved: race_async_write_end(tile, bytes, bar), before race_phase_end
+ *   TMA store           race_async_read(tile, bytes, key of the thread),
+ *                       race_access(each row of the target, RACE_WRITE);
+ *                       commit: s = race_async_commit(key); wait: race_async_wait(key, s)
+ *   wgmma               one lane of each warp, at the issue: race_async_read(each part of A and B
+ *                       that its warp reads, key of the warpgroup);
+ *                       commit and wait as above, by every thread */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_RACE_RACE_H
 #define KERNELS_SIMT_RACE_RACE_H
@@ -33,7 +38,7 @@ namespace simt {
 struct block;
 struct host_buffer;
 
-enum race_kind { RACE_READ, RACE_WRITE, RACE_ATOMIC }; /* an atomic conflicts with plain accesses only */
+enum race_kind { RACE_READ, RACE_WRITE, RACE_ATOMIC }; /* atomics conflict with the others only */
 
 #ifdef SIMT_RACE
 static const bool RACE_BUILD = true;
@@ -58,21 +63,22 @@ RACE_HOOK(void race_buffer_free(const host_buffer *));
 RACE_HOOK(void race_access(const void *, size_t, race_kind, place));
 RACE_HOOK(void race_stale(const void *, size_t, place)); /* uninitialised from here on */
 
-/* An asynchronous unit fills the bytes: nobody may touch them before the end, and then only who has waited.
- * key: the mbarrier, and no thread need run at the end; NULL: the issuing thread itself waits (cp.async). */
+/* An asynchronous unit fills the bytes: nobody may touch them before the end, and then only who
+ * has waited. key: the mbarrier, and no thread need run at the end; NULL: the issuing thread
+ * itself waits (cp.async). */
 RACE_HOOK(void race_async_write_begin(const void *, size_t, const void *, place));
 RACE_HOOK(void race_async_write_end(const void *, size_t, const void *));
 
 /* The asynchronous unit `key` reads through the async proxy, until somebody has waited for it. */
 RACE_HOOK(void race_async_read(const void *, size_t, const void *, place));
-RACE_STAMP_HOOK(uint32_t race_async_commit(const void *)); /* the thread's reads of `key` since the last */
-RACE_HOOK(void race_async_wait(const void *, uint32_t));   /* it knows that these and all before are over */
+RACE_STAMP_HOOK(uint32_t race_async_commit(const void *)); /* reads of `key` since the last */
+RACE_HOOK(void race_async_wait(const void *, uint32_t));   /* these and all before are over */
 
 /* ---- order ---- */
 RACE_HOOK(void race_barrier());           /* all threads of the block have come, none has gone on */
-RACE_HOOK(void race_join_warp(uint32_t)); /* these lanes of the running warp have come to __syncwarp */
+RACE_HOOK(void race_join_warp(uint32_t)); /* the lanes of its warp that have come to __syncwarp */
 RACE_HOOK(void race_arrive(const void *));
-RACE_HOOK(void race_phase_end(const void *)); /* what has arrived at key so far is what waiters learn */
+RACE_HOOK(void race_phase_end(const void *)); /* waiters learn what has arrived at key so far */
 RACE_HOOK(void race_wait(const void *));
 RACE_HOOK(void race_forget(const void *));
 RACE_HOOK(void race_device_fence()); /* __threadfence (race_clock.h) */

@@ -1,7 +1,7 @@
-/* race_clock - what has happened before what the running thread does now?
- * Stamps are drawn from one counter that is not reset, so clocks of an earlier block or launch need no
- * clearing: they are too small to count. A thread's accesses carry its stamp. A barrier of the whole block
- * raises a floor under which all stamps are known to all; lesser barriers join vectors of stamps. */
+/* race_clock - what has happened before what the running thread does now? Stamps are drawn from one
+ * counter that is not reset, so clocks of an earlier block or launch need no clearing: they are too
+ * small to count. A thread's accesses carry its stamp. A barrier of the whole block raises a floor
+ * under which all stamps are known to all; lesser barriers join vectors of stamps. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_RACE_RACE_CLOCK_H
 #define KERNELS_SIMT_RACE_RACE_CLOCK_H
@@ -16,19 +16,20 @@ namespace simt {
 static const int MAX_UNITS = 192; /* keys of a block: barriers, and what runs beside the threads */
 static const int CLOCKS = MAX_THREADS + MAX_UNITS;
 
-/* By thread, then by unit: the last stamp known to be over, and the last that the async proxy sees too. */
+/* By thread, then by unit: the last stamp known to be over, and the last that the
+ * async proxy sees too. */
 struct clocks {
     uint32_t seen[CLOCKS], fenced[CLOCKS];
 };
 
 struct race_unit {
     const void *key;
-    uint16_t issuer;              /* the last thread that gave it work */
-    clocks *come, *over;          /* of those who have come to the barrier; of those whose phase has ended */
-    std::vector<uint32_t> groups; /* stamp of the reads of each committed group */
+    uint16_t issuer;                 /* the last thread that gave it work */
+    clocks *come, *over;             /* of those who have come; of those whose phase has ended */
+    std::vector<uint32_t> groups;    /* stamp of the reads of each committed group */
     std::vector<uint32_t> committed; /* groups so far, by thread */
 };
-uint32_t race_unit_stamp(race_unit *u); /* of the group to which the running thread's next read belongs */
+uint32_t race_unit_stamp(race_unit *u); /* of the group of the running thread's next read */
 
 struct race_time {
     uint32_t now;                 /* the last stamp drawn */
@@ -39,7 +40,7 @@ struct race_time {
 };
 
 extern race_time race_clock;
-extern clocks race_threads[MAX_THREADS], race_whole; /* what one thread knows, what all of the block know */
+extern clocks race_threads[MAX_THREADS], race_whole; /* what one thread knows, what all know */
 extern race_unit race_units[MAX_UNITS];
 
 bool race_clock_grid_begin(); /* true: stamps start again from 0, forget all that carry one */
@@ -53,8 +54,8 @@ static inline uint16_t race_unit_clock(const race_unit *u) {
 }
 const race_unit *race_unit_at(uint16_t clock); /* NULL: the clock is a thread's */
 
-/* Fences of the device scope: __threadfence, then an atomic, hands on what has happened; an atomic, then
- * __threadfence, takes it. That is how blocks of one launch may be ordered. */
+/* Fences of the device scope: __threadfence, then an atomic, hands on what has happened; an atomic,
+ * then __threadfence, takes it. That is how blocks of one launch may be ordered. */
 void race_device_atomic(const void *p);
 bool race_foreign_over(uint32_t stamp); /* of another block of the launch */
 size_t race_block_of(uint32_t stamp);   /* its place in the grid */

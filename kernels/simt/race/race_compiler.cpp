@@ -1,6 +1,7 @@
-/* race_compiler - what g++ and clang++ call for every load, store and atomic under -fsanitize=thread.
- * Kernels of the race build are compiled with it, but libtsan is not linked: these functions stand in its
- * place and know CUDA threads. Accesses of a thread's own stack cost some comparisons. */
+/* race_compiler - what g++ and clang++ call for every load, store and atomic under
+ * -fsanitize=thread. Kernels of the race build are compiled with it, but libtsan is not
+ * linked: these functions stand in its place and know CUDA threads. Accesses of a thread's own
+ * stack cost some comparisons. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include <string.h>

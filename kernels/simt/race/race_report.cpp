@@ -1,5 +1,6 @@
-/* race_report - what a race looks like to a reader: one line with both source lines, both threads and the
- * buffer. Of plain accesses the code address is known; addr2line (binutils) says which line that is. */
+/* race_report - what a race looks like to a reader: one line with both source lines, both
+ * threads and the buffer. Of plain accesses the code address is known; addr2line (binutils)
+ * says which line that is. */
 /* SPDX-License-Identifier: MIT */
 #ifdef SIMT_RACE
 #include <algorithm>
@@ -40,7 +41,8 @@ uint32_t race_place_of_code(const void *return_address) {
     return (uint32_t)(static_cast<const char *>(return_address) - &__executable_start) - 1;
 }
 
-/* addr2line's answer, one line for each function that was inlined into the next; false: there is none. */
+/* addr2line's answer, one line for each function that was inlined into the next;
+ * false: there is none. */
 static bool ask_addr2line(uint32_t code, char *answer, size_t room) {
     char program[512], address[16];
     const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -68,7 +70,8 @@ static bool ask_addr2line(uint32_t code, char *answer, size_t room) {
     return got > 0;
 }
 
-/* "path:line" or "path:line (discriminator 2)"; of the inlined functions the first that is the kernel's. */
+/* "path:line" or "path:line (discriminator 2)"; of the inlined functions the first
+ * that is the kernel's. */
 static place parse_answer(char *answer) {
     place first = {nullptr, 0};
     char *rest = answer;
@@ -128,7 +131,8 @@ static void append_index(error_line *line, const char *what, size_t linear, dim3
                  linear / ((size_t)n.x * n.y));
 }
 
-/* "by thread (3,0,0)", for an asynchronous unit the thread that gave it work; and the block, if another. */
+/* "by thread (3,0,0)", for an asynchronous unit the thread that gave it work; and the
+ * block, if another. */
 static error_line who_of(uint16_t by, uint32_t stamp) {
     error_line w = {};
     const race_unit *u = race_unit_at(by);

@@ -1,6 +1,6 @@
-/* race_shadow - for every word of shared and global memory: who wrote it last, who has read it since?
- * Words are of 4 bytes; a page in which a smaller access has been seen is refined to words of 2 or 1, so that
- * neighbours who own a byte each are no race. */
+/* race_shadow - for every word of shared and global memory: who wrote it last, who has read it
+ * since? Words are of 4 bytes; a page in which a smaller access has been seen is refined to words
+ * of 2 or 1, so that neighbours who own a byte each are no race. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_SIMT_RACE_RACE_SHADOW_H
 #define KERNELS_SIMT_RACE_RACE_SHADOW_H
@@ -11,14 +11,14 @@
 namespace simt {
 
 enum race_flag : uint16_t {
-    RACE_PENDING = 1, /* an asynchronous copy has not been waited for by its thread or its barrier */
+    RACE_PENDING = 1, /* an asynchronous copy that its thread or barrier has not waited for */
     RACE_STALE = 2,   /* what was there is no longer to be read */
     RACE_ASYNC = 4,   /* written through the async proxy */
     RACE_ATOMIC_WRITE = 8,
 };
 
-/* Readers since the write: the first that nothing orders after another reader, and the last. A stamp of an
- * earlier launch (block, for shared memory) means that there is none. */
+/* Readers since the write: the first that nothing orders after another reader, and the last. A
+ * stamp of an earlier launch (block, for shared memory) means that there is none. */
 struct race_cell {
     uint32_t write, write_at; /* stamp; place (race_place) */
     uint32_t read[2], read_at[2];
