@@ -305,7 +305,10 @@ extern "C" size_t attention_decode_scratch_bytes(const struct call *call) {
 extern "C" struct contract attention_decode_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int64_t n_slices = slice_count(a), length = n_slices > 1 ? slice_length(a) : a->max_kv;
-    struct contract c = contract_exact(OP_ATTENTION);
+    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false};
+    struct contract c = {};
+    c.op = OP_ATTENTION;
+    c.u.attention.qk = c.u.attention.pv = fma_chain;
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* expf: at most 2 ulp on the GPU, less than 1 on the host */
     c.u.attention.block = TILE;

@@ -314,8 +314,10 @@ extern "C" struct contract attention_mma_contract(const struct call *call) {
                                                 : wide::KEYS;
     const struct accumulator tensor_core = {/* sm_80; sm_90's (16, 25, 24) errs less */
                                             UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false};
-    struct contract c = contract_exact(OP_ATTENTION);
+    struct contract c = {};
+    c.op = OP_ATTENTION;
     c.u.attention.qk = c.u.attention.pv = tensor_core;
+    c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* exp2f: at most 2 ulp on the GPU, below 1 on the host */
     c.u.attention.p_unit = UNIT_BF16;
     c.u.attention.block = keys;

@@ -316,7 +316,10 @@ extern "C" const char *attention_simt_unsupported(const struct call *call) {
 extern "C" struct contract attention_simt_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int keys = a->head_dim <= NARROW_HEAD_DIM ? KEYS_NARROW : KEYS_WIDE;
-    struct contract c = contract_exact(OP_ATTENTION);
+    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false};
+    struct contract c = {};
+    c.op = OP_ATTENTION;
+    c.u.attention.qk = c.u.attention.pv = fma_chain;
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* expf: at most 2 ulp on the GPU, less than 1 on the host */
     c.u.attention.block = COLUMNS * keys;

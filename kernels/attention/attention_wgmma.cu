@@ -351,9 +351,9 @@ extern "C" struct contract attention_wgmma_contract(const struct call *call) {
                                             .order = ORDER_INTERVAL,
                                             .product_rounded = false};
     const int64_t keys = tile_keys((int)a->head_dim);
-    struct contract c = contract_exact(OP_ATTENTION);
-    c.u.attention.qk = tensor_core;
-    c.u.attention.pv = tensor_core;
+    struct contract c = {};
+    c.op = OP_ATTENTION;
+    c.u.attention.qk = c.u.attention.pv = tensor_core;
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* ex2.approx.ftz; exp2f on the host: less than 1 ulp */
     c.u.attention.p_unit = UNIT_BF16;

@@ -72,7 +72,8 @@ extern "C" const char *qk_norm_unsupported(const struct call *call) {
 }
 
 extern "C" struct contract qk_norm_contract(const struct call *call) {
-    struct contract c = contract_exact(OP_QK_NORM);
+    struct contract c = {};
+    c.op = OP_QK_NORM;
     c.u.norm.unit = UNIT_F32;
     c.u.norm.depth = (call->u.qk_norm.head_dim + OCTET - 1) / OCTET + (OCTET - 1);
     c.u.norm.rsqrt_error = 2 * UNIT_F32; /* one root, one division */

@@ -67,5 +67,10 @@ extern "C" const char *rope_unsupported(const struct call *call) {
 /* In C++ a function may share its name with a struct, but g++ says that it hides the
  * constructor. */
 #pragma GCC diagnostic ignored "-Wshadow"
-extern "C" struct contract rope_contract(const struct call *) { return contract_exact(OP_ROPE); }
+extern "C" struct contract rope_contract(const struct call *) {
+    struct contract c = {};
+    c.op = OP_ROPE;
+    c.u.rope.unit = UNIT_F32;
+    return c;
+}
 #endif

@@ -58,13 +58,12 @@ static const char *shared_handle(cublasHandle_t *out) {
 
 static cudaDataType_t cuda_type(enum dtype d) { return d == DTYPE_F32 ? CUDA_R_32F : CUDA_R_16BF; }
 
-extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, void *, void *stream) {
     const struct linear_args &a = call->u.linear;
     const float alpha = 1, beta = a.bias.data ? 1.0f : 0.0f;
     cublasHandle_t handle;
     cublasStatus_t status;
     const char *problem;
-    (void)scratch;
     if (!a.n_rows) return nullptr;
     if ((problem = shared_handle(&handle))) return problem;
     if ((status = cublasSetStream(handle, (cudaStream_t)stream))) return failure("cublasSetStream", status);

@@ -163,9 +163,8 @@ template <class X> static const char *launch_w(const struct linear_args &a, void
     return a.w.dtype == DTYPE_F32 ? launch_out<X, float>(a, stream) : launch_out<X, bf16>(a, stream);
 }
 
-extern "C" const char *KERNEL_SYMBOL(linear_simt)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(linear_simt)(const struct call *call, void *, void *stream) {
     const struct linear_args &a = call->u.linear;
-    (void)scratch;
     if (!a.n_rows) return nullptr;
     return a.x.dtype == DTYPE_F32 ? launch_w<float>(a, stream) : launch_w<bf16>(a, stream);
 }
@@ -173,9 +172,8 @@ extern "C" const char *KERNEL_SYMBOL(linear_simt)(const struct call *call, void 
 #ifndef __CUDACC__
 /* One FMA per product, prefix sums only: every node of the tree is a run of terms
  * that starts at k = 0. */
-extern "C" struct contract linear_simt_contract(const struct call *call) {
+extern "C" struct contract linear_simt_contract(const struct call *) {
     struct contract c = {};
-    (void)call;
     c.op = OP_LINEAR;
     c.u.linear.acc.unit = UNIT_F32;
     c.u.linear.acc.block = 1;

@@ -47,5 +47,10 @@ extern "C" const char *residual_unsupported(const struct call *call) {
     return storage_unsupported(views, 3);
 }
 
-extern "C" struct contract residual_contract(const struct call *) { return contract_exact(OP_RESIDUAL); }
+extern "C" struct contract residual_contract(const struct call *) {
+    struct contract c = {};
+    c.op = OP_RESIDUAL;
+    c.u.sum.unit = UNIT_F32;
+    return c;
+}
 #endif

@@ -79,7 +79,8 @@ extern "C" const char *rms_norm_unsupported(const struct call *call) {
 
 extern "C" struct contract rms_norm_contract(const struct call *call) {
     const int64_t stride = LANES * OCTET;
-    struct contract c = contract_exact(OP_NORM);
+    struct contract c = {};
+    c.op = OP_NORM;
     c.u.norm.unit = UNIT_F32;
     c.u.norm.depth = (call->u.norm.width + stride - 1) / stride + (OCTET - 1) + (LANES - 1);
     c.u.norm.rsqrt_error = 2 * UNIT_F32; /* one root, one division */

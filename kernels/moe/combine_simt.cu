@@ -29,9 +29,8 @@ static __global__ void __launch_bounds__(THREADS) combine_kernel(const struct co
     }
 }
 
-extern "C" const char *KERNEL_SYMBOL(combine_simt)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(combine_simt)(const struct call *call, void *, void *stream) {
     const struct combine_args &a = call->u.combine;
-    (void)scratch;
     if (!a.n_tokens) return nullptr;
     const dim3 grid((unsigned)a.n_tokens, (unsigned)((a.width + COLS - 1) / COLS));
     if (a.out.dtype == DTYPE_F32) return LAUNCH((combine_kernel<float>), grid, dim3(THREADS), 0, stream, a);
@@ -39,9 +38,8 @@ extern "C" const char *KERNEL_SYMBOL(combine_simt)(const struct call *call, void
 }
 
 #ifndef __CUDACC__
-extern "C" struct contract combine_simt_contract(const struct call *call) {
+extern "C" struct contract combine_simt_contract(const struct call *) {
     struct contract c = {};
-    (void)call;
     c.op = OP_COMBINE;
     c.u.combine.unit = UNIT_F32;
     return c;

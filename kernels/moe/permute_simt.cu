@@ -78,9 +78,8 @@ static __global__ void __launch_bounds__(COPY_THREADS) permute_gather(const stru
     for (int64_t col = col0 + threadIdx.x; col < end; col += COPY_THREADS) to[col] = from[col];
 }
 
-extern "C" const char *KERNEL_SYMBOL(permute_simt)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(permute_simt)(const struct call *call, void *, void *stream) {
     const struct permute_args &a = call->u.permute;
-    (void)scratch;
     const char *problem =
         LAUNCH(permute_index, dim3((unsigned)(a.expert_count + 1)), dim3(LANES), 0, stream, a);
     if (problem || !a.n_rows) return problem;
@@ -92,9 +91,8 @@ extern "C" const char *KERNEL_SYMBOL(permute_simt)(const struct call *call, void
 
 #ifndef __CUDACC__
 /* Data movement: nothing is computed. */
-extern "C" struct contract permute_simt_contract(const struct call *call) {
+extern "C" struct contract permute_simt_contract(const struct call *) {
     struct contract c = {};
-    (void)call;
     c.op = OP_PERMUTE;
     return c;
 }

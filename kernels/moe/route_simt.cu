@@ -131,9 +131,8 @@ static __global__ void __launch_bounds__(LANES) route_kernel(const struct route_
     static_cast<float *>(a.gates.data)[blockIdx.x * a.gates.stride[0] + lane] = gate * (float)a.routed_scale;
 }
 
-extern "C" const char *KERNEL_SYMBOL(route_simt)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(route_simt)(const struct call *call, void *, void *stream) {
     const struct route_args &a = call->u.route;
-    (void)scratch;
     if (!a.n_tokens) return nullptr;
     const size_t shared = 2 * carve_bytes<float>((size_t)a.n_experts) + carve_bytes<float>((size_t)a.n_group);
     return LAUNCH(route_kernel, dim3((unsigned)a.n_tokens), dim3(LANES), shared, stream, a);
@@ -144,9 +143,8 @@ enum { MAX_EXPERTS = 512, MAX_TOP_K = 16 }; /* 16 experts and at most one choice
 
 /* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
  * glibc's is below 1 ulp. */
-extern "C" struct contract route_simt_contract(const struct call *call) {
+extern "C" struct contract route_simt_contract(const struct call *) {
     struct contract c = {};
-    (void)call;
     c.op = OP_ROUTE;
     c.u.route.unit = UNIT_F32;
     c.u.route.exp_error = 0x1p-22;

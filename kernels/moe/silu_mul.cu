@@ -27,9 +27,8 @@ static __global__ void __launch_bounds__(THREADS) silu_mul_kernel(const struct a
         out[col] = from_float<T>(silu(to_float(gate[col])) * to_float(up[col]));
 }
 
-extern "C" const char *KERNEL_SYMBOL(silu_mul)(const struct call *call, void *scratch, void *stream) {
+extern "C" const char *KERNEL_SYMBOL(silu_mul)(const struct call *call, void *, void *stream) {
     const struct activation_args &a = call->u.activation;
-    (void)scratch;
     if (!a.n_rows) return nullptr;
     const dim3 grid((unsigned)a.n_rows, (unsigned)((a.width + COLS - 1) / COLS));
     if (a.out.dtype == DTYPE_F32) return LAUNCH((silu_mul_kernel<float>), grid, dim3(THREADS), 0, stream, a);
@@ -39,9 +38,8 @@ extern "C" const char *KERNEL_SYMBOL(silu_mul)(const struct call *call, void *sc
 #ifndef __CUDACC__
 /* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
  * glibc's is below 1 ulp. */
-extern "C" struct contract silu_mul_contract(const struct call *call) {
+extern "C" struct contract silu_mul_contract(const struct call *) {
     struct contract c = {};
-    (void)call;
     c.op = OP_ACTIVATION;
     c.u.activation.unit = UNIT_F32;
     c.u.activation.exp_error = 0x1p-22;
