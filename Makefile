@@ -66,19 +66,23 @@ sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 	@ASAN_OPTIONS=detect_leaks=0 SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
 	@$(BUILD)-asan/shardcheck run tiny
 
+# The kernels that run on the host only when named: one run each in attention, one with both in the ffn.
+NAMED_ATTENTION = attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma
+NAMED_FFN = --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
+# $(call run_named,BINARY,OPTIONS of the attention part,OPTIONS of the ffn part)
+run_named = for kernel in $(NAMED_ATTENTION); do \
+    $1 run param2-17b --part attention --tp 8 $2 --kernel $$kernel || exit; done; \
+    $1 run tiny --part ffn --tp 1,4 $3 $(NAMED_FFN)
+
 race: setup-done ## the kernels under the race detector
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-race RACE=1 $(BUILD)-race/shardcheck $(BUILD)-race/shardcheck-tests
 	@SHARDCHECK=$(abspath $(BUILD))-race/shardcheck $(BUILD)-race/shardcheck-tests --filter 'race/*'
 	@$(BUILD)-race/shardcheck run tiny --phase prefill,chunked,decode
-	@for kernel in attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma; do \
-	    $(BUILD)-race/shardcheck run param2-17b --part attention --tp 8 --tokens 9 --kernel $$kernel || exit; done
-	@$(BUILD)-race/shardcheck run tiny --part ffn --tp 1,4 --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
+	@$(call run_named,$(BUILD)-race/shardcheck,--tokens 9)
 
 schedules: all ## every kernel under seeded thread orders and copy timings: the same bits
 	@$(BUILD)/shardcheck run tiny --schedules 12 --phase prefill,chunked,decode --tp 1,4
-	@for kernel in attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma; do \
-	    $(BUILD)/shardcheck run param2-17b --part attention --tp 8 --tokens 70 --schedules 12 --kernel $$kernel || exit; done
-	@$(BUILD)/shardcheck run tiny --part ffn --tp 1,4 --schedules 12 --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
+	@$(call run_named,$(BUILD)/shardcheck,--tokens 70 --schedules 12,--schedules 12)
 
 bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
 	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'
