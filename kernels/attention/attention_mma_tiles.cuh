@@ -29,6 +29,7 @@ template <int D_, int SLABS_, int KEYS_> struct tiling {
     static constexpr int WARP_ROWS = 16 * SLABS, ROWS = WARPS * WARP_ROWS;
     static constexpr int CHUNKS = D / OCTET;        /* of 16 bytes, per row */
     static constexpr bool Q_IN_REGISTERS = D <= 64; /* else read again for every tile */
+    static constexpr int TILE_BYTES = (ROWS + 4 * KEYS) * D * sizeof(bf16);
     static constexpr size_t shared_bytes() {
         return carve_bytes<bf16>(ROWS * D) + 2 * carve_bytes<bf16>(2 * KEYS * D);
     }
@@ -36,6 +37,9 @@ template <int D_, int SLABS_, int KEYS_> struct tiling {
 using narrow = tiling<64, 2, 64>;
 using middle = tiling<128, 2, 32>;
 using wide = tiling<256, 1, 32>;
+static_assert(narrow::TILE_BYTES == 48 << 10 && middle::TILE_BYTES == 64 << 10 &&
+                  wide::TILE_BYTES == 96 << 10,
+              "as attention_mma.cu says");
 
 /* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the
  * eight 16-byte banks. */

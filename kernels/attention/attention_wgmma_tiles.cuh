@@ -36,6 +36,10 @@ template <int D> struct shared_tiles {
     bf16 v[shape<D>::STAGES][shape<D>::SLICES][shape<D>::KEYS][SLICE];
 };
 
+static_assert(sizeof(shared_tiles<64>) == 144 << 10 && sizeof(shared_tiles<128>) == 160 << 10 &&
+                  sizeof(shared_tiles<256>) == 192 << 10,
+              "as attention_wgmma.cu says");
+
 struct ring {
     struct mbarrier full[MAX_STAGES], empty[MAX_STAGES];
 };

@@ -34,6 +34,8 @@ template <int CONSUMERS_, int COLS_, int COPY_ROWS_, int STAGES_> struct tile_sh
 };
 typedef tile_shape<2, 256, SLAB, 4> tall_tile;
 typedef tile_shape<1, 128, 16, 8> flat_tile;
+static_assert(2 * flat_tile::W_HALF * flat_tile::STAGES * sizeof(bf16) == 128 << 10,
+              "of w under way, as gemm_wgmma.cuh says");
 
 struct product_args {
     const int32_t *offsets; /* [n_groups + 1], or NULL: one group */

@@ -1,9 +1,15 @@
-/* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call
- * (cuda only). Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T
- * [K, rows]: operands swapped. The bias is written to out first and enters as beta * C: an element
- * is rounded to the storage dtype once. Accumulation is f32: reductions in reduced precision are
- * disallowed, TF32 is never asked for. The algorithm (tiles, split-K) is cuBLAS's choice and
- * depends on the sizes, so a column's bits may see the shard. */
+/* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call.
+ * Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T [K, rows]: operands
+ * swapped. Cuda only.
+ * Shapes  x [rows, K], w [N, K], bias [N] or absent -> out [rows, N]; x, w bf16 or f32 alike, out
+ *         as x or f32; any row strides.
+ * Grid    cuBLAS's own; before it spread_bias: (rows, column blocks), 128 threads, an element each.
+ * Traffic cuBLAS's own; with a bias out twice more: it is written there first and enters as beta C,
+ *         so that an element is rounded to the storage dtype once.
+ * Numerics f32 accumulation: reductions in reduced precision are disallowed, TF32 is never asked
+ *         for. The algorithm (tiles, split-K) is cuBLAS's choice and depends on the sizes, so a
+ *         column's bits may see the shard.
+ * Needs   one group; a bias that is exact in the dtype of out; sizes below 2^31. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 

@@ -27,6 +27,7 @@ template <int STRIPS_, int PANELS_, int DEPTH_> struct tile_shape {
     static constexpr int CHUNKS = DEPTH / SIDE;
     static constexpr int PITCH = DEPTH * SIDE + SIDE; /* floats; the last 8 spread over banks */
     static_assert(DEPTH % SIDE == 0 && THREADS % 32 == 0, "whole chunks, whole warps");
+    static_assert((STRIPS + PANELS) * PITCH * sizeof(float) < 35 << 10, "as the header says");
 };
 typedef tile_shape<8, 8, 64> tall_tile;
 typedef tile_shape<1, 32, 32> flat_tile; /* few rows: nothing to reuse: wide, cheap to start */

@@ -139,7 +139,8 @@ extern "C" const char *KERNEL_SYMBOL(route_simt)(const struct call *call, void *
 }
 
 #ifndef __CUDACC__
-enum { MAX_EXPERTS = 512, MAX_TOP_K = 16 }; /* 16 experts and at most one choice a lane */
+enum { MAX_EXPERTS = 512, MAX_TOP_K = 16 };
+static_assert(MAX_EXPERTS <= LANES * 32 && MAX_TOP_K <= LANES, "a bit an expert, a lane a choice");
 
 /* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
  * glibc's is below 1 ulp. */
