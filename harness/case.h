@@ -18,8 +18,6 @@ enum phase { PHASE_PREFILL, PHASE_CHUNKED, PHASE_DECODE, PHASE_COUNT };
 enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT };
 const char *phase_name(enum phase p);
 const char *layout_name(enum layout l);
-const char *part_name(enum part p);
-bool part_by_name(const char *name, enum part *out); /* false: no such part */
 
 struct check_case {
     char model[256];
@@ -79,6 +77,8 @@ int case_key_at(size_t offset);         /* of a field that has a row */
 uint64_t case_key_get(int key, const struct check_case *c);
 bool case_key_is_set(int key, const struct check_case *c); /* not at its default */
 void case_key_reset(int key, struct check_case *c);        /* to its default */
+/* Do the two differ in their rank counts only? */
+bool case_shares_trunk(const struct check_case *a, const struct check_case *b);
 bool case_key_in_part(int key, enum part part);
 /* "decode", "129" */
 void case_key_text(int key, const struct check_case *c, char *text, size_t size);

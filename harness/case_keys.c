@@ -16,11 +16,9 @@ static const char *const phase_names[PHASE_COUNT] = {
     [PHASE_PREFILL] = "prefill", [PHASE_CHUNKED] = "chunked", [PHASE_DECODE] = "decode"};
 static const char *const layout_names[LAYOUT_COUNT] = {
     [LAYOUT_PACKED] = "packed", [LAYOUT_CONTIG] = "contig"};
-static const char *const part_names[PART_COUNT] = {[PART_ATTENTION] = "attention", [PART_FFN] = "ffn"};
 
 const char *phase_name(enum phase p) { return phase_names[p]; }
 const char *layout_name(enum layout l) { return layout_names[l]; }
-const char *part_name(enum part p) { return part_names[p]; }
 
 /* Value names by number; NULL: a number that is no legal value of the key. */
 static const char *phase_value(int i) { return phase_names[i]; }
@@ -310,4 +308,11 @@ struct status case_set(struct check_case *c, const char *label, const char *key,
     }
     key_store(k, c, wide);
     return status_ok();
+}
+
+bool case_shares_trunk(const struct check_case *a, const struct check_case *b) {
+    for (int k = 0; case_keys[k].name; k++)
+        if (k != CASE_KEY(tp) && k != CASE_KEY(ep) && case_key_get(k, a) != case_key_get(k, b)) return false;
+    return a->part == b->part && !strcmp(a->model, b->model) &&
+           !memcmp(a->kernel, b->kernel, sizeof a->kernel);
 }

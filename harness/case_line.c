@@ -56,15 +56,6 @@ void case_print(const struct check_case *c, char *line, size_t size) {
 
 size_t case_line_length(const struct check_case *c) { return print_case(c, NULL, 0); }
 
-bool part_by_name(const char *name, enum part *out) {
-    for (int p = 0; p < PART_COUNT; p++)
-        if (!strcmp(part_name((enum part)p), name)) {
-            *out = (enum part)p;
-            return true;
-        }
-    return false;
-}
-
 /* "param2-17b/atention" is a mistyped part rather than a path: presets are no folders. */
 static struct status check_mistyped_part(const char *model) {
     const char *slash = strrchr(model, '/');

@@ -44,12 +44,6 @@ static struct status load_inputs(struct oracle *o, int stage) {
     return status_ok();
 }
 
-/* GLM-4-MoE and its kin compute router logits in float32 whatever the model's dtype. */
-static bool router_in_float32(const struct oracle *o) {
-    const char *const type = fixture_model(o->fixture)->model_type;
-    return !strcmp(type, "glm4_moe") || !strcmp(type, "param2moe");
-}
-
 /* A file with a storage dtype came from fp32 kernels, whose softmax tiles are at least SMALLEST_TILE keys. */
 static struct contract stage_contract(const struct oracle *o, int stage) {
     enum { SMALLEST_TILE = 16 };
@@ -58,7 +52,7 @@ static struct contract stage_contract(const struct oracle *o, int stage) {
         if (c.op == OP_ATTENTION) c.u.attention.block = SMALLEST_TILE;
         return c;
     }
-    if (stage == S_ROUTER && router_in_float32(o)) return contract_hf64_router();
+    if (stage == S_ROUTER && fixture_model(o->fixture)->router_fp32) return contract_hf64_router();
     return contract_hf64(stage_table[stage].op);
 }
 
@@ -71,7 +65,7 @@ static bool is_in_file(const struct oracle *o, int stage, enum tensor_id id) {
 /* As stored by whoever wrote the file: one more rounding that the acceptance set allows for. */
 static enum dtype file_dtype(const struct oracle *o, int stage, enum tensor_id id) {
     if (o->stored != DTYPE_F64) return tensor_dtype(id, o->stored);
-    return stage == S_ROUTER && router_in_float32(o) ? DTYPE_F32 : DTYPE_F64;
+    return stage == S_ROUTER && fixture_model(o->fixture)->router_fp32 ? DTYPE_F32 : DTYPE_F64;
 }
 
 /* What was rounded on the way to a stage that the file does not show, nobody can judge the stage by. */

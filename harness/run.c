@@ -30,15 +30,6 @@ static void progress(const char *line, const char *what) {
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s%s%s", line, *line ? "  " : "", what);
 }
 
-static bool same_trunk(const struct check_case *a, const struct check_case *b) {
-    struct check_case x = *a, y = *b;
-    char one[CASE_LINE], two[CASE_LINE];
-    x.tp = x.ep = y.tp = y.ep = 1;
-    case_print(&x, one, sizeof one);
-    case_print(&y, two, sizeof two);
-    return !strcmp(one, two);
-}
-
 static void describe_repro(const struct run_request *request, struct case_result *r) {
     const size_t size = sizeof r->repro;
     size_t n = (size_t)snprintf(r->repro, size, "shardcheck run ");
@@ -154,7 +145,7 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
 
 static struct status run_group(struct group *g) {
     struct trunk trunk;
-    TRY(trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault));
+    trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault);
     trunk.kernels.schedules = g->request->schedules;
     trunk.mutant = g->request->mutant;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
@@ -185,7 +176,7 @@ static struct status run_all(const struct run_request *o, const struct fixture *
                              struct device *device, struct fixture_writer *dump, struct run_output *out) {
     for (int64_t first = 0, n; first < o->n_cases; first += n) {
         struct model model;
-        for (n = 1; first + n < o->n_cases && same_trunk(&o->cases[first], &o->cases[first + n]);) n++;
+        for (n = 1; first + n < o->n_cases && case_shares_trunk(&o->cases[first], &o->cases[first + n]);) n++;
         for (int64_t i = first; i < first + n; i++) {
             struct case_result *const r = &out->cases[i];
             case_print(&o->cases[i], r->line, sizeof r->line);

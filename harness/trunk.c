@@ -11,8 +11,8 @@
 #include "harness/inputs.h"
 #include "harness/stage.h"
 
-struct status trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
-                         const struct fixture *fixture, struct device *device, const struct mutant *fault) {
+void trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
+                const struct fixture *fixture, struct device *device, const struct mutant *fault) {
     *t = (struct trunk){.c = *c, .fixture = fixture, .fused_end = -1};
     t->c.tp = t->c.ep = 1;
     t->layer = case_layer(c, model);
@@ -29,10 +29,9 @@ struct status trunk_open(struct trunk *t, const struct check_case *c, const stru
                             .unsharded = true,
                             .fault = fault};
     crew_open(&t->crew, &spec, c->part, &t->batch, 1, 1);
-    if (c->part != PART_ATTENTION) return status_ok();
+    if (c->part != PART_ATTENTION) return;
     crew_indices(&t->crew, DTYPE_F32);
     inputs_caches(&t->crew, &t->fill);
-    return status_ok();
 }
 
 void trunk_close(struct trunk *t) {

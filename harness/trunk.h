@@ -39,8 +39,8 @@ struct trunk {
 };
 
 /* `fault`: a mistake that everybody makes (crew.h); NULL: none. */
-struct status trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,
-                         const struct fixture *fixture, struct device *device, const struct mutant *fault);
+void trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,
+                const struct fixture *fixture, struct device *device, const struct mutant *fault);
 bool trunk_has_stage(const struct trunk *trunk, int stage);
 /* Who fills this stage, here and on every rank. */
 struct seat *trunk_seat(struct trunk *trunk, int stage);

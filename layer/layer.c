@@ -135,6 +135,19 @@ static const struct {
     [OP_RESIDUAL] = {"residual", ADDS_NOTHING},
 };
 
+static const char *const part_names[PART_COUNT] = {[PART_ATTENTION] = "attention", [PART_FFN] = "ffn"};
+
+const char *part_name(enum part part) { return part_names[part]; }
+
+bool part_by_name(const char *name, enum part *out) {
+    for (enum part p = 0; p < PART_COUNT; p++)
+        if (!strcmp(part_names[p], name)) {
+            *out = p;
+            return true;
+        }
+    return false;
+}
+
 const char *op_name(enum op op) { return op_rows[op].name; }
 
 enum tensor_id tensor_by_name(const char *name) {

@@ -12,7 +12,9 @@ extern "C" {
 #endif
 
 enum part { PART_ATTENTION, PART_FFN, PART_COUNT };
-enum rope_pairing { ROPE_NEOX, ROPE_GPTJ }; /* pairs (i, i + rot/2) | (2i, 2i + 1) */
+const char *part_name(enum part part);               /* "attention", "ffn" */
+bool part_by_name(const char *name, enum part *out); /* false: no such part */
+enum rope_pairing { ROPE_NEOX, ROPE_GPTJ };          /* pairs (i, i + rot/2) | (2i, 2i + 1) */
 enum score_function { SCORE_SOFTMAX, SCORE_SIGMOID };
 enum group_score { GROUP_TOP2_SUM, GROUP_MAX };
 

@@ -68,23 +68,37 @@ static struct span block_span(const struct shard_plan *plan, const struct axis_b
     return b->group == GROUP_NONE || rank < 0 ? (struct span){0, *size} : plan->rank[rank][b->name];
 }
 
-static struct cut cut_tensor(const struct shard_plan *plan, enum tensor_id id, int rank) {
-    const struct axes axes = tensor_axes(id);
-    struct cut cut = {.n = axes.n};
-    for (int i = 0; i < axes.n; i++) {
+static struct cut cut_axes(const struct shard_plan *plan, const struct axes *axes, int rank) {
+    struct cut cut = {.n = axes->n};
+    for (int i = 0; i < axes->n; i++) {
         struct cut_axis *const a = &cut.axis[i];
-        a->n_segments = axes.axis[i].n_blocks;
+        a->n_segments = axes->axis[i].n_blocks;
         for (int b = 0; b < a->n_segments; b++) {
             int64_t size;
-            const struct span s = block_span(plan, &axes.axis[i].block[b], rank, &size);
+            const struct span s = block_span(plan, &axes->axis[i].block[b], rank, &size);
             a->segment[b] = (struct segment){a->whole_size + s.first, a->part_size, s.count};
             a->whole_size += size;
             a->part_size += s.count;
         }
-        a->whole_size += axes.axis[i].extra;
-        a->part_size += axes.axis[i].extra;
+        a->whole_size += axes->axis[i].extra;
+        a->part_size += axes->axis[i].extra;
     }
     return cut;
+}
+
+static struct cut cut_tensor(const struct shard_plan *plan, enum tensor_id id, int rank) {
+    const struct axes axes = tensor_axes(id);
+    return cut_axes(plan, &axes, rank);
+}
+
+int axes_shape(const struct shard_plan *plan, const char *text, int64_t shape[MAX_AXES]) {
+    struct axes axes;
+    const char *const problem = axes_parse(text, &axes);
+    assert(!problem);
+    (void)problem;
+    const struct cut cut = cut_axes(plan, &axes, -1);
+    for (int i = 0; i < cut.n; i++) shape[i] = cut.axis[i].whole_size;
+    return cut.n;
 }
 
 int slice_shape(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t shape[MAX_AXES]) {

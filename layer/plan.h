@@ -27,6 +27,8 @@ struct layer_spec plan_local_spec(const struct shard_plan *plan, const struct la
 
 /* Shape of tensor `id` on rank r (rank < 0: whole), one size an axis; returns the number of axes. */
 int slice_shape(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t shape[MAX_AXES]);
+/* The same of any placement string; whole. */
+int axes_shape(const struct shard_plan *plan, const char *axes, int64_t shape[MAX_AXES]);
 int64_t slice_count(const struct shard_plan *plan, enum tensor_id id, int rank);
 /* part = the rank's slice of whole; elements of `bytes` bytes. */
 void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "harness/call.h"
 #include "kernels/device/elementary.h"
 #include "kernels/kernels.h"
 
@@ -73,47 +74,44 @@ static const struct probe_row {
 };
 enum { N_PROBES = sizeof probe_table / sizeof *probe_table };
 
-/* A call of an everyday size, for contracts that hang on it. */
-static struct call everyday_call(enum op op) {
-    struct call call = {.op = op};
-    switch (op) {
-    case OP_NORM: call.u.norm = (struct norm_args){.n_tokens = 64, .width = 2048, .eps = 1e-6}; break;
-    case OP_QK_NORM:
-        call.u.qk_norm = (struct qk_norm_args){
-            .n_tokens = 64, .n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .eps = 1e-6};
-        break;
-    case OP_ATTENTION:
-        call.u.attention = (struct attention_args){.n_tokens = 4,
-                                                   .n_seqs = 4,
-                                                   .n_heads = 32,
-                                                   .n_kv_heads = 8,
-                                                   .head_dim = 128,
-                                                   .page_size = 16,
-                                                   .n_pages = 1024,
-                                                   .max_queries = 1,
-                                                   .max_kv = 4096,
-                                                   .scale = 0.088388347648318447,
-                                                   .causal = true};
-        break;
-    case OP_ROUTE:
-        call.u.route =
-            (struct route_args){.n_tokens = 64, .n_experts = 64, .top_k = 6, .n_group = 1, .topk_group = 1};
-        break;
-    case OP_ACTIVATION: call.u.activation = (struct activation_args){.n_rows = 64, .width = 2048}; break;
-    case OP_GATED_LINEAR:
-        call.u.gated_linear =
-            (struct gated_linear_args){.n_rows = 64, .width = 2048, .n_inner = 2048, .n_groups = 1};
-        break;
-    default: break;
-    }
+/* A call of an everyday size, for contracts that hang on it: four tokens of the default model, decoded
+ * at 4096 keys. Which layer and which step: the first that has the op. */
+struct everyday {
+    struct model model;
+    struct check_case c;
+};
+
+static struct status everyday_open(struct everyday *e) {
+    e->c = case_defaults();
+    e->c.phase = PHASE_DECODE;
+    e->c.tokens = 4;
+    e->c.cached = 4096;
+    return model_load(model_preset_names()[0], &e->model);
+}
+
+static struct call everyday_call(const struct everyday *e, enum op op) {
+    struct check_case c = e->c;
+    struct call call;
+    struct batch batch;
+    struct shard_plan plan;
+    int stage = 0;
+    while (stage_table[stage].op != op) stage++;
+    c.part = stage_table[stage].part;
+    const struct layer_spec spec = case_spec(&c, &e->model);
+    batch_build(&batch, &c, &(struct fill){.seed = c.seed, .spec = &spec});
+    plan_build(&plan, &spec, 1, 1);
+    batch_sizes(&batch, plan.size);
+    call_sketch(&call, &(struct setting){stage, 0, &spec, &plan, &batch}, c.dtype);
+    batch_free(&batch);
     return call;
 }
 
-static struct assumed least_assumed(const struct probe_row *row, enum device_kind kind) {
+static struct assumed least_assumed(const struct everyday *e, const struct probe_row *row,
+                                    enum device_kind kind) {
     struct assumed least = {INFINITY, NULL};
     for (const struct kernel *k = kernel_table; k->name; k++) {
         if (!k->launch[kind]) continue;
-        const struct call call = everyday_call(k->op);
+        const struct call call = everyday_call(e, k->op);
         const struct contract c = k->contract(&call);
         if (row->error(&c) < least.error) least = (struct assumed){row->error(&c), k->name};
     }
@@ -196,7 +194,9 @@ static void print_row(FILE *file, const struct probe_row *row, const struct wors
 static struct status probe_device(enum device_kind kind, FILE *file, int *exceeded) {
     struct device *device;
     struct device_buffer out = {0};
+    struct everyday everyday;
     *exceeded = 0;
+    TRY(everyday_open(&everyday));
     TRY(device_open(kind, &device));
     struct status s = device_alloc(device, "probe", CHUNK * sizeof(float), 0, &out);
     if (!s.code)
@@ -205,7 +205,7 @@ static struct status probe_device(enum device_kind kind, FILE *file, int *exceed
                 "VERDICT", "TIGHTEST KERNEL");
     for (int i = 0; i < N_PROBES && !s.code; i++) {
         struct worst worst;
-        const struct assumed assumed = least_assumed(&probe_table[i], kind);
+        const struct assumed assumed = least_assumed(&everyday, &probe_table[i], kind);
         s = measure(&probe_table[i], device, &out, &worst);
         if (s.code) break;
         print_row(file, &probe_table[i], &worst, &assumed);
