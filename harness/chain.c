@@ -26,33 +26,23 @@ struct chain {
 
 /* ---- the twin ---- */
 
-static int64_t common_multiple(int64_t a, int64_t b) {
-    int64_t n = a;
-    while (n % b) n += a;
-    return n;
-}
-
-/* The smallest width of at least `least` that every cut divides; never more than the layer's own. */
-static int64_t small_width(int64_t width, int64_t cut, int64_t least) {
+/* The usual cuts, 1, 2, 4 and 8, have one twin: what a case says does not depend on those beside it. */
+static int64_t small_width(int64_t width, int64_t cut) {
+    enum { USUAL = 8 };
     int64_t n = cut;
-    while (n < least) n += cut;
-    return n < width ? n : width;
+    while (n % USUAL) n += cut;
+    return width % n ? width : n;
 }
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static void make_twin(struct layer_spec *spec, const struct check_case *cases, int64_t n_cases) {
-    enum { HIDDEN = 24, HEAD_DIM = 16, WIDTH = 6, LEAST_ROTATION = 4 };
-    int64_t tp = 1, etp = 1;
-    for (int64_t i = 0; i < n_cases; i++) {
-        tp = common_multiple(tp, cases[i].tp);
-        etp = common_multiple(etp, cases[i].tp / cases[i].ep);
-    }
+static void make_twin(struct layer_spec *spec, const struct check_case *c) {
+    enum { HIDDEN = 24, HEAD_DIM = 16, LEAST_ROTATION = 4 };
     struct check_case small = case_defaults();
     small.hidden = smaller(spec->hidden, HIDDEN);
     small.dim = smaller(spec->head_dim, HEAD_DIM);
-    if (spec->moe) small.width = small_width(spec->expert_width, etp, WIDTH);
-    if (spec->shared_width) small.shared = small_width(spec->shared_width, tp, WIDTH);
+    if (spec->moe) small.width = small_width(spec->expert_width, c->tp / c->ep);
+    if (spec->shared_width) small.shared = small_width(spec->shared_width, c->tp);
     const int64_t rotation = smaller(spec->rot_dim, LEAST_ROTATION); /* two angles, or theta is lost */
     case_override(spec, &small);
     if (spec->rot_dim < rotation) spec->rot_dim = rotation;
@@ -75,28 +65,23 @@ static void make_batch(struct chain *chain, const struct check_case *of) {
     }
 }
 
-struct chain *chain_open(const struct layer_spec *spec, int64_t layer, const struct check_case *cases,
-                         int64_t n_cases) {
-    struct chain *const chain = memory_zeroed(1, sizeof *chain);
-    chain->spec = *spec;
-    make_twin(&chain->spec, cases, n_cases);
-    chain->fill =
-        (struct fill){.kind = FILL_RANDOM, .seed = cases[0].seed, .layer = layer, .spec = &chain->spec};
-    make_batch(chain, &cases[0]);
+static void chain_open(struct chain *chain, const struct layer_spec *spec, int64_t layer,
+                       const struct check_case *c) {
+    *chain = (struct chain){.spec = *spec};
+    make_twin(&chain->spec, c);
+    chain->fill = (struct fill){.kind = FILL_RANDOM, .seed = c->seed, .layer = layer, .spec = &chain->spec};
+    make_batch(chain, c);
     struct crew whole = {.storage = DTYPE_F64, .whole = &chain->whole, .own = &chain->whole};
-    crew_open(&whole, &chain->spec, cases[0].part, &chain->batch, 1, 1);
+    crew_open(&whole, &chain->spec, c->part, &chain->batch, 1, 1);
     for (int stage = 0; stage < S_COUNT; stage++)
-        if (stage_applies(stage, cases[0].part, &chain->spec)) inputs_fill(&whole, &chain->fill, stage);
-    if (cases[0].part == PART_ATTENTION) inputs_caches(&whole, &chain->fill);
-    return chain;
+        if (stage_applies(stage, c->part, &chain->spec)) inputs_fill(&whole, &chain->fill, stage);
+    if (c->part == PART_ATTENTION) inputs_caches(&whole, &chain->fill);
 }
 
-void chain_close(struct chain *chain) {
-    if (!chain) return;
+static void chain_close(struct chain *chain) {
     store_free(&chain->whole);
     batch_free(&chain->batch);
     free(chain->seq);
-    free(chain);
 }
 
 /* ---- the layer as plain.c takes it ---- */
@@ -274,15 +259,18 @@ static int last_stage(enum part part) {
     return last;
 }
 
-const char *chain_edge(struct chain *chain, const struct check_case *c, const struct mutant *fault,
-                       struct edge_result *edge, struct findings *findings) {
+const char *chain_edge(const struct layer_spec *spec, int64_t layer, const struct check_case *c,
+                       const struct mutant *fault, struct edge_result *edge, struct findings *findings) {
+    struct chain chain;
     struct composition k;
-    compose(&k, chain, c, fault);
-    double *const y = memory_zeroed((size_t)(chain->batch.n_tokens * chain->spec.hidden), sizeof *y);
-    const char *const unknown = compute_plain(chain, c->part, k.own[0].of[T_IDS].memory.data, y);
+    chain_open(&chain, spec, layer, c);
+    compose(&k, &chain, c, fault);
+    double *const y = memory_zeroed((size_t)(chain.batch.n_tokens * chain.spec.hidden), sizeof *y);
+    const char *const unknown = compute_plain(&chain, c->part, k.own[0].of[T_IDS].memory.data, y);
     for (int rank = 0; rank < c->tp && !unknown; rank++)
         compare_rank(&k, last_stage(c->part), rank, y, edge, findings);
     free(y);
-    composition_free(&k, chain);
+    composition_free(&k, &chain);
+    chain_close(&chain);
     return unknown;
 }

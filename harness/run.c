@@ -84,11 +84,12 @@ static bool all_accept(const struct group *g, const struct trunk *t, struct rank
 
 static struct status run_stages(struct group *g, struct trunk *t, struct ranks *ranks,
                                 const struct edge_result oracle[S_COUNT]) {
-    for (int stage = 0; stage < S_COUNT && !t->unsupported[0]; stage++) {
+    for (int stage = 0; stage < S_COUNT; stage++) {
         if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
         progress(g->results[0].line, stage_table[stage].name);
         TRY(trunk_stage(t, stage));
-        for (int64_t i = 0; i < g->n && !t->unsupported[0] && !t->declined; i++) {
+        if (t->unsupported[0]) break; /* nothing was stored */
+        for (int64_t i = 0; i < g->n && !t->declined; i++) {
             if (ranks[i].unsupported[0]) continue;
             const double start = clock_seconds();
             TRY(ranks_stage(&ranks[i], t, stage));
@@ -102,20 +103,18 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
     return status_ok();
 }
 
-/* The chain edge of every case, on one twin. */
 static void run_chain(struct group *g, struct findings *findings) {
     const struct layer_spec spec = case_spec(&g->cases[0], g->model);
-    struct chain *const chain = chain_open(&spec, case_layer(&g->cases[0], g->model), g->cases, g->n);
+    const int64_t layer = case_layer(&g->cases[0], g->model);
     progress(g->results[0].line, "chain");
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
         const double start = clock_seconds();
         const char *const unknown =
-            chain_edge(chain, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i]);
+            chain_edge(&spec, layer, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i]);
         if (unknown) snprintf(r->unchained, sizeof r->unchained, "%s", unknown);
         r->seconds += clock_seconds() - start;
     }
-    chain_close(chain);
 }
 
 static struct status run_edges(struct group *g, struct trunk *t, struct ranks *ranks,

@@ -24,9 +24,7 @@ static struct edge_result edge_of(const char *line, const struct mutant *fault) 
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
     findings_init(&findings);
     const struct layer_spec spec = case_spec(&c, &model);
-    struct chain *const chain = chain_open(&spec, case_layer(&c, &model), &c, 1);
-    cr_assert_null(chain_edge(chain, &c, fault, &edge, &findings), "%s", line);
-    chain_close(chain);
+    cr_assert_null(chain_edge(&spec, case_layer(&c, &model), &c, fault, &edge, &findings), "%s", line);
     return edge;
 }
 
@@ -163,10 +161,8 @@ Test(chain, a_bound_that_could_explain_anything_is_too_loose_and_not_ok) {
     struct layer_spec spec = case_spec(&c, &model);
     spec.attn_scale = 1e17; /* a score's last bit is worth more than a weight */
     findings_init(&findings);
-    struct chain *const chain = chain_open(&spec, 0, &c, 1);
-    cr_assert_null(chain_edge(chain, &c, NULL, &edge, &findings));
+    cr_assert_null(chain_edge(&spec, 0, &c, NULL, &edge, &findings));
     cr_expect_eq(edge.state, EDGE_LOOSE, "state %d, margin %g", edge.state, edge.margin);
-    chain_close(chain);
 }
 
 Test(chain, a_feature_that_plain_c_does_not_know_is_named) {
@@ -180,8 +176,6 @@ Test(chain, a_feature_that_plain_c_does_not_know_is_named) {
     struct layer_spec spec = case_spec(&c, &model);
     spec.rope_pairing = (enum rope_pairing)7;
     findings_init(&findings);
-    struct chain *const chain = chain_open(&spec, 0, &c, 1);
-    cr_expect_str_eq(chain_edge(chain, &c, NULL, &edge, &findings), "rope_pairing");
+    cr_expect_str_eq(chain_edge(&spec, 0, &c, NULL, &edge, &findings), "rope_pairing");
     cr_expect_eq(edge.state, EDGE_NOT_RUN);
-    chain_close(chain);
 }
