@@ -43,7 +43,7 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     const double common = sum_error / sum + (double)(n_experts + 4) * (c->unit + UNIT_F64);
     for (int64_t e = 0; e < n_experts; e++) {
         row->score[e] /= sum;
-        row->relative[e] = (row->relative[e] + common) / (1 - common);
+        row->relative[e] = common < 1 ? (row->relative[e] + common) / (1 - common) : INFINITY;
     }
 }
 
@@ -172,7 +172,8 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
 }
 
 /* Gates of the call's own ids: score / (sum of the selected + eps) * scale. Relative errors: the score's, the
- * mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1 / (1 - a - b). */
+ * mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1 / (1 - a - b),
+ * and from a + b = 1 on nothing is known. */
 void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;
@@ -195,7 +196,8 @@ void ref_route(const struct call *call, const struct contract *contract, const d
             const double renormalised = a->renormalise ? sum_error / sum + (double)(a->top_k + 2) * unit : 0;
             const double relative = (known ? row.relative[id] : 0) + renormalised + 2 * unit;
             const double gate = score / divisor * a->routed_scale;
-            put(out, (t - row0) * a->top_k + j, gate, fabs(gate) * relative / (1 - relative), fabs(gate));
+            const double error = relative < 1 ? fabs(gate) * relative / (1 - relative) : INFINITY;
+            put(out, (t - row0) * a->top_k + j, gate, error, fabs(gate));
         }
     }
     free(row.score);
