@@ -1,7 +1,9 @@
-/* What do the error bounds cost? Every op of the reference is timed with and without its bounds (out.e = NULL leaves the
- * plain double computation): processor time of one thread, the best of ROUNDS alternating runs, because a shared machine
- * only ever adds time. Held to 1.5: what one layer costs, the ops below with 33 tokens in it together; a single op above it
- * is marked (attention is, alone). Above the limit the program exits with 1; --report-only exits with 0 all the same. */
+/* What do the error bounds cost? Every op of the reference is timed with and without its bounds
+ * (out.e = NULL leaves the plain double computation): processor time of one thread, the best of
+ * ROUNDS alternating runs, because a shared machine only ever adds time. Held to 1.5: what one
+ * layer costs, the ops below with 33 tokens in it together; a single op above it is marked
+ * (attention is, alone). Above the limit the program exits with 1; --report-only exits with 0 all
+ * the same. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <omp.h>

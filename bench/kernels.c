@@ -1,6 +1,7 @@
 /* How fast are the kernels?  Attention and expert products at the sizes of real models, each by every kernel of the
- * registry that takes the call (or those named). On cuda: warm launches one after another and one wait, by the wall
- * clock; on host: one launch of a small case. One line a measurement, which bench/compare joins with bench/peers.py:
+ * registry that takes the call (or those named). On cuda: warm launches one after another and one
+ * wait, by the wall clock; on host: one launch of a small case. One line a measurement, which
+ * bench/compare joins with bench/peers.py:
  *   bench NAME SHAPE: TIME ms RATE UNIT
  * Nothing is judged here: `shardcheck run` says whether the numbers are right. */
 /* SPDX-License-Identifier: MIT */
@@ -219,7 +220,8 @@ static void attention_call(struct bench *b, const struct attention_case *c, int6
         .causal = true};
 }
 
-/* Work as the peers count it: half of the square in a causal prefill, k and v read once in decode. */
+/* Work as the peers count it: half of the square in a causal prefill, k and v read once in
+ * decode. */
 static void bench_attention(struct bench *b, const struct attention_case *c) {
     const bool decode = !strcmp(c->phase, "decode");
     const double keys = (double)(c->seqs * c->keys);
@@ -253,8 +255,8 @@ struct moe_calls {
     struct call gate_up, activation, gated, down;
 };
 
-/* Every (token, choice) goes to an expert at random, as in bench/peers.py; rows are sorted by expert already.
- */
+/* Every (token, choice) goes to an expert at random, as in bench/peers.py; rows are sorted by
+ * expert already. */
 static void moe_calls(struct bench *b, const struct moe_case *c, struct moe_calls *calls) {
     const int64_t rows = c->tokens * c->top_k, m = c->hidden, f = c->width, n = c->experts;
     uint64_t state = 7;
@@ -303,7 +305,8 @@ static void moe_calls(struct bench *b, const struct moe_case *c, struct moe_call
                                                 .n_groups = n};
 }
 
-/* Each linear kernel on both sides of the activation, and each fused kernel before the best linear one. */
+/* Each linear kernel on both sides of the activation, and each fused kernel before the best linear
+ * one. */
 static void bench_moe(struct bench *b, const struct moe_case *c) {
     const double rows = (double)(c->tokens * c->top_k);
     const struct rate rate = {"TFLOP/s", 1e-12 * 6 * rows * (double)c->hidden * (double)c->width};

@@ -1,5 +1,6 @@
-/* answer - the right values of one call, and what else the ops have of their own once a stage's outputs are stored: which
- * tensors the answers are about, how they are found among what was stored, and what they leave unjudged. One row an op. */
+/* answer - the right values of one call, and what else the ops have of their own once a stage's
+ * outputs are stored: which tensors the answers are about, how they are found among what was
+ * stored, and what they leave unjudged. One row an op. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_ANSWER_H
 #define HARNESS_ANSWER_H
@@ -18,8 +19,8 @@ struct answer {
 void answer_compute(struct answer *a, int stage, const struct outcome *o);
 void answer_free(struct answer *a);
 
-/* y on the unrounded values (double, by tensor) of the stage's partial operands, dense, to be freed: what ranks add up to.
- * NULL where it has none: the answer's own y is that. */
+/* y on the unrounded values (double, by tensor) of the stage's partial operands, dense, to be
+ * freed: what ranks add up to. NULL where it has none: the answer's own y is that. */
 double *answer_exact(const struct placed *at, const struct outcome *o, const struct store *exact);
 
 struct op_row {
@@ -29,7 +30,8 @@ struct op_row {
     int first;
     /* Multiply-adds of one row of the answer, beyond one an element. NULL: none. */
     double (*row_work)(const struct call *call);
-    /* The reference's own choice of the integer outputs, into the call's outputs. NULL: it has none. */
+    /* The reference's own choice of the integer outputs, into the call's outputs. NULL: it has
+     * none. */
     void (*choose)(const struct call *call);
     /* Rows of answer i among the stored outputs, into dst; NULL: the tensor itself. */
     void (*collect)(const struct placed *at, const struct store *got, int i, void *dst);

@@ -1,5 +1,5 @@
-/* answer_seat - the reference in the seat: what it stores is its own y, unrounded, and beside it how far
- * that may be from the truth. */
+/* answer_seat - the reference in the seat: what it stores is its own y, unrounded, and beside it
+ * how far that may be from the truth. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_ANSWER_SEAT_H
 #define HARNESS_ANSWER_SEAT_H

@@ -1,3 +1,4 @@
+/* Which tokens and keys does a case have, and on which pages? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/batch.h"
 
@@ -9,7 +10,8 @@ struct lengths {
     int64_t fresh, cached;
 };
 
-/* Ragged on purpose: sequence b is b mod 3 shorter than asked, so that no size divides everything. */
+/* Ragged on purpose: sequence b is b mod 3 shorter than asked, so that no size divides
+ * everything. */
 static struct lengths sequence(const struct check_case *c, int64_t b) {
     if (c->phase == PHASE_DECODE) return (struct lengths){1, c->cached > b % 3 ? c->cached - b % 3 : 0};
     const int64_t fresh = c->tokens > b % 3 ? c->tokens - b % 3 : 1;

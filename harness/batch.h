@@ -1,5 +1,6 @@
-/* batch - the sequences of one case: how many new tokens each has, how many keys are cached, which pages hold them.
- * Every kernel gets a sequence table and a shuffled page table, whatever the phase. */
+/* batch - the sequences of one case: how many new tokens each has, how many keys are cached, which
+ * pages hold them. Every kernel gets a sequence table and a shuffled page table, whatever the
+ * phase. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_BATCH_H
 #define HARNESS_BATCH_H
@@ -19,9 +20,11 @@ struct batch {
 };
 void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill);
 void batch_free(struct batch *batch);
-/* An index tensor (positions, slots, page table, query starts, key counts), dense; NULL: not the batch's. */
+/* An index tensor (positions, slots, page table, query starts, key counts), dense; NULL: not the
+ * batch's. */
 const int32_t *batch_tensor(const struct batch *batch, enum tensor_id id);
-/* The axes that a batch fixes: tokens, sequences, positions, pages, their slots, entries of the page table. */
+/* The axes that a batch fixes: tokens, sequences, positions, pages, their slots, entries of the
+ * page table. */
 void batch_sizes(const struct batch *batch, int64_t size[AXIS_COUNT]);
 /* Cache slot of key `position` of sequence b. */
 int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position);

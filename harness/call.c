@@ -1,5 +1,5 @@
-/* What are the arguments of a stage's op? One binder an op: operands by their position in the stage's row, sizes from the
- * tensors' placement, numbers from the layer as the rank sees it. */
+/* What are the arguments of a stage's op? One binder an op: operands by their position in the
+ * stage's row, sizes from the tensors' placement, numbers from the layer as the rank sees it. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/call.h"
 
@@ -29,7 +29,8 @@ static struct matrix matrix_of(const struct binding *b, enum tensor_id id) {
 
 static bool of_rows_by_expert(enum tensor_id id) { return tensor_axes(id).axis[0].block[0].name == AXIS_N; }
 
-/* The experts whose rows the stage works on, and where their rows end; one group of all rows otherwise. */
+/* The experts whose rows the stage works on, and where their rows end; one group of all rows
+ * otherwise. */
 static int64_t groups(const struct binding *b) {
     return of_rows_by_expert(b->stage->in[0]) ? b->setting->plan->rank[b->setting->rank][AXIS_E].count : 1;
 }
@@ -57,7 +58,8 @@ static void bind_qk_norm(struct call *call, const struct binding *b) {
                                             .eps = b->local.norm_eps};
 }
 
-/* Two-dimensional whatever the tensors' own axes are. The third operand is the bias, or the rows' offsets. */
+/* Two-dimensional whatever the tensors' own axes are. The third operand is the bias, or the rows'
+ * offsets. */
 static void bind_linear(struct call *call, const struct binding *b) {
     const struct matrix x = matrix_of(b, b->stage->in[0]), y = matrix_of(b, b->stage->out[0]);
     struct linear_args *const a = &call->u.linear;

@@ -1,4 +1,5 @@
-/* Do the stages, one after the other on every rank, make the layer that a stranger would write down? */
+/* Do the stages, one after the other on every rank, make the layer that a stranger would write
+ * down? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/chain.h"
 
@@ -11,8 +12,8 @@
 #include "harness/inputs.h"
 #include "reference/plain.h"
 
-/* The largest share of a row's largest value that rounding in double may explain; more says that the
- * radii are of no use. */
+/* The largest share of a row's largest value that rounding in double may explain; more says that
+ * the radii are of no use. */
 #define LOOSE 1e-6
 enum { POSITIONS = 64 }; /* below which contract_f64 knows the rope table */
 
@@ -26,7 +27,8 @@ struct chain {
 
 /* ---- the twin ---- */
 
-/* The usual cuts, 1, 2, 4 and 8, have one twin: what a case says does not depend on those beside it. */
+/* The usual cuts, 1, 2, 4 and 8, have one twin: what a case says does not depend on those beside
+ * it. */
 static int64_t small_width(int64_t width, int64_t cut) {
     enum { USUAL = 8 };
     int64_t n = cut;
@@ -90,7 +92,8 @@ static double *values(const struct chain *chain, enum tensor_id id) {
     return chain->whole.of[id].memory.data;
 }
 
-/* Block `b` of `n` of every one of `outer` pieces, each n blocks of `size`: gates or ups of the experts. */
+/* Block `b` of `n` of every one of `outer` pieces, each n blocks of `size`: gates or ups of the
+ * experts. */
 static double *every_nth(const double *from, int64_t outer, int b, int n, int64_t size) {
     double *const block = memory_zeroed((size_t)(outer * size), sizeof *block);
     for (int64_t o = 0; o < outer; o++)

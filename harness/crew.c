@@ -1,5 +1,5 @@
-/* What does a rank hold when a stage begins? Its own tensors where it has stored them, a slice of the whole ones
- * otherwise; and the call that the stage is with these operands. */
+/* What does a rank hold when a stage begins? Its own tensors where it has stored them, a slice of
+ * the whole ones otherwise; and the call that the stage is with these operands. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/crew.h"
 

@@ -1,6 +1,7 @@
-/* crew - the ranks that run the stages of one plan together, and what they hold. The unsharded run is a crew of one, a
- * case a crew of tp; the oracle and the chain are crews that compute in double. Where a stage of a rank stands
- * (`placed`), the sizes and values of its operands follow from here. */
+/* crew - the ranks that run the stages of one plan together, and what they hold. The unsharded run
+ * is a crew of one, a case a crew of tp; the oracle and the chain are crews that compute in double.
+ * Where a stage of a rank stands (`placed`), the sizes and values of its operands follow from
+ * here. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CREW_H
 #define HARNESS_CREW_H
@@ -29,7 +30,8 @@ void crew_open(struct crew *crew, const struct layer_spec *spec, enum part part,
                int64_t tp, int64_t ep);
 /* The index tensors and the rope table into `whole`; the table in `table_dtype`. */
 void crew_indices(struct crew *crew, enum dtype table_dtype);
-/* After routing: who holds which sorted rows, from ids [T, K] (those that no expert has belong to nobody). */
+/* After routing: who holds which sorted rows, from ids [T, K] (those that no expert has belong to
+ * nobody). */
 void crew_count_rows(struct crew *crew, const int32_t *ids);
 
 struct placed {
@@ -41,10 +43,12 @@ static inline const struct stage_row *placed_row(const struct placed *at) { retu
 struct layer_spec placed_local(const struct placed *at); /* the layer as the rank sees it */
 int64_t placed_count(const struct placed *at, enum tensor_id id);
 enum dtype placed_dtype(const struct placed *at, enum tensor_id id);
-/* The dense slice this rank starts from, into `dst`; placed_stored: without a copy, or NULL where it must be cut. */
+/* The dense slice this rank starts from, into `dst`; placed_stored: without a copy, or NULL where
+ * it must be cut. */
 void placed_dense(const struct placed *at, enum tensor_id id, void *dst);
 void *placed_stored(const struct placed *at, enum tensor_id id);
-/* The stage's call with these operands. A mutant (NULL: none) makes its mistake in it; returns whether that changed it. */
+/* The stage's call with these operands. A mutant (NULL: none) makes its mistake in it; returns
+ * whether that changed it. */
 bool placed_bind(const struct placed *at, const struct mutant *mutant, const struct operands *operands,
                  struct call *call);
 
@@ -52,8 +56,8 @@ bool placed_bind(const struct placed *at, const struct mutant *mutant, const str
 enum { MAX_PARTS = 2 * MAX_RANKS };
 int64_t placed_parts(const struct placed *at, struct view *parts, const double **radii);
 
-/* A stage's outputs move into the rank's own tensors (`all`), or only those that are nobody else's: partial and local
- * ones. What is left in `got` stays the caller's. */
+/* A stage's outputs move into the rank's own tensors (`all`), or only those that are nobody else's:
+ * partial and local ones. What is left in `got` stays the caller's. */
 void crew_keep(struct crew *crew, int stage, int rank, struct store *got, bool all);
 
 #endif

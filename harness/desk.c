@@ -1,4 +1,5 @@
-/* How do operands lie for somebody who needs no device? Dense, and where they already are if that is dense. */
+/* How do operands lie for somebody who needs no device? Dense, and where they already are if that
+ * is dense. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 

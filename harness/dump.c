@@ -1,3 +1,4 @@
+/* What did the unsharded run read and store? The same, as a file that --fixture reads. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/dump.h"
 

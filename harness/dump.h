@@ -1,5 +1,5 @@
-/* dump - `--dump FILE`: what the trunk read and stored, as a fixture file (docs/fixtures.md) that another tool, or a later
- * `run --fixture`, can open. Names are layers.I.PART.TENSOR. */
+/* dump - `--dump FILE`: what the trunk read and stored, as a fixture file (docs/fixtures.md) that
+ * another tool, or a later `run --fixture`, can open. Names are layers.I.PART.TENSOR. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_DUMP_H
 #define HARNESS_DUMP_H

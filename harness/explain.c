@@ -1,4 +1,5 @@
-/* Whose mistake is it? Rows that failed are computed again as each known mistake would have computed them. */
+/* Whose mistake is it? Rows that failed are computed again as each known mistake would have
+ * computed them. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/explain.h"
 

@@ -1,3 +1,4 @@
+/* Is an element right, and where are those that are not? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/judge.h"
 
@@ -42,8 +43,8 @@ static void print_place(const struct place *p, char *text, size_t size) {
                                  axis_label(p->axis[i]), (long long)p->index[i], fused[p->block[i]]);
 }
 
-/* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but one fault is
- * understood at a time. */
+/* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but
+ * one fault is understood at a time. */
 static bool findings_take(struct findings *f, int stage) {
     if (f->stage < 0) f->stage = stage;
     return f->stage == stage;

@@ -1,5 +1,5 @@
-/* judge - compares what was stored with what is right, element by element, and says where it differs. Every verdict of
- * the product is made here. */
+/* judge - compares what was stored with what is right, element by element, and says where it
+ * differs. Every verdict of the product is made here. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_JUDGE_H
 #define HARNESS_JUDGE_H
@@ -42,7 +42,8 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
 /* Each stored value has the bits of expected[]; y and e (may be NULL) only explain a difference. */
 void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
                      struct findings *findings);
-/* Each value of a second run of the same call has the bits of first[]; `note` says what the runs had apart. */
+/* Each value of a second run of the same call has the bits of first[]; `note` says what the runs
+ * had apart. */
 void judge_repeated(const struct judged *j, const void *first, const char *note, struct edge_result *edge,
                     struct findings *findings);
 /* Routing: ids [rows, k] as sets against score intervals lo, hi [rows, n_experts]. */
@@ -57,7 +58,8 @@ void judge_plan(const struct judged *j, const double *a, const double *b, const 
 /* The stages composed against plain.c, within slack[i]. */
 void judge_chain(const struct judged *j, const double *composed, const double *plain, const double *slack,
                  struct edge_result *edge, struct findings *findings);
-/* Cache bytes that the call may not touch: before and after agree wherever owned[row] is 0; rows of row_bytes. */
+/* Cache bytes that the call may not touch: before and after agree wherever owned[row] is 0; rows of
+ * row_bytes. */
 void judge_untouched(const struct judged *j, const void *before, const void *after,
                      const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,
                      struct findings *findings);

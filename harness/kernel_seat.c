@@ -1,5 +1,6 @@
-/* How does one stage of one rank run on a device? Every buffer between guards of NaN, q, k and v as the layout has them; a
- * launch, or several under other schedules; then the guards, the gaps between rows and the inputs are looked at. */
+/* How does one stage of one rank run on a device? Every buffer between guards of NaN, q, k and v as
+ * the layout has them; a launch, or several under other schedules; then the guards, the gaps
+ * between rows and the inputs are looked at. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/kernel_seat.h"
 

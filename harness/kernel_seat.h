@@ -1,5 +1,6 @@
-/* kernel_seat - a kernel in the seat: operands between guards on a device, a launch, and what it stored brought back. The
- * call under test has device pointers, the outcome's the host's copies of the same buffers. */
+/* kernel_seat - a kernel in the seat: operands between guards on a device, a launch, and what it
+ * stored brought back. The call under test has device pointers, the outcome's the host's copies of
+ * the same buffers. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_KERNEL_SEAT_H
 #define HARNESS_KERNEL_SEAT_H

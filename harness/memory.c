@@ -1,3 +1,4 @@
+/* Where does host memory come from, and what if there is none? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/memory.h"
 

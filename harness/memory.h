@@ -1,5 +1,5 @@
-/* memory - host memory that is there or the process ends with one line; large blocks are mapped, so that untouched
- * pages (experts nobody is routed to) cost nothing. */
+/* memory - host memory that is there or the process ends with one line; large blocks are mapped, so
+ * that untouched pages (experts nobody is routed to) cost nothing. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MEMORY_H
 #define HARNESS_MEMORY_H

@@ -1,5 +1,6 @@
-/* mutate - known mistakes as code. A mutant can be seeded into a run (--mutant NAME) to see it caught, and is replayed on
- * the reference when a run fails: if it reproduces the wrong numbers, the report names it and its source. */
+/* mutate - known mistakes as code. A mutant can be seeded into a run (--mutant NAME) to see it
+ * caught, and is replayed on the reference when a run fails: if it reproduces the wrong numbers,
+ * the report names it and its source. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MUTATE_H
 #define HARNESS_MUTATE_H
@@ -9,7 +10,8 @@
 #include "layer/plan.h"
 #include "reports/result.h"
 
-/* Where a mistake can be made. Each changes one thing of the call under test and says whether it did; NULL: not there. */
+/* Where a mistake can be made. Each changes one thing of the call under test and says whether it
+ * did; NULL: not there. */
 struct mutant_hooks {
     bool (*spec)(struct layer_spec *whole);                                /* the layer as it is understood */
     bool (*plan)(struct shard_plan *plan, const struct layer_spec *whole); /* who holds what */

@@ -1,5 +1,5 @@
-/* Does the reference agree with somebody else's numbers? A file in the seat: what it brings is judged and goes on from there;
- * what it does not show the reference puts in its place. */
+/* Does the reference agree with somebody else's numbers? A file in the seat: what it brings is
+ * judged and goes on from there; what it does not show the reference puts in its place. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/oracle.h"
 
@@ -44,7 +44,8 @@ static struct status load_inputs(struct oracle *o, int stage) {
     return status_ok();
 }
 
-/* A file with a storage dtype came from fp32 kernels, whose softmax tiles are at least SMALLEST_TILE keys. */
+/* A file with a storage dtype came from fp32 kernels, whose softmax tiles are at least
+ * SMALLEST_TILE keys. */
 static struct contract stage_contract(const struct oracle *o, int stage) {
     enum { SMALLEST_TILE = 16 };
     if (o->stored != DTYPE_F64) {
@@ -56,7 +57,8 @@ static struct contract stage_contract(const struct oracle *o, int stage) {
     return contract_hf64(stage_table[stage].op);
 }
 
-/* q and k have one version in a file: a model's hooks see them before rope, a dump holds the last one. */
+/* q and k have one version in a file: a model's hooks see them before rope, a dump holds the last
+ * one. */
 static bool is_in_file(const struct oracle *o, int stage, enum tensor_id id) {
     if (id != T_Q && id != T_K) return true;
     return stage == (o->stored != DTYPE_F64 && o->crew.spec.rot_dim > 0 ? S_ROPE : S_QK_NORM);
@@ -68,7 +70,8 @@ static enum dtype file_dtype(const struct oracle *o, int stage, enum tensor_id i
     return stage == S_ROUTER && fixture_model(o->fixture)->router_fp32 ? DTYPE_F32 : DTYPE_F64;
 }
 
-/* What was rounded on the way to a stage that the file does not show, nobody can judge the stage by. */
+/* What was rounded on the way to a stage that the file does not show, nobody can judge the stage
+ * by. */
 static bool is_judgeable(const struct oracle *o, int stage) {
     if (o->stored == DTYPE_F64) return true;
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
@@ -78,7 +81,8 @@ static bool is_judgeable(const struct oracle *o, int stage) {
 
 /* ---- one stage ---- */
 
-/* The file's version of one output, judged, and gone on from: `kept` holds what the reference computed. */
+/* The file's version of one output, judged, and gone on from: `kept` holds what the reference
+ * computed. */
 static struct status seat_file(struct oracle *o, const struct placed *at, const struct answer *a, int i,
                                double *kept) {
     const enum tensor_id id = a->id[i];

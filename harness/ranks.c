@@ -1,5 +1,6 @@
-/* Does every rank compute its part of the unsharded layer? The reference on a rank's operands against the reference on the
- * whole (plan edge), and what the rank stored against the trunk (shard edge). */
+/* Does every rank compute its part of the unsharded layer? The reference on a rank's operands
+ * against the reference on the whole (plan edge), and what the rank stored against the trunk (shard
+ * edge). */
 /* SPDX-License-Identifier: MIT */
 #include "harness/ranks.h"
 
@@ -76,7 +77,8 @@ static double row_work(const struct call *call) {
     return op_table[call->op].row_work ? op_table[call->op].row_work(call) : work;
 }
 
-/* The reference on the rank's own operands must give the very bits of its slice of the whole answer. */
+/* The reference on the rank's own operands must give the very bits of its slice of the whole
+ * answer. */
 static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1) {
     const struct answer *const a = &w->answer;
     const struct verdict v = verdict_on(w, EDGE_PLAN);
@@ -108,8 +110,8 @@ static void plan_edge(struct rank_work *w) {
         if (!i || picks[i] > picks[i - 1]) plan_rows(w, picks[i], picks[i] + 1);
 }
 
-/* Partial sums: the ranks' references must add up to the whole's, within what double summation allows. A partial tensor is
- * cut along its first axis, if at all. */
+/* Partial sums: the ranks' references must add up to the whole's, within what double summation
+ * allows. A partial tensor is cut along its first axis, if at all. */
 static void partial_add(struct rank_work *w, double *sum) {
     const struct answer *const a = &w->answer;
     const struct axis_block rows = tensor_axes(a->id[0]).axis[0].block[0];
@@ -138,14 +140,16 @@ static void partial_edge(struct ranks *r, const struct trunk *t, int stage, cons
 
 /* ---- shard edge ---- */
 
-/* Trunk and rank ran the same kernel, and it says that what it stores does not depend on the shard. */
+/* Trunk and rank ran the same kernel, and it says that what it stores does not depend on the
+ * shard. */
 static bool must_be_identical(const struct rank_work *w) {
     const struct kernel *const kernel = w->outcome.kernel;
     return placed_row(&w->at)->exact ||
            (kernel && kernel == w->trunk->outcome.kernel && kernel->shard_invariant);
 }
 
-/* The bits of the trunk's slice; the answer, where it is about this tensor, only explains a difference. */
+/* The bits of the trunk's slice; the answer, where it is about this tensor, only explains a
+ * difference. */
 static void shard_identical(struct rank_work *w, enum tensor_id id) {
     const struct stored *const got = &w->outcome.got.of[id];
     const struct verdict v = verdict_on(w, EDGE_SHARD);
@@ -159,8 +163,8 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
     free(slice);
 }
 
-/* Partial and moved rows are judged by their own answers; whatever else the stage stored is the trunk's, bit for bit where
- * that is promised. */
+/* Partial and moved rows are judged by their own answers; whatever else the stage stored is the
+ * trunk's, bit for bit where that is promised. */
 static void shard_edge(struct rank_work *w) {
     const struct verdict v = verdict_on(w, EDGE_SHARD);
     const bool by_answer = is_partial(w->answer.id[0]) || placed_op(&w->at)->collect || !must_be_identical(w);

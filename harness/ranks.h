@@ -1,5 +1,5 @@
-/* ranks - one case of a group: a crew whose ranks run the stage on their slices of the trunk and are judged against it
- * (plan and shard edges). */
+/* ranks - one case of a group: a crew whose ranks run the stage on their slices of the trunk and
+ * are judged against it (plan and shard edges). */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_RANKS_H
 #define HARNESS_RANKS_H
@@ -21,7 +21,8 @@ struct ranks {
 
 void ranks_open(struct ranks *ranks, const struct check_case *c, const struct mutant *mutant,
                 struct trunk *trunk);
-/* Has every rank a kernel for a fused stage? Asked before anybody runs it: the ranks and the trunk take the same steps. */
+/* Has every rank a kernel for a fused stage? Asked before anybody runs it: the ranks and the trunk
+ * take the same steps. */
 bool ranks_accept(struct ranks *ranks, const struct trunk *trunk, int stage);
 /* After trunk_stage of the same stage; the trunk's seats serve everybody in turn. */
 struct status ranks_stage(struct ranks *ranks, struct trunk *trunk, int stage);

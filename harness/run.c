@@ -1,3 +1,5 @@
+/* What does each case come to? Cases that share a trunk run together, stage by stage; every edge of a
+ * case ends in its result. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 
@@ -37,7 +39,8 @@ static void describe_repro(const struct run_request *request, struct case_result
     if (request->repro) snprintf(r->repro + n, size - n, "%s", request->repro);
 }
 
-/* The oracle edge of the case is the sum over all its steps, also those a fused kernel stands for. */
+/* The oracle edge of the case is the sum over all its steps, also those a fused kernel stands
+ * for. */
 static void record_stage(struct case_result *r, int stage, const struct trunk *t, const struct ranks *k,
                          const struct edge_result *oracle) {
     struct stage_result *const s = &r->stage[r->n_stages++];
@@ -74,7 +77,8 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
 }
 
-/* A fused stage that nobody asked for by name runs only when every rank of every case can take it. */
+/* A fused stage that nobody asked for by name runs only when every rank of every case can take
+ * it. */
 static bool all_accept(const struct group *g, const struct trunk *t, struct ranks *ranks, int stage) {
     if (!stage_table[stage].fuses || t->c.kernel[stage]) return true;
     for (int64_t i = 0; i < g->n; i++)

@@ -27,7 +27,8 @@ struct run_output {
     struct case_result *cases; /* [n] */
     char device_label[200], command[400];
 };
-/* A status is something that kept the run from happening at all (no device, unreadable fixture): nothing is reported. */
+/* A status is something that kept the run from happening at all (no device, unreadable fixture):
+ * nothing is reported. */
 struct status run_cases(const struct run_request *request, struct run_output *out);
 void run_output_free(struct run_output *out);
 

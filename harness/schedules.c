@@ -1,3 +1,4 @@
+/* Which order of threads and copies has which number, and did one of them change a bit? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/schedules.h"
 
@@ -16,8 +17,8 @@ static const char *const async_names[SIMT_ASYNC_COUNT] = {
     [SIMT_RANDOM_ASYNC] = "random",
 };
 
-/* 4 orders and 3 asynchronies have no common divisor: counting both at once meets all 12 pairs. A pair
- * without randomness is the same every time, so it comes once. */
+/* 4 orders and 3 asynchronies have no common divisor: counting both at once meets all 12 pairs. A
+ * pair without randomness is the same every time, so it comes once. */
 enum { PAIRS = (int)SIMT_ORDER_COUNT * (int)SIMT_ASYNC_COUNT, FIRST_RANDOM = SIMT_RANDOM_LANES };
 
 struct simt_options schedule_numbered(int number) {

@@ -1,6 +1,7 @@
-/* seat - who fills the outputs of a stage: a kernel on a device, the world, the reference itself, a file; in tests, anybody.
- * A seat lays the operands out (prepare), then stores the outputs (fill). It knows nothing of right and wrong but this: an
- * error, a damaged guard, a written input are reported with the outcome. */
+/* seat - who fills the outputs of a stage: a kernel on a device, the world, the reference itself, a
+ * file; in tests, anybody. A seat lays the operands out (prepare), then stores the outputs (fill).
+ * It knows nothing of right and wrong but this: an error, a damaged guard, a written input are
+ * reported with the outcome. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_SEAT_H
 #define HARNESS_SEAT_H
@@ -34,8 +35,8 @@ struct seat {
                           struct outcome *o);
 };
 
-/* Operands on plain host memory, for seats without a device. Outputs are bound to o->got, poisoned; what is written in
- * place starts as it was. */
+/* Operands on plain host memory, for seats without a device. Outputs are bound to o->got, poisoned;
+ * what is written in place starts as it was. */
 struct desk {
     struct mapping in[MAX_STAGE_IO];
 };

@@ -1,5 +1,5 @@
-/* stage - the verdicts of one stage of one rank, whoever filled it: how it ran, what it stored against the answer, and what
- * the answer leaves open. */
+/* stage - the verdicts of one stage of one rank, whoever filled it: how it ran, what it stored
+ * against the answer, and what the answer leaves open. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_STAGE_H
 #define HARNESS_STAGE_H
@@ -22,7 +22,8 @@ void judge_running(const struct placed *at, const struct outcome *o, struct verd
 void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v);
 /* Routing of the whole layer: the ids as sets that the scores allow. Nothing for other ops. */
 void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v);
-/* What only this call can say: index tensors of its own rows, cache slots that it may not touch. Nothing for other ops. */
+/* What only this call can say: index tensors of its own rows, cache slots that it may not touch.
+ * Nothing for other ops. */
 void judge_own(const struct placed *at, const struct outcome *o, struct verdict v);
 
 #endif

@@ -1,3 +1,4 @@
+/* Who holds the bytes of a tensor? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/store.h"
 

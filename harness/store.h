@@ -1,4 +1,5 @@
-/* store - tensors of a run as dense host arrays: what the trunk stored, and what each rank stored of its own. */
+/* store - tensors of a run as dense host arrays: what the trunk stored, and what each rank stored
+ * of its own. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_STORE_H
 #define HARNESS_STORE_H
@@ -15,7 +16,8 @@ struct store {
     struct stored of[T_COUNT];
 };
 
-/* Room for a tensor, its old version dropped; contents zero. A tensor of no elements counts as stored nowhere. */
+/* Room for a tensor, its old version dropped; contents zero. A tensor of no elements counts as
+ * stored nowhere. */
 void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count);
 void store_drop(struct store *store, enum tensor_id id);
 void store_free(struct store *store);

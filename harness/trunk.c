@@ -1,5 +1,5 @@
-/* Is the unsharded layer right, stage by stage? Inputs are made, a seat fills the outputs, the reference answers, the
- * kernel edge judges; then the outputs are the inputs of what follows. */
+/* Is the unsharded layer right, stage by stage? Inputs are made, a seat fills the outputs, the
+ * reference answers, the kernel edge judges; then the outputs are the inputs of what follows. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/trunk.h"
 
@@ -47,7 +47,8 @@ void trunk_close(struct trunk *t) {
     free(t->sum_s1);
 }
 
-/* A fused kernel runs when it is named, or when the device has one and nobody named a kernel for what it stands for. */
+/* A fused kernel runs when it is named, or when the device has one and nobody named a kernel for
+ * what it stands for. */
 static bool fused_wanted(const struct trunk *t, int stage) {
     const struct stage_row *const row = &stage_table[stage];
     const char *why;
@@ -68,8 +69,8 @@ struct seat *trunk_seat(struct trunk *t, int stage) {
     return op_table[stage_table[stage].op].by_world ? &t->world.seat : &t->kernels.seat;
 }
 
-/* Partial sums: y and magnitudes on the unrounded values of what was partial before. Gates are positive, so of magnitudes
- * a combine makes the magnitudes of the whole chain. */
+/* Partial sums: y and magnitudes on the unrounded values of what was partial before. Gates are
+ * positive, so of magnitudes a combine makes the magnitudes of the whole chain. */
 static void sum_exactly(struct trunk *t, const struct placed *at) {
     t->sum_y = answer_exact(at, &t->outcome, &t->exact);
     t->sum_s1 = answer_exact(at, &t->outcome, &t->exact_s1);

@@ -1,5 +1,6 @@
-/* trunk - the whole, unsharded run that a group of cases shares: a crew of one. Its stored outputs, and the reference's
- * values and bounds of the stage at hand. It is judged here (kernel edge); ranks are judged against it (ranks.h). */
+/* trunk - the whole, unsharded run that a group of cases shares: a crew of one. Its stored outputs,
+ * and the reference's values and bounds of the stage at hand. It is judged here (kernel edge);
+ * ranks are judged against it (ranks.h). */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_TRUNK_H
 #define HARNESS_TRUNK_H
@@ -32,8 +33,9 @@ struct trunk {
     int fused_end;            /* stages up to here were done by a fused kernel */
     bool declined;            /* no fused kernel takes this call: the stages it stands for run one by one */
 
-    /* What partial sums add up to (double, by tensor): the stage at hand on the unrounded values of its partial operands, y
-     * and sum of magnitudes; those that another stage goes on from are kept in `exact` and `exact_s1`. */
+    /* What partial sums add up to (double, by tensor): the stage at hand on the unrounded values of
+     * its partial operands, y and sum of magnitudes; those that another stage goes on from are kept
+     * in `exact` and `exact_s1`. */
     double *sum_y, *sum_s1; /* of the stage at hand; NULL: the answer's own */
     struct store exact, exact_s1;
 };
@@ -44,8 +46,8 @@ void trunk_open(struct trunk *trunk, const struct check_case *c, const struct mo
 bool trunk_has_stage(const struct trunk *trunk, int stage);
 /* Who fills this stage, here and on every rank. */
 struct seat *trunk_seat(struct trunk *trunk, int stage);
-/* Inputs, outputs, reference, verdict; or trunk->declined, and nothing happened. The ranks then read `store` and are
- * compared with the outcome. */
+/* Inputs, outputs, reference, verdict; or trunk->declined, and nothing happened. The ranks then
+ * read `store` and are compared with the outcome. */
 struct status trunk_stage(struct trunk *trunk, int stage);
 /* The outputs become the inputs of what follows; weights and answers are given back. */
 void trunk_stage_done(struct trunk *trunk, int stage);

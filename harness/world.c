@@ -1,4 +1,5 @@
-/* What happens to tensors between kernels? Partial sums meet, and a fused row is looked at through three views. */
+/* What happens to tensors between kernels? Partial sums meet, and a fused row is looked at through
+ * three views. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/world.h"
 

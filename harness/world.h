@@ -1,6 +1,6 @@
-/* world - who holds the ranks and how their partial sums meet. `sim`: all ranks in this process; the sum runs in fp32 in
- * rank order and is rounded once to the storage dtype. Its seat does what no kernel does: the sum, and the split of fused
- * rows into views. */
+/* world - who holds the ranks and how their partial sums meet. `sim`: all ranks in this process;
+ * the sum runs in fp32 in rank order and is rounded once to the storage dtype. Its seat does what
+ * no kernel does: the sum, and the split of fused rows into views. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_WORLD_H
 #define HARNESS_WORLD_H

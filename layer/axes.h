@@ -1,11 +1,11 @@
 /* axes - the placement strings: which axes a tensor has, and over which ranks each is cut.
  *
- * Letters: t new tokens, m hidden, h query heads, g kv heads, d head dim, e experts, k experts per token,
- * f expert width, s shared (or dense) width, n rows sorted by expert, p positions of the rope table, r rotary
- * dims, b sequences, page / slot of the kv cache, entry of a page table.
- * Grammar, per axis: `a` whole, `a/g` cut over rank group g (tp, ep or etp), `(a/g b/g)` blocks one after
- * another, a number; `+1` behind an axis: one element more (offsets: where the last expert ends); a trailing
- * `+g` says partial sums over group g.
+ * Letters: t new tokens, m hidden, h query heads, g kv heads, d head dim, e experts, k experts per
+ * token, f expert width, s shared (or dense) width, n rows sorted by expert, p positions of the
+ * rope table, r rotary dims, b sequences, page / slot of the kv cache, entry of a page table.
+ * Grammar, per axis: `a` whole, `a/g` cut over rank group g (tp, ep or etp), `(a/g b/g)` blocks one
+ * after another, a number; `+1` behind an axis: one element more (offsets: where the last expert
+ * ends); a trailing `+g` says partial sums over group g.
  * Groups: tp = all ranks; ep divides tp and cuts the experts; etp = tp/ep cuts inside an expert. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_AXES_H

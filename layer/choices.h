@@ -1,5 +1,5 @@
-/* choices - the valid values of a name as the end of an error line: "a, b or c", the nearest to what was
- * typed first. */
+/* choices - the valid values of a name as the end of an error line: "a, b or c", the nearest to
+ * what was typed first. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_CHOICES_H
 #define LAYER_CHOICES_H

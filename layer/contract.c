@@ -1,11 +1,12 @@
-/* contract - the named contracts: our plain fp32 kernels, Hugging Face modelling code run in float64, and the
- * reference itself.
- * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are float32. */
+/* contract - the named contracts: our plain fp32 kernels, Hugging Face modelling code run in
+ * float64, and the reference itself.
+ * The latter's constants follow from its source: RMSNorm, softmax, cos/sin and routing are
+ * float32. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/contract.h"
 
-/* CUDA's expf and rsqrtf, rounded up to a power of two from what was measured over all of fp32 (2^-22.65,
- * 2^-22.94). */
+/* CUDA's expf and rsqrtf, rounded up to a power of two from what was measured over all of fp32
+ * (2^-22.65, 2^-22.94). */
 #define EXPF_ERROR 0x1p-22
 #define RSQRTF_ERROR 0x1p-22
 /* Double-precision libm and SLEEF stay within one ulp; four are allowed. */
@@ -14,15 +15,19 @@
 #define TORCH_RSQRTF_ERROR 0x1p-23
 #define TORCH_EXPF_ERROR 0x1p-22
 
-/* Cosines and sines of angles computed in float32 at positions < 64, against the exact ones rounded to fp32.
- * angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's rounding moves it by x
- * ln(theta) u, reciprocal and product add 1 u each; frequencies below 1 scale that, and f(x) = theta^-x gives
- * x ln(theta) f <= 1/e. |d angle| <= 63 * 4.37 u < 276 u; cosf and the two fp32 tables add 2 u + 1 u. */
+/* Cosines and sines of angles computed in float32 at positions < 64, against the exact ones rounded
+ * to fp32. angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's
+ * rounding moves it by x ln(theta) u, reciprocal and product add 1 u each; frequencies below 1
+ * scale that, and f(x) = theta^-x gives
+ * x ln(theta) f <= 1/e. |d angle| <= 63 * 4.37 u < 276 u; cosf and the two fp32 tables add 2 u +
+ * 1 u. */
 #define TABLE_ERROR (279 * UNIT_F32)
-/* A pair (c, s), each off by t, moves |q| by sqrt(2) t; q and k both: 2 sqrt(2) t of scale |q||k|. */
+/* A pair (c, s), each off by t, moves |q| by sqrt(2) t; q and k both: 2 sqrt(2) t of scale
+ * |q||k|. */
 #define SCORE_NORM_ERROR (2.8285 * TABLE_ERROR)
 
-/* float32 gates. The softmax denominator cancels in the renormalisation, so per selected score: logit rounded
+/* float32 gates. The softmax denominator cancels in the renormalisation, so per selected score:
+ * logit rounded
  * (1 u |x|), x - max rounded (2 u |x - max|), 2^-22 for the exponential, 1 u for the division: < 29 u for |x|
  * and |x - max| up to 8; a sigmoid is off by less. Twice that for score over sum, and k + 5 <= 13 roundings:
  * < 72 u. */
@@ -77,8 +82,9 @@ static const struct contract hf64[OP_COUNT] = {
     [OP_RESIDUAL] = {.u.sum = {.unit = UNIT_F64}},
 };
 
-/* 1 / sqrt(x): two roundings. Table: an angle is position times theta^-x, x ln(theta) theta^-x <= 1/e, so at positions
- * below 64 it is off by 64 times four units, 2^-45; the cosine and the sine add their own unit. */
+/* 1 / sqrt(x): two roundings. Table: an angle is position times theta^-x, x ln(theta) theta^-x <=
+ * 1/e, so at positions below 64 it is off by 64 times four units, 2^-45; the cosine and the sine
+ * add their own unit. */
 #define DOUBLE_ROOT_ERROR 0x1p-51
 #define DOUBLE_TABLE_ERROR 0x1p-44
 static const struct contract f64[OP_COUNT] = {

@@ -1,6 +1,7 @@
-/* contract - how an implementation computes an op: accumulators, intermediate roundings, elementary functions.
- * A contract never changes the right answer y; it only sizes E, the half-width of the interval before the
- * final rounding to the storage dtype. Constants and formulas: docs/numerics.md. */
+/* contract - how an implementation computes an op: accumulators, intermediate roundings, elementary
+ * functions. A contract never changes the right answer y; it only sizes E, the half-width of the
+ * interval before the final rounding to the storage dtype. Constants and formulas:
+ * docs/numerics.md. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_CONTRACT_H
 #define LAYER_CONTRACT_H
@@ -11,9 +12,9 @@
 extern "C" {
 #endif
 
-/* A sum of products. `unit` is the relative error of one addition; a block of `block` products enters per
- * addition. Tensor cores (block > 1) align all products and the accumulator to the largest exponent, keep `fraction`
- * bits, truncate, and keep `keep` bits of the result. */
+/* A sum of products. `unit` is the relative error of one addition; a block of `block` products
+ * enters per addition. Tensor cores (block > 1) align all products and the accumulator to the
+ * largest exponent, keep `fraction` bits, truncate, and keep `keep` bits of the result. */
 enum sum_order {
     ORDER_INTERVAL, /* every node of the summation tree is a contiguous run of terms: |nodes| <= W */
     ORDER_ANY       /* lane-strided or unknown: |nodes| <= S1 */
@@ -87,9 +88,11 @@ struct contract {
     } u;
 };
 
-/* fp32 arithmetic throughout, FMA chains in order, no intermediate rounding: what a plain SIMT kernel does. */
+/* fp32 arithmetic throughout, FMA chains in order, no intermediate rounding: what a plain SIMT
+ * kernel does. */
 struct contract contract_exact(enum op op);
-/* A float64 Hugging Face model whose code casts some steps to float32 (norms, softmax, cos/sin, routing). */
+/* A float64 Hugging Face model whose code casts some steps to float32 (norms, softmax, cos/sin,
+ * routing). */
 struct contract contract_hf64(enum op op);
 /* Double precision throughout, any order of the sums: what the reference itself and plain.c do.
  * Rope: at positions below 64. */

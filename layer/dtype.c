@@ -1,3 +1,4 @@
+/* Which number is stored, and which is read back? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/dtype.h"
 

@@ -1,5 +1,6 @@
-/* layer - what is computed: the layer's sizes and switches, and the two tables (tensors, stages) from which
- * slicing, unsharding, the run and every report are driven. The placement strings are read by axes.h. */
+/* layer - what is computed: the layer's sizes and switches, and the two tables (tensors, stages)
+ * from which slicing, unsharding, the run and every report are driven. The placement strings are
+ * read by axes.h. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_LAYER_H
 #define LAYER_LAYER_H
@@ -177,9 +178,11 @@ struct stage_row {
 };
 extern const struct stage_row stage_table[S_COUNT];
 int stage_by_name(const char *name); /* -1: no such stage */
-/* Is it one of the part's own steps in this layer?  Fused stages are not: they stand for steps that are. */
+/* Is it one of the part's own steps in this layer?  Fused stages are not: they stand for steps
+ * that are. */
 bool stage_applies(int stage, enum part part, const struct layer_spec *spec);
-/* What a tensor is stored as in a case of dtype `storage`. DTYPE_F64: whatever is no integer is double. */
+/* What a tensor is stored as in a case of dtype `storage`. DTYPE_F64: whatever is no integer is
+ * double. */
 enum dtype tensor_dtype(enum tensor_id id, enum dtype storage);
 /* Whether the layer has this tensor (a bias it lacks, a shared expert it lacks: no). */
 bool tensor_present(enum tensor_id id, const struct layer_spec *spec);
@@ -188,8 +191,9 @@ bool tensor_present(enum tensor_id id, const struct layer_spec *spec);
 
 /* The axes that the layer fixes; those of a batch or of the routing are 0. */
 void layer_sizes(const struct layer_spec *spec, int64_t size[AXIS_COUNT]);
-/* How many products an element of the stage's output adds up: the sizes of the axes that the op contracts, and for a
- * partial input those of the stage it came from, since its rounding is no rounding of the sum. 0: it adds up none. */
+/* How many products an element of the stage's output adds up: the sizes of the axes that the op
+ * contracts, and for a partial input those of the stage it came from, since its rounding is no
+ * rounding of the sum. 0: it adds up none. */
 int64_t stage_terms(int stage, const int64_t size[AXIS_COUNT]);
 /* Terms of the stage whose weight it is; 0: of none. */
 int64_t tensor_fan_in(enum tensor_id id, const int64_t size[AXIS_COUNT]);

@@ -1,6 +1,6 @@
-/* ops - what a call asks for beyond its plain op, read off its arguments: one table says by which bit, for calls of
- * which op, in which words and how it is told. An argument that a kernel can fail to know of is a new row, and every
- * kernel that does not name the bit is kept from such calls. */
+/* ops - what a call asks for beyond its plain op, read off its arguments: one table says by which
+ * bit, for calls of which op, in which words and how it is told. An argument that a kernel can fail
+ * to know of is a new row, and every kernel that does not name the bit is kept from such calls. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/ops.h"
 

@@ -1,8 +1,8 @@
 /* ops - the calls: every op as plain data, understood alike by the reference and by kernels.
- * T new tokens, S key positions, M hidden, H query heads, G kv heads, D head dim, E experts, K experts
- * per token, F expert width, B sequences. All counts are the caller's own (a rank passes its local ones).
- * Innermost dimension of every view is dense (stride 1). Preconditions, not errors: sizes positive unless
- * said otherwise, views as large as the counts ask. */
+ * T new tokens, S key positions, M hidden, H query heads, G kv heads, D head dim, E experts, K
+ * experts per token, F expert width, B sequences. All counts are the caller's own (a rank passes
+ * its local ones). Innermost dimension of every view is dense (stride 1). Preconditions, not
+ * errors: sizes positive unless said otherwise, views as large as the counts ask. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_OPS_H
 #define LAYER_OPS_H
@@ -13,10 +13,11 @@
 extern "C" {
 #endif
 
-/* A strided window into a buffer. Element (i, j, l, c) is data[i*stride[0] + j*stride[1] + l*stride[2] + c];
- * an op that says [rows, cols] uses stride[0] only, [rows, heads, cols] stride[0..1], and so on.
- * The buffer owns the elements data[lo..hi): the reference reads NaN outside, kernels read what is there
- * (NaN guards). Absent tensors have data == NULL. */
+/* A strided window into a buffer. Element (i, j, l, c) is data[i*stride[0] + j*stride[1] +
+ * l*stride[2] + c]; an op that says [rows, cols] uses stride[0] only, [rows, heads, cols]
+ * stride[0..1], and so on.
+ * The buffer owns the elements data[lo..hi): the reference reads NaN outside, kernels read what is
+ * there (NaN guards). Absent tensors have data == NULL. */
 struct view {
     void *data;
     enum dtype dtype;
@@ -47,7 +48,8 @@ struct linear_args {
 };
 
 /* Rotate the first rot_dim dims of every head; the rest are copied.
- * table[pos] holds rot/2 cosines, then rot/2 sines, fp32. a' = a c - b s, b' = b c + a s over the pairs. */
+ * table[pos] holds rot/2 cosines, then rot/2 sines, fp32. a' = a c - b s, b' = b c + a s over the
+ * pairs. */
 struct rope_args {
     struct view q, k, q_out, k_out; /* [T, H, D], [T, G, D] */
     struct view table, positions;   /* fp32 [P, rot_dim], int32 [T] */
@@ -62,9 +64,10 @@ struct kv_write_args {
     int64_t n_tokens, n_kv_heads, head_dim, page_size, n_pages;
 };
 
-/* Attention of B sequences over a paged cache that already holds the new keys. Sequence b owns the query rows
- * query_start[b]..query_start[b+1] and kv_len[b] keys; its query i sits at key position kv_len - n_queries + i
- * and (causal, bottom-right) sees keys 0..that position. Head h reads kv head h / (H/G).
+/* Attention of B sequences over a paged cache that already holds the new keys. Sequence b owns the
+ * query rows query_start[b]..query_start[b+1] and kv_len[b] keys; its query i sits at key position
+ * kv_len - n_queries + i and (causal, bottom-right) sees keys 0..that position. Head h reads kv
+ * head h / (H/G).
  * Key j of sequence b is in page page_table[b][j / page_size], slot j % page_size. */
 struct attention_args {
     struct view q, out;                          /* [T, H, D] */
@@ -76,9 +79,10 @@ struct attention_args {
     bool causal;
 };
 
-/* Routing (models.md 2.9 in the design notes; docs/numerics.md here): scores = sigmoid or softmax of the logits;
- * choice = score + bias; with n_group > 1 only the topk_group groups with the best group score stay; the K largest
- * choices win, ties to the lower index, listed by falling choice; gate = score (without bias), renormalised, scaled. */
+/* Routing (models.md 2.9 in the design notes; docs/numerics.md here): scores = sigmoid or softmax
+ * of the logits; choice = score + bias; with n_group > 1 only the topk_group groups with the best
+ * group score stay; the K largest choices win, ties to the lower index, listed by falling choice;
+ * gate = score (without bias), renormalised, scaled. */
 struct route_args {
     struct view logits, bias; /* fp32 [T, E], fp32 [E] or absent */
     struct view ids, gates;   /* out: int32 [T, K], fp32 [T, K] */
@@ -89,9 +93,9 @@ struct route_args {
     double renorm_eps, routed_scale;
 };
 
-/* Sort the (token, choice) slots t*K + j by expert, stably, keeping only experts first..first+count.
- * offsets[i]: first row of local expert i; row_slot[r]: slot of row r; slot_row[t][j]: its row, or -1 when the
- * expert is elsewhere; rows[r] = x[row_slot[r] / K]. */
+/* Sort the (token, choice) slots t*K + j by expert, stably, keeping only experts
+ * first..first+count. offsets[i]: first row of local expert i; row_slot[r]: slot of row r;
+ * slot_row[t][j]: its row, or -1 when the expert is elsewhere; rows[r] = x[row_slot[r] / K]. */
 struct permute_args {
     struct view x, ids; /* [T, M], int32 [T, K] */
     struct view offsets, row_slot, slot_row,
@@ -105,15 +109,17 @@ struct activation_args {
     int64_t n_rows, width;    /* n_rows may be 0 */
 };
 
-/* gate_up and activation in one: out[r, c] = silu(g) * u with g = w[i, 0, c] . x[r], u = w[i, 1, c] . x[r] for the rows of
- * group i (offsets as in linear_args). Nothing is rounded to the storage dtype in between. */
+/* gate_up and activation in one: out[r, c] = silu(g) * u with g = w[i, 0, c] . x[r], u = w[i, 1, c]
+ * . x[r] for the rows of group i (offsets as in linear_args). Nothing is rounded to the storage
+ * dtype in between. */
 struct gated_linear_args {
     struct view x, w, out;                    /* [rows, K], [groups, 2, F, K] (strides 0..2), [rows, F] */
     struct view offsets;                      /* int32 [groups + 1], or absent when n_groups is 1 */
     int64_t n_rows, width, n_inner, n_groups; /* n_rows may be 0; width = F */
 };
 
-/* out[t] = sum over j with slot_row[t][j] >= 0 of gates[t][j] * down[slot_row[t][j]] (zero where there is none) */
+/* out[t] = sum over j with slot_row[t][j] >= 0 of gates[t][j] * down[slot_row[t][j]] (zero where
+ * there is none) */
 struct combine_args {
     struct view down, slot_row, gates, out; /* [n, M], int32 [T, K], fp32 [T, K], [T, M] */
     int64_t n_tokens, top_k, width, n_rows;
@@ -160,8 +166,9 @@ struct call {
     } u;
 };
 
-/* What a call may ask for beyond its plain op: a dense product, rope of whole heads in halves, causal attention,
- * softmax gates that add up to 1, all experts at home. A kernel that does not name a need is not given the call. */
+/* What a call may ask for beyond its plain op: a dense product, rope of whole heads in halves,
+ * causal attention, softmax gates that add up to 1, all experts at home. A kernel that does not
+ * name a need is not given the call. */
 enum need {
     NEED_BIAS = 1 << 0,           /* linear */
     NEED_GROUPS = 1 << 1,         /* linear, gated_linear: rows in groups, cut by offsets */

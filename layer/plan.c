@@ -1,3 +1,4 @@
+/* Which part of a tensor belongs to which rank, and where in the whole does an element of it sit? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/plan.h"
 

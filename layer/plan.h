@@ -1,5 +1,6 @@
-/* plan - who holds what: for every rank the range of every cut axis, and the slicing that follows from a tensor's
- * placement string. Integers only. Rank r sits at position r of tp, r / etp of ep and r % etp of etp. */
+/* plan - who holds what: for every rank the range of every cut axis, and the slicing that follows
+ * from a tensor's placement string. Integers only. Rank r sits at position r of tp, r / etp of ep
+ * and r % etp of etp. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_PLAN_H
 #define LAYER_PLAN_H
@@ -25,7 +26,8 @@ void plan_set_rows(struct shard_plan *plan, const int32_t *offsets);
 /* The layer as rank r sees it: local head counts, experts and widths. */
 struct layer_spec plan_local_spec(const struct shard_plan *plan, const struct layer_spec *spec, int rank);
 
-/* Shape of tensor `id` on rank r (rank < 0: whole), one size an axis; returns the number of axes. */
+/* Shape of tensor `id` on rank r (rank < 0: whole), one size an axis; returns the number of
+ * axes. */
 int slice_shape(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t shape[MAX_AXES]);
 /* The same of any placement string; whole. */
 int axes_shape(const struct shard_plan *plan, const char *axes, int64_t shape[MAX_AXES]);

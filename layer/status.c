@@ -1,3 +1,4 @@
+/* One line that says what went wrong. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/status.h"
 

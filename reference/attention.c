@@ -1,11 +1,12 @@
-/* attention - o = sum over visible keys j of w_j v_j, w = softmax(scale q.k), over a paged cache; and its
- * error. Vaswani et al. 2017, eq. 1; any running maximum cancels, so one formula serves plain and online
- * softmax (Milakov & Gimelshein 2018). A query that sees no key gives 0 (it cannot happen with kv_len >=
- * queries).
+/* attention - o = sum over visible keys j of w_j v_j, w = softmax(scale q.k), over a paged cache;
+ * and its error. Vaswani et al. 2017, eq. 1; any running maximum cancels, so one formula serves
+ * plain and online softmax (Milakov & Gimelshein 2018). A query that sees no key gives 0 (it cannot
+ * happen with kv_len >= queries).
  *
  * An honest kernel uses weights w_j (1 + eta_j), |eta_j| <= h_j. Normalised again, the exact identity
  *   o' - o = sum w_j eta_j (v_j - o) / (1 + sum w_j eta_j)
- * centres the values on the output, so a common factor of all weights costs nothing. E is the sum of
+ * centres the values on the output, so a common factor of all weights costs nothing. E is the sum
+ * of
  *   E_h    sum w h |v - o|            scores and exponentials
  *   E_P    u_P sum w |v|              P rounded before P V
  *   E_acc  accumulating P V, rescaling it once per key block and split
@@ -91,7 +92,8 @@ static void gather(struct scratch *s, const struct attention_args *a, const stru
 
 /* ---- one query, up to COLUMNS heads that share the kv head ---- */
 
-/* An accumulator's bound is linear in W and S1, but for `tiny`, which counts where anything was added. */
+/* An accumulator's bound is linear in W and S1, but for `tiny`, which counts where anything was
+ * added. */
 struct slopes {
     double w, s1, tiny;
 };
@@ -138,14 +140,15 @@ struct head_sums {
     double blocks; /* key blocks and splits: rescalings */
 };
 
-/* What every log weight may be off by: one exponential for the weight and one per rescaling, and with split-KV
- * the merge of the slices i through lse_i = m_i + log l_i, weight exp(lse_i - L), L the largest lse. The
- * slice's own l_i cancels against its division by l_i; what stays is
+/* What every log weight may be off by: one exponential for the weight and one per rescaling, and
+ * with split-KV the merge of the slices i through lse_i = m_i + log l_i, weight exp(lse_i - L), L
+ * the largest lse. The slice's own l_i cancels against its division by l_i; what stays is
  *   2u log l_i    the logarithm (to one place, two units). l_i lies in [1, n] whatever lse_i is: log n
  *   u |lse_i|     rounding the sum m_i + log l_i. Its two halves may cancel, their errors do not
  *   u (L - lse_i) rounding the subtraction in the exponential
  *   4u            the division, and second-order terms
- * A key of the slice has s_j <= lse_i <= L <= lse = m + log l (m, l of all keys), so both L - lse_i and
+ * A key of the slice has s_j <= lse_i <= L <= lse = m + log l (m, l of all keys), so both L - lse_i
+ * and
  * |lse_i| - |lse| are at most (m - s_j) + log l. The two (m - s_j) and the one inside the slices are three of
  * the four units that every weight pays for its subtractions anyway. */
 static double common_log_error(const struct head_sums *h, const struct attention_contract *c, int64_t n) {

@@ -1,6 +1,7 @@
 /* bound - derived error bounds and acceptance sets.
- * E is the half-width of the interval in which an honest implementation's value lies before its final rounding;
- * rounding is monotone, so the stored value must lie in [round(y - E), round(y + E)]. */
+ * E is the half-width of the interval in which an honest implementation's value lies before its
+ * final rounding; rounding is monotone, so the stored value must lie in [round(y - E), round(y +
+ * E)]. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REFERENCE_BOUND_H
 #define REFERENCE_BOUND_H
@@ -11,8 +12,9 @@
 extern "C" {
 #endif
 
-/* Error of a sum of n terms <= accumulator_factor(acc, n) * C, with C = W (ORDER_INTERVAL) or S1 (ORDER_ANY).
- * W = max prefix sum - min prefix sum, S1 = sum of magnitudes. >= 1 means the bound is vacuous. */
+/* Error of a sum of n terms <= accumulator_factor(acc, n) * C, with C = W (ORDER_INTERVAL) or S1
+ * (ORDER_ANY). W = max prefix sum - min prefix sum, S1 = sum of magnitudes. >= 1 means the bound is
+ * vacuous. */
 double accumulator_factor(const struct accumulator *acc, int64_t n);
 /* The whole bound of one sum, the reference's own double rounding included. */
 double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1);

@@ -1,5 +1,5 @@
-/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert products,
- * combine. */
+/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert
+ * products, combine. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -93,8 +93,8 @@ void ref_activation(const struct call *call, const struct contract *contract, co
 
 /* ---- combine ---- */
 
-/* y = sum over the local choices of gate * row: K products and K additions, in any order, with slack for a
- * scale. */
+/* y = sum over the local choices of gate * row: K products and K additions, in any order, with
+ * slack for a scale. */
 void ref_combine(const struct call *call, const struct contract *contract, const double *const *radius,
                  int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct combine_args *a = &call->u.combine;

@@ -1,6 +1,6 @@
-/* gated - gate_up and activation in one: y = silu(g) u with g = w[i, 0] . x and u = w[i, 1] . x, and how far
- * an implementation can stray that keeps both sums in its accumulators. The sums and their bounds are two
- * linear calls. */
+/* gated - gate_up and activation in one: y = silu(g) u with g = w[i, 0] . x and u = w[i, 1] . x,
+ * and how far an implementation can stray that keeps both sums in its accumulators. The sums and
+ * their bounds are two linear calls. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -28,7 +28,8 @@ static struct call half_call(const struct gated_linear_args *a, int half) {
 /* The implementation has g' = g + dg and u' = u + du with |dg| <= eg, |du| <= eu.
  *   silu(g') u' - silu(g) u = (silu(g') - silu(g)) u' + silu(g) du
  *   |silu(g') - silu(g)| <= |dg| (|silu'(g)| + |dg| / 4), for |silu''| <= 1/2 everywhere
- * with silu'(g) = s (1 + g (1 - s)), s = 1 / (1 + exp(-g)); it never exceeds 1.1. What the activation then
+ * with silu'(g) = s (1 + g (1 - s)), s = 1 / (1 + exp(-g)); it never exceeds 1.1. What the
+ * activation then
  * loses is what it loses at (g', u'), whose magnitudes are at most |g| + eg and |u| + eu. */
 double gated_error(const struct activation_contract *c, double g, double eg, double u, double eu) {
     const double s = 1 / (1 + exp(-g)), silu = g * s, slope = s * (1 + g * (1 - s));

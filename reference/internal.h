@@ -1,6 +1,7 @@
-/* internal - what the files of the reference share and nobody else needs: reading through spans, the blocked
- * dot product under linear and attention, and one entry point an op.
- * Every entry point fills rows [row0, row1) of its outputs; `put` skips the arrays the caller left out. */
+/* internal - what the files of the reference share and nobody else needs: reading through spans,
+ * the blocked dot product under linear and attention, and one entry point an op.
+ * Every entry point fills rows [row0, row1) of its outputs; `put` skips the arrays the caller left
+ * out. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REFERENCE_INTERNAL_H
 #define REFERENCE_INTERNAL_H
@@ -19,7 +20,8 @@ double view_at(const struct view *v, int64_t index);                        /* N
 void view_row(double *dst, const struct view *v, int64_t first, int64_t n); /* the same, n elements */
 int64_t view_index(const struct view *v, int64_t index); /* int32; -1 if negative or outside */
 
-/* Radii of operand i's elements data[first..first + n): zeros where it has none, NaN outside its span. */
+/* Radii of operand i's elements data[first..first + n): zeros where it has none, NaN outside its
+ * span. */
 void radius_row(double *dst, const double *const *radius, int i, const struct view *v, int64_t first,
                 int64_t n);
 static inline bool has_radius(const double *const *radius, int i) { return radius && radius[i]; }
@@ -41,13 +43,15 @@ static inline double underflow_unit(double unit) { return unit > UNIT_F64 ? 0x1p
 
 /* ---- lanes ---- */
 
-/* Four independent sums side by side. A GCC vector, because the compiler does not keep arrays of sums in
- * registers; each lane does the same operations in the same order, so position never changes a bit. */
+/* Four independent sums side by side. A GCC vector, because the compiler does not keep arrays of
+ * sums in registers; each lane does the same operations in the same order, so position never
+ * changes a bit. */
 enum { LANES = 4, COLUMNS = 4 };
 typedef double lanes __attribute__((vector_size(LANES * sizeof(double))));
 typedef int64_t lane_bits __attribute__((vector_size(sizeof(lanes))));
 
-/* The smaller and the larger; `old` where either is NaN. gcc does not find the packed instructions by itself. */
+/* The smaller and the larger; `old` where either is NaN. gcc does not find the packed instructions
+ * by itself. */
 static inline lanes lanes_min(lanes x, lanes old) {
 #ifdef __AVX__
     return _mm256_min_pd(x, old);
@@ -96,8 +100,9 @@ struct dot_sums {
 };
 enum dot_want { WANT_SPAN = 1, WANT_SIZE = 2 }; /* low and high; s1 */
 
-/* sums[c] continues over n terms w[c * w_stride + k] * x[k], k rising, for c < n_columns <= COLUMNS. What is
- * not in `want` (a set of enum dot_want) may stay as it was: the span costs up to a fifth more, both to half. */
+/* sums[c] continues over n terms w[c * w_stride + k] * x[k], k rising, for c < n_columns <=
+ * COLUMNS. What is not in `want` (a set of enum dot_want) may stay as it was: the span costs up to
+ * a fifth more, both to half. */
 void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
                   int64_t n, int want);
 
@@ -108,9 +113,11 @@ double activation_error(const struct activation_contract *c, double gate, double
 /* The same where gate and up are off by at most eg and eu (gated.c). */
 double gated_error(const struct activation_contract *c, double gate, double eg, double up, double eu);
 
-/* ---- how far scores and values are off by radii (radius.c); operands q, k_cache, v_cache are 0, 1, 2 ---- */
+/* ---- how far scores and values are off by radii (radius.c); operands q, k_cache, v_cache are 0,
+ * 1, 2 ---- */
 
-/* Adds |scale| (|q|.r_k + r_q.|k| + r_q.r_k) of query row `token`, head `head` to r[0..n), a key of `seq` each. */
+/* Adds |scale| (|q|.r_k + r_q.|k| + r_q.r_k) of query row `token`, head `head` to r[0..n), a key
+ * of `seq` each. */
 void score_radii(double *r, const struct attention_args *a, const double *const *radius, int64_t seq,
                  int64_t token, int64_t head, int64_t n);
 /* moved[0..D) = sum over keys of w[j] r_v[j]. */

@@ -1,7 +1,7 @@
-/* linear - out[r, n] = sum over k of x[r, k] w[g(r)][n, k] + bias[n], and how far an honest sum can stray.
- * Each output is one sequential sum over k in double. Rows of one group are the lanes of a vector, so that a
- * weight is converted once and the condition numbers ride along: W = max - min over the prefix sums, S1 = the
- * sum of magnitudes. Only groups that own rows are read. */
+/* linear - out[r, n] = sum over k of x[r, k] w[g(r)][n, k] + bias[n], and how far an honest sum can
+ * stray. Each output is one sequential sum over k in double. Rows of one group are the lanes of a
+ * vector, so that a weight is converted once and the condition numbers ride along: W = max - min
+ * over the prefix sums, S1 = the sum of magnitudes. Only groups that own rows are read. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -109,8 +109,9 @@ struct finish {
     const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
 };
 
-/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every product by at
- * most 2 iu + iu^2 of its magnitude, and every partial sum with it; so do operands that are off by a radius. */
+/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every
+ * product by at most 2 iu + iu^2 of its magnitude, and every partial sum with it; so do operands
+ * that are off by a radius. */
 static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
                            double s1) {
     const struct linear_args *a = f->args;

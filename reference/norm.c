@@ -1,5 +1,6 @@
-/* norm - RMSNorm of rows (norm) and of the heads of q and k (qk_norm): y = x w / sqrt(mean(x^2) + eps).
- * Zhang & Sennrich 2019, eq. 4. The sum of squares has no cancellation, so all errors are relative to y. */
+/* norm - RMSNorm of rows (norm) and of the heads of q and k (qk_norm): y = x w / sqrt(mean(x^2) +
+ * eps). Zhang & Sennrich 2019, eq. 4. The sum of squares has no cancellation, so all errors are
+ * relative to y. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 

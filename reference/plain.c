@@ -1,10 +1,11 @@
 /* plain - what does the layer compute?  Read this first: all of it, in numbered passes of straight loops.
  *
- * The letters are those of plain.h: T new tokens, M hidden, H query heads, G kv heads, D head dim, E experts,
- * K experts per token, F expert width. Nothing here knows of ranks, storage types, pages or bounds, and no
- * code comes from the other files of this folder: a mistake in how their stages fit is not made twice.
- * Sources: RMSNorm, Zhang & Sennrich 2019, eq. 4; rope, Su et al. 2021, eq. 34; grouped queries, Ainslie et
- * al. 2023; SwiGLU, Shazeer 2020, eq. 6; groups of experts, DeepSeek-V3 2024, section 2.1.2. */
+ * The letters are those of plain.h: T new tokens, M hidden, H query heads, G kv heads, D head dim,
+ * E experts, K experts per token, F expert width. Nothing here knows of ranks, storage types, pages
+ * or bounds, and no code comes from the other files of this folder: a mistake in how their stages
+ * fit is not made twice. Sources: RMSNorm, Zhang & Sennrich 2019, eq. 4; rope, Su et al. 2021, eq.
+ * 34; grouped queries, Ainslie et al. 2023; SwiGLU, Shazeer 2020, eq. 6; groups of experts,
+ * DeepSeek-V3 2024, section 2.1.2. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/plain.h"
 
@@ -46,7 +47,8 @@ static void linear(double *out, const double *x, const double *w, const double *
 
 /* ---- attention ---- */
 
-/* Turn the first rot_dim dims of one head, x [D], by the angles position * theta^(-2i / rot_dim). */
+/* Turn the first rot_dim dims of one head, x [D], by the angles position * theta^(-2i /
+ * rot_dim). */
 static void rotate(double *x, int64_t position, const struct layer_spec *s) {
     const int64_t half = s->rot_dim / 2;
     for (int64_t i = 0; i < half; i++) {
@@ -69,8 +71,8 @@ static void norm_and_rotate(double *x, const double *w, int64_t n, int64_t n_hea
     }
 }
 
-/* o [D] = sum over the first n keys of softmax(scale q . k) v; q [D], k and v [.., G, D], read at kv head
- * g */
+/* o [D] = sum over the first n keys of softmax(scale q . k) v; q [D], k and v [.., G, D], read at
+ * kv head g */
 static void attend(double *o, const double *q, const double *k, const double *v, int64_t n, int64_t g,
                    const struct layer_spec *s) {
     const int64_t G = s->n_kv_heads, D = s->head_dim;
@@ -139,7 +141,8 @@ static void attention_part(const struct plain_layer *l, int64_t T, double *y) {
 
 /* ---- ffn ---- */
 
-/* y [M] += factor * down (silu(gate x) * up x), silu(z) = z / (1 + exp(-z)); gate, up [F, M], down [M, F] */
+/* y [M] += factor * down (silu(gate x) * up x), silu(z) = z / (1 + exp(-z)); gate, up [F, M], down
+ * [M, F] */
 static void add_swiglu(double *y, double factor, const double *x, const double *gate, const double *up,
                        const double *down, int64_t F, int64_t M) {
     double *act = new_array(F, sizeof *act); /* [F] */
@@ -151,7 +154,8 @@ static void add_swiglu(double *y, double factor, const double *x, const double *
     free(act);
 }
 
-/* Mark the n largest of value [count]; of equal ones the wanted come first, then the lower index. */
+/* Mark the n largest of value [count]; of equal ones the wanted come first, then the lower
+ * index. */
 static void mark_largest(bool *marked, const double *value, const bool *wanted, int64_t count, int64_t n) {
     for (int64_t i = 0; i < count; i++) marked[i] = false;
     for (; n > 0; n--) {
@@ -165,8 +169,8 @@ static void mark_largest(bool *marked, const double *value, const bool *wanted, 
     }
 }
 
-/* Shut all but the topk_group groups with the largest group score: their choices become -inf. The score of a
- * group is the sum of its two largest choices, or the largest. choice, wanted [E] */
+/* Shut all but the topk_group groups with the largest group score: their choices become -inf. The
+ * score of a group is the sum of its two largest choices, or the largest. choice, wanted [E] */
 static void shut_losing_groups(double *choice, const bool *wanted, const struct layer_spec *s) {
     const int64_t E = s->n_experts, size = E / s->n_group;
     const int64_t n_summed = s->group_score == GROUP_TOP2_SUM && size > 1 ? 2 : 1;
@@ -187,7 +191,8 @@ static void shut_losing_groups(double *choice, const bool *wanted, const struct 
     free(score), free(kept), free(holds), free(summed);
 }
 
-/* chosen [E] = the K experts with the largest score + bias among the open groups; the wanted [E] win ties */
+/* chosen [E] = the K experts with the largest score + bias among the open groups; the wanted [E]
+ * win ties */
 static void choose(bool *chosen, const double *score, const bool *wanted, const struct plain_layer *l) {
     const struct layer_spec *s = l->spec;
     double *choice = new_array(s->n_experts, sizeof *choice); /* [E] */
@@ -209,7 +214,8 @@ static void score_experts(double *score, const double *x, const struct plain_lay
         score[e] = l->spec->score == SCORE_SOFTMAX ? exp(score[e] - max) / sum : 1 / (1 + exp(-score[e]));
 }
 
-/* gate [E] of one token, x [M], 0 where an expert is not chosen; tie_ids [K] of this token or NULL */
+/* gate [E] of one token, x [M], 0 where an expert is not chosen; tie_ids [K] of this token or
+ * NULL */
 static void route(double *gate, const double *x, const int32_t *tie_ids, const struct plain_layer *l) {
     const struct layer_spec *s = l->spec;
     const int64_t E = s->n_experts;
@@ -263,8 +269,9 @@ static void ffn_part(const struct plain_layer *l, int64_t T, double *y) {
 
 /* ---- what is known ---- */
 
-/* All fields of the spec in their order, and the only ones read above. A new field is a missing initialiser
- * here (-Wextra): nothing compiles until it is computed above or, where it is in use, named below. */
+/* All fields of the spec in their order, and the only ones read above. A new field is a missing
+ * initialiser here (-Wextra): nothing compiles until it is computed above or, where it is in use,
+ * named below. */
 static struct layer_spec known_fields(const struct layer_spec *s) {
     return (struct layer_spec){
         s->hidden,     s->n_heads,     s->n_kv_heads,   s->head_dim,   s->attn_scale,   s->qkv_bias,

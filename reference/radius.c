@@ -1,5 +1,6 @@
-/* How far is a score or a weighted value off, when q, k and v are known to within radii only? Read straight from the
- * call, key by key: radii are for small calls. The other ops add their radii where they add their errors. */
+/* How far is a score or a weighted value off, when q, k and v are known to within radii only? Read
+ * straight from the call, key by key: radii are for small calls. The other ops add their radii
+ * where they add their errors. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 

@@ -1,5 +1,5 @@
-/* Which function computes an op, and how large are its outputs? Also how inputs are read (NaN outside a
- * span), and the two ops that are one addition: sum and residual. */
+/* Which function computes an op, and how large are its outputs? Also how inputs are read (NaN
+ * outside a span), and the two ops that are one addition: sum and residual. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -43,7 +43,8 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum (|part| + r) + sum r. */
+/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum
+ * (|part| + r) + sum r. */
 void ref_sum(const struct call *call, const struct contract *contract, const double *const *radius,
              int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct sum_args *a = &call->u.sum;
@@ -67,8 +68,8 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
     free(part), free(y), free(s1), free(r);
 }
 
-/* y = x + add. Where the addition rounds straight into the output format, that rounding is the final one and
- * only the reference's own is left: a set of one value. */
+/* y = x + add. Where the addition rounds straight into the output format, that rounding is the
+ * final one and only the reference's own is left: a set of one value. */
 void ref_residual(const struct call *call, const struct contract *contract, const double *const *radius,
                   int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct residual_args *a = &call->u.residual;

@@ -1,7 +1,9 @@
-/* rope - rotary position embedding of q and k from a given table, and the two copies beside it: the split of the
- * fused rows and the write into the cache.
- * Su et al. 2021, eq. 34: over each pair (a, b) with angle position * theta^(-2i/rot), a' = a c - b s and
- * b' = b c + a s. Two products and a sum: E = 3 u (|a c| + |b s|), plus what an inexact table adds. */
+/* rope - rotary position embedding of q and k from a given table, and the two copies beside it: the
+ * split of the fused rows and the write into the cache.
+ * Su et al. 2021, eq. 34: over each pair (a, b) with angle position * theta^(-2i/rot), a' = a c - b
+ * s and
+ * b' = b c + a s. Two products and a sum: E = 3 u (|a c| + |b s|), plus what an inexact table
+ * adds. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 

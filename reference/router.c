@@ -1,10 +1,10 @@
-/* router - which experts may a token go to, and with which gates?
- * Scores are sigmoid or softmax of the stored logits (read as they are), known to a relative error; choices =
- * score + bias are therefore intervals, and a set of experts is legal iff some values inside the intervals
- * select it. Group limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a group
- * that loses for certain get [-inf, -inf], those of a group that may lose get [-inf, high]. Judging the flat
- * scores that survive never rejects an honest choice; it may call ambiguous what a joint analysis of both
- * levels would rule out. */
+/* router - which experts may a token go to, and with which gates? Scores are sigmoid or softmax of
+ * the stored logits (read as they are), known to a relative error; choices = score + bias are
+ * therefore intervals, and a set of experts is legal iff some values inside the intervals select
+ * it. Group limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a
+ * group that loses for certain get [-inf, -inf], those of a group that may lose get [-inf, high].
+ * Judging the flat scores that survive never rejects an honest choice; it may call ambiguous what a
+ * joint analysis of both levels would rule out. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -27,8 +27,8 @@ static void sigmoid_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* softmax: the argument x - m is rounded, the exponentials add up in any order, one division. The sum's own
- * error is the weighted mean of its terms'. */
+/* softmax: the argument x - m is rounded, the exponentials add up in any order, one division. The
+ * sum's own error is the weighted mean of its terms'. */
 static void softmax_scores(const struct route_row *row, const double *logit_error, int64_t n_experts,
                            const struct route_contract *c) {
     double m = -INFINITY, sum = 0, sum_error = 0;
@@ -47,7 +47,8 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it first. */
+/* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it
+ * first. */
 static void score_token(const struct route_row *row, const struct route_args *a,
                         const struct route_contract *c, const double *const *radius, int64_t t) {
     double *logit_error = ref_alloc((size_t)a->n_experts * sizeof *logit_error);
@@ -73,9 +74,9 @@ static double group_value(const double *choice, int64_t n, enum group_score kind
     return kind == GROUP_MAX || n < 2 ? first : first + second;
 }
 
-/* Lower the choices of groups that lose. `low` and `high` may be the same array: exact choices, ties to the
- * lower group; otherwise a group that loses for certain is lowered in both, one that may lose in `low` only.
- */
+/* Lower the choices of groups that lose. `low` and `high` may be the same array: exact choices,
+ * ties to the lower group; otherwise a group that loses for certain is lowered in both, one that
+ * may lose in `low` only. */
 static void limit_groups(double *low, double *high, const struct route_args *a, double unit) {
     if (a->n_group <= 1) return;
     const int64_t size = a->n_experts / a->n_group;
@@ -171,9 +172,9 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
     return in_lo > out_hi ? ROUTE_CERTAIN : ROUTE_AMBIGUOUS;
 }
 
-/* Gates of the call's own ids: score / (sum of the selected + eps) * scale. Relative errors: the score's, the
- * mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1 / (1 - a - b),
- * and from a + b = 1 on nothing is known. */
+/* Gates of the call's own ids: score / (sum of the selected + eps) * scale. Relative errors: the
+ * score's, the mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1
+ * / (1 - a - b), and from a + b = 1 on nothing is known. */
 void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;

@@ -1,5 +1,5 @@
-/* Everything a run measured, for programs. Schema shardcheck-result/1; keys are only ever added. JSON has no
- * infinity and no NaN: such numbers are the strings "inf", "-inf" and "nan". */
+/* Everything a run measured, for programs. Schema shardcheck-result/1; keys are only ever added.
+ * JSON has no infinity and no NaN: such numbers are the strings "inf", "-inf" and "nan". */
 /* SPDX-License-Identifier: MIT */
 #include <jansson.h>
 #include <math.h>

@@ -5,8 +5,8 @@
 
 #include "reports/report.h"
 
-/* Escapes for attributes and text alike. XML 1.0 has no way to write most control characters, and bytes that
- * are not UTF-8 would spoil the document: both become '?'. */
+/* Escapes for attributes and text alike. XML 1.0 has no way to write most control characters, and
+ * bytes that are not UTF-8 would spoil the document: both become '?'. */
 static void print_escaped(FILE *file, const char *text) {
     static const char *const entity[128] = {
         ['&'] = "&amp;",   ['<'] = "&lt;",  ['>'] = "&gt;",   ['"'] = "&quot;",

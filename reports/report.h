@@ -1,4 +1,5 @@
-/* report - writes a run_result in one of several formats. To add one: a .c file and a row in report.c. */
+/* report - writes a run_result in one of several formats. To add one: a .c file and a row in
+ * report.c. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REPORTS_REPORT_H
 #define REPORTS_REPORT_H

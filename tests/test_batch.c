@@ -1,5 +1,5 @@
-/* Do the sequences of a case lie as promised: ragged lengths, a shuffled page table in which no page
- * serves twice, one slot a key, and new tokens at the end of their keys? */
+/* Do the sequences of a case lie as promised: ragged lengths, a shuffled page table in which no
+ * page serves twice, one slot a key, and new tokens at the end of their keys? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/batch.h"
 

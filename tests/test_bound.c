@@ -1,5 +1,6 @@
-/* Does the acceptance set accept exactly what it should? Attacks on element_judge, the accumulator table, and
- * emulated honest sums (fp32 in four orders, a truncating tensor core) that must never be called wrong. */
+/* Does the acceptance set accept exactly what it should? Attacks on element_judge, the accumulator
+ * table, and emulated honest sums (fp32 in four orders, a truncating tensor core) that must never
+ * be called wrong. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/bound.h"
 
@@ -172,8 +173,8 @@ static float sum_strided(const float *a, const float *b, int n) {
     return s;
 }
 
-/* sm_90: 16 products and the old sum aligned to the largest exponent, cut to 25 fraction bits, the result
- * to 24. */
+/* sm_90: 16 products and the old sum aligned to the largest exponent, cut to 25 fraction bits, the
+ * result to 24. */
 static float sum_tensor_core(const float *a, const float *b, int n) {
     float c = 0;
     for (int i = 0; i < n; i += 16) {

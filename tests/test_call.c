@@ -1,5 +1,5 @@
-/* Does a binder put every operand where its op looks for it, and do the sizes of a call follow from who holds what? The
- * sizes are worked out here a second time, by hand. */
+/* Does a binder put every operand where its op looks for it, and do the sizes of a call follow from
+ * who holds what? The sizes are worked out here a second time, by hand. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/call.h"
 
@@ -17,7 +17,8 @@ static const struct batch batch = {.n_seqs = SEQS,
                                    .max_kv = 20,
                                    .n_positions = POSITIONS};
 
-/* What one rank has: heads, kv heads, experts and their first, expert width, shared width, sorted rows. */
+/* What one rank has: heads, kv heads, experts and their first, expert width, shared width, sorted
+ * rows. */
 struct hand {
     int64_t m, h, g, d, all_e, e, e0, k, f, s, n, rot;
 };

@@ -1,5 +1,5 @@
-/* Does a case survive being printed and parsed, and are impossible cases refused with the values that would
- * work? */
+/* Does a case survive being printed and parsed, and are impossible cases refused with the values
+ * that would work? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* Do the keys that change a layer change what they say and nothing else, and are layers that cannot be
- * refused? */
+/* Do the keys that change a layer change what they say and nothing else, and are layers that cannot
+ * be refused? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -51,8 +51,8 @@ static const struct {
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
-/* On tiny (8 heads of 16, 4 kv heads, hidden 64, 16 experts top 4 of width 32, shared 64, sigmoid): what the
- * key makes of the layer, in the order of the fields. */
+/* On tiny (8 heads of 16, 4 kv heads, hidden 64, 16 experts top 4 of width 32, shared 64, sigmoid):
+ * what the key makes of the layer, in the order of the fields. */
 static const struct {
     const char *key, *line, *changes;
 } effects[] = {
@@ -126,7 +126,8 @@ Test(case_spec, what_hangs_on_the_head_dim_follows_it) {
     cr_expect_eq(none.rot_dim, 0);
 }
 
-/* The text in front of the '|' is a line; the refusal begins with the first piece and has the second. */
+/* The text in front of the '|' is a line; the refusal begins with the first piece and has the
+ * second. */
 Test(case_spec, layers_that_cannot_be_are_refused_with_what_could) {
     static const char *const refused[][3] = {
         {"tiny/attention:heads=6", "heads=6: 4 kv heads do not divide 6 heads", "use kv 1, 2, 3 or 6"},

@@ -1,6 +1,6 @@
-/* Does the chain edge see what the stage edges cannot? The stages composed on small twins agree with
- * reference/plain.c for every preset, phase and rank count; a mistake that everybody makes, the
- * reference too, passes every other edge and fails this one. */
+/* Does the chain edge see what the stage edges cannot? The stages composed on small twins agree
+ * with reference/plain.c for every preset, phase and rank count; a mistake that everybody makes,
+ * the reference too, passes every other edge and fails this one. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/chain.h"
 #include "harness/cli/options.h"

@@ -1,6 +1,6 @@
 /* Does the program keep its word from outside: exit codes, reports that other programs can parse,
- * reproducers that reproduce? Runs the binary named by the environment variable SHARDCHECK through sh. Its
- * complaints are in test_cli_errors.c. */
+ * reproducers that reproduce? Runs the binary named by the environment variable SHARDCHECK through
+ * sh. Its complaints are in test_cli_errors.c. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <ctype.h>
@@ -263,7 +263,8 @@ static void expect_json(const char *path, int64_t passed, int64_t failed) {
     json_decref(root_object);
 }
 
-/* Tags nest, attributes are quoted and unique in place, & starts an entity, no raw control characters. */
+/* Tags nest, attributes are quoted and unique in place, & starts an entity, no raw control
+ * characters. */
 static void expect_well_formed(const char *text) {
     const char *open[32];
     int depth = 0, elements = 0;

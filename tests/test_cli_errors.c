@@ -1,6 +1,6 @@
 /* Is every bad input one honest line?  Nothing on standard output, one line on standard error that names
- * the cause and a way out, exit 2, and nothing new on the disk. Runs the binary named by the environment
- * variable SHARDCHECK through sh. */
+ * the cause and a way out, exit 2, and nothing new on the disk. Runs the binary named by the
+ * environment variable SHARDCHECK through sh. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <dirent.h>

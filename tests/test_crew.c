@@ -1,5 +1,5 @@
-/* Does a rank read its own tensor before the whole one's slice, keep what is nobody else's, and are a mutant's changes seen
- * as changes? */
+/* Does a rank read its own tensor before the whole one's slice, keep what is nobody else's, and are
+ * a mutant's changes seen as changes? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/crew.h"
 

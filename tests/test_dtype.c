@@ -1,5 +1,5 @@
-/* Does a double become a stored number in exactly one rounding to nearest even? Held against a second
- * formulation that works on the bits of the double alone. */
+/* Does a double become a stored number in exactly one rounding to nearest even? Held against a
+ * second formulation that works on the bits of the double alone. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/dtype.h"
 
@@ -19,8 +19,8 @@ static double double_of(uint64_t b) {
     return v;
 }
 
-/* Integer arithmetic only. The target has 8 exponent bits and `fraction` fraction bits: bf16 7, fp32 23.
- * Returns the pattern of 1 + 8 + fraction bits; NaN stays NaN. */
+/* Integer arithmetic only. The target has 8 exponent bits and `fraction` fraction bits: bf16 7,
+ * fp32 23. Returns the pattern of 1 + 8 + fraction bits; NaN stays NaN. */
 static uint32_t round_bits(double v, int fraction) {
     const uint64_t b = bits_of(v);
     const uint32_t sign = (uint32_t)(b >> 63) << (8 + fraction);
@@ -36,7 +36,8 @@ static uint32_t round_bits(double v, int fraction) {
     uint64_t kept = significand >> shift;
     const uint64_t rest = significand & ((1ULL << shift) - 1), half = 1ULL << (shift - 1);
     if (rest > half || (rest == half && (kept & 1))) kept++;
-    /* The hidden bit of a normal number adds one to the exponent field below; a carry moves on by itself. */
+    /* The hidden bit of a normal number adds one to the exponent field below; a carry moves on by
+     * itself. */
     const uint64_t field = below ? kept : kept + ((uint64_t)(unbiased + 126) << fraction);
     const uint64_t infinity = 0xffULL << fraction;
     return sign | (uint32_t)(field > infinity ? infinity : field);

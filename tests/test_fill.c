@@ -1,4 +1,5 @@
-/* Is every input element the same whoever makes it, stored exactly, and of the size its tensor needs? */
+/* Is every input element the same whoever makes it, stored exactly, and of the size its tensor
+ * needs? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 
@@ -58,9 +59,9 @@ Test(fill, a_slice_far_away_equals_the_whole, .init = setup) {
     free(a);
 }
 
-/* Counter and key words: first published known-answer vector of philox4x32-10 is all zeros -> 6627e8d5
- * e169c58d bc57ac4c 9b00dbd8 (Random123, kat_vectors). With seed 0, layer 0 and the tensor with id 0 the
- * first eight elements are these. */
+/* Counter and key words: first published known-answer vector of philox4x32-10 is all zeros ->
+ * 6627e8d5 e169c58d bc57ac4c 9b00dbd8 (Random123, kat_vectors). With seed 0, layer 0 and the tensor
+ * with id 0 the first eight elements are these. */
 Test(fill, the_first_block_is_the_published_philox_vector, .init = setup) {
     const uint32_t words[4] = {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8};
     const struct fill zero = {.kind = FILL_RANDOM, .spec = &model.kind[0]};

@@ -1,6 +1,6 @@
-/* Do fixture files mean what we read from them? The golden files come from an independent implementation:
- * linear stages recomputed from what was read must give what was read. Files that are damaged or lie are in
- * test_fixture_hostile.c. */
+/* Do fixture files mean what we read from them? The golden files come from an independent
+ * implementation: linear stages recomputed from what was read must give what was read. Files that
+ * are damaged or lie are in test_fixture_hostile.c. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 
@@ -33,7 +33,8 @@ static double *tensor(const struct fixture *f, int64_t layer, enum part part, en
     return data;
 }
 
-/* Largest |got - x w^T| relative to the largest value; x [rows, inner], w [cols, inner], got [rows, cols]. */
+/* Largest |got - x w^T| relative to the largest value; x [rows, inner], w [cols, inner], got
+ * [rows, cols]. */
 static double linear_error(const double *x, const double *w, const double *got, int64_t rows, int64_t cols,
                            int64_t inner) {
     double worst = 0, largest = 0;
@@ -116,8 +117,8 @@ static void add_expert(double *out, double weight, const double *x, const double
     free(h);
 }
 
-/* The routed experts of one token, by sorting nothing: expert e is chosen if fewer than top_k others beat it.
- */
+/* The routed experts of one token, by sorting nothing: expert e is chosen if fewer than top_k
+ * others beat it. */
 static void add_routed(double *out, const struct layer_spec *s, const double *x, const double *logits,
                        const double *bias, const double *w_gate_up, const double *w_down) {
     const int64_t E = s->n_experts, expert = s->expert_width * s->hidden;

@@ -1,4 +1,5 @@
-/* Is every file that is damaged, mistyped or lying refused in one line, before memory is touched? */
+/* Is every file that is damaged, mistyped or lying refused in one line, before memory is
+ * touched? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 
@@ -225,8 +226,9 @@ Test(hdf5_hostile, no_other_file_is_read) {
     fixture_close(f);
 }
 
-/* Whatever byte is lost or changed: an answer, no crash and nothing from the sanitizers. Our own files have
- * checksums in their headers; without them HDF5 1.10 itself may read beyond its buffers. */
+/* Whatever byte is lost or changed: an answer, no crash and nothing from the sanitizers. Our own
+ * files have checksums in their headers; without them HDF5 1.10 itself may read beyond its
+ * buffers. */
 Test(hdf5_hostile, truncated_and_flipped_files_get_an_answer) {
     H5Fclose(small_file());
     FILE *file = fopen(path, "rb");

@@ -1,5 +1,6 @@
-/* Is the reference of the fused gate_up and activation right? Cases worked out by hand, the two stages it
- * replaces, honest fp32 implementations (which must stay inside) and defects (which must not). */
+/* Is the reference of the fused gate_up and activation right? Cases worked out by hand, the two
+ * stages it replaces, honest fp32 implementations (which must stay inside) and defects (which must
+ * not). */
 /* SPDX-License-Identifier: MIT */
 #include "reference/reference.h"
 
@@ -10,7 +11,8 @@
 
 enum { ROWS = 12, INNER = 96, WIDTH = 10, GROUPS = 3, PAD = 3 };
 
-/* w [GROUPS, 2, WIDTH, INNER]; up starts PAD rows after the last gate row, as in a padded layout. */
+/* w [GROUPS, 2, WIDTH, INNER]; up starts PAD rows after the last gate row, as in a padded
+ * layout. */
 enum { HALF = (WIDTH + PAD) * INNER, GROUP = 2 * HALF };
 
 struct layer {
@@ -163,7 +165,8 @@ Test(gated, defects_fall_outside) {
     cr_assert_gt(outside(&l, DTYPE_BF16, GATE_ROUNDED, NULL), 0); /* the separate stages are told apart */
 }
 
-/* silu'(g) = 0 near g = -1.28: there the second-order term is all that is left of the gate's error. */
+/* silu'(g) = 0 near g = -1.28: there the second-order term is all that is left of the gate's
+ * error. */
 Test(gated, the_bound_holds_where_silu_is_flat) {
     const double g = -1.2784645427610738, eg = 0.5;
     double x = 1, w[] = {g, 1}, y, e;

@@ -1,5 +1,6 @@
-/* Does every PTX instruction wrapper do on the host device what the PTX ISA says, bit by bit, whatever the
- * order of threads and the time of asynchronous work? Does every misuse end in one clear line? */
+/* Does every PTX instruction wrapper do on the host device what the PTX ISA says, bit by bit,
+ * whatever the order of threads and the time of asynchronous work? Does every misuse end in one
+ * clear line? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* Does a wrong element always fail, and is it named? The honest output of a real stage is damaged in one
- * place at a time; what lies on the edge of the acceptance set passes, what lies one step beyond does not. */
+/* Does a wrong element always fail, and is it named? The honest output of a real stage is damaged
+ * in one place at a time; what lies on the edge of the acceptance set passes, what lies one step
+ * beyond does not. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/judge.h"
 

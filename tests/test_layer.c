@@ -1,5 +1,6 @@
-/* Do the two tables of the layer say one consistent thing? Every axes string parses, every error of the
- * parser is an error, every row is complete, and every stage reads only what was made before it. */
+/* Do the two tables of the layer say one consistent thing? Every axes string parses, every error of
+ * the parser is an error, every row is complete, and every stage reads only what was made before
+ * it. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/layer.h"
 

@@ -1,5 +1,5 @@
-/* Does a config.json say what we think it says, and is everything else refused in one line that names the
- * key? */
+/* Does a config.json say what we think it says, and is everything else refused in one line that
+ * names the key? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 

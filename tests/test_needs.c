@@ -1,5 +1,6 @@
-/* Is a kernel given only calls that it says it handles? What a call asks for is read off its arguments, every kernel
- * names needs of its own op, and one that leaves a need out is refused such calls, and no others. */
+/* Is a kernel given only calls that it says it handles? What a call asks for is read off its
+ * arguments, every kernel names needs of its own op, and one that leaves a need out is refused such
+ * calls, and no others. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 #include "kernels/kernels.h"

@@ -1,4 +1,5 @@
-/* Does the command line mean what the help says: which cases it asks for, and which mistakes it names? */
+/* Does the command line mean what the help says: which cases it asks for, and which mistakes it
+ * names? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <stdarg.h>
@@ -227,7 +228,8 @@ Test(options, a_mutant_sets_part_and_layout) {
     }
 }
 
-/* A file of model tiny with the input of layer 0's attention and of layer 1's ffn, 5 tokens each. */
+/* A file of model tiny with the input of layer 0's attention and of layer 1's ffn, 5 tokens
+ * each. */
 static void write_fixture(const char *path) {
     struct model tiny;
     cr_assert_eq(model_load("tiny", &tiny).code, STATUS_OK);

@@ -1,6 +1,6 @@
-/* Does somebody else's arithmetic agree with ours, and would we notice if it did not? Golden files pass
- * stage by stage; a copy with one number changed fails at the stage that reads or makes it. Four real GPU
- * attention kernels stay inside their sets. */
+/* Does somebody else's arithmetic agree with ours, and would we notice if it did not? Golden files
+ * pass stage by stage; a copy with one number changed fails at the stage that reads or makes it.
+ * Four real GPU attention kernels stay inside their sets. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <hdf5.h>

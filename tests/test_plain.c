@@ -49,7 +49,8 @@ Test(plain, a_token_sees_its_own_cached_keys_and_the_new_ones_up_to_itself) {
     CLOSE(y[2], 1 + (7 + 1 + 10) / 3.0);
 }
 
-/* One token, so o = v. Four heads, two kv heads with v = 10 and 20; w_o gives every head its own row of y. */
+/* One token, so o = v. Four heads, two kv heads with v = 10 and 20; w_o gives every head its own
+ * row of y. */
 Test(plain, heads_in_a_row_share_a_kv_head_and_biases_are_added_once) {
     struct layer_spec s = attention_spec(4, 4, 2, 1);
     const struct plain_sequence seq[] = {{1, 0}};
@@ -77,8 +78,8 @@ Test(plain, heads_in_a_row_share_a_kv_head_and_biases_are_added_once) {
     for (int i = 0; i < 4; i++) CLOSE(y[i], with[i]);
 }
 
-/* The score s of a token at position 3 with a cached key that is 1 in dim d, else 0. The two other cached
- * keys and the token's own are 0, and only the first has a value, 1: o = e^s / (e^s + 3). */
+/* The score s of a token at position 3 with a cached key that is 1 in dim d, else 0. The two other
+ * cached keys and the token's own are 0, and only the first has a value, 1: o = e^s / (e^s + 3). */
 static double score_with(struct layer_spec *s, int d, const double *w_q) {
     const struct plain_sequence seq[] = {{1, 3}};
     const double cached_v[] = {1, 1, 1, 1, 1, 1}, q_norm_w[] = {2, 2, 2, 2, 2, 2};
@@ -123,7 +124,8 @@ Test(plain, q_is_normed_by_head_then_turned_by_position_times_theta_to_the_minus
     }
 }
 
-/* ---- ffn by hand: M = 1, x = 1; the logit of expert e is logits[e], its output (e + 1) silu(1) ---- */
+/* ---- ffn by hand: M = 1, x = 1; the logit of expert e is logits[e], its output (e + 1) silu(1)
+ * ---- */
 
 enum { E = 8 };
 static double logits[E], bias[E];

@@ -1,4 +1,5 @@
-/* Do the plain layer and the staged reference, composed op by op as the harness does it (fused q, k, v; a
+/* Do the plain layer and the staged reference, composed op by op as the harness does it (fused q,
+ * k, v; a
  * paged cache; sorted experts), say the same?  And would a mistake of one of them be seen? */
 /* SPDX-License-Identifier: MIT */
 #include "reference/plain.h"

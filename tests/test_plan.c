@@ -1,5 +1,6 @@
-/* Is every element of every tensor held by the ranks that should hold it, once? Slices are held against a
- * second, slow description: walk the whole tensor and ask for each element who owns it. */
+/* Is every element of every tensor held by the ranks that should hold it, once? Slices are held
+ * against a second, slow description: walk the whole tensor and ask for each element who owns
+ * it. */
 /* SPDX-License-Identifier: MIT */
 #include "layer/plan.h"
 
@@ -117,7 +118,8 @@ Test(plan, every_rank_has_its_own_block_of_experts_and_uneven_rows_follow_them) 
     for_each_plan(expect_expert_blocks, false);
 }
 
-/* Local query head h uses local kv head h / (H/G), as the kernels do; it must be the whole layer's. */
+/* Local query head h uses local kv head h / (H/G), as the kernels do; it must be the whole
+ * layer's. */
 static void expect_same_kv_head(const struct shard_plan *p, const struct layer_spec *spec, enum part part) {
     if (part != PART_ATTENTION) return;
     for (int rank = 0; rank < p->tp; rank++) {
@@ -182,7 +184,8 @@ static int64_t whole_index(const struct shard_plan *p, enum tensor_id id, const 
     return index;
 }
 
-/* The holders of an element of the whole: the product over the axes is what one rank group each says. */
+/* The holders of an element of the whole: the product over the axes is what one rank group each
+ * says. */
 static bool rank_holds(const struct shard_plan *p, enum tensor_id id, int rank, const struct place *place) {
     struct axes axes;
     cr_assert_null(axes_parse(tensor_table[id].axes, &axes));

@@ -1,5 +1,6 @@
-/* Does the race detector (make race) report every seeded race with both source lines, in every order of
- * threads and copies, and nothing where barriers, fences and atomics are right? Skipped in other builds. */
+/* Does the race detector (make race) report every seeded race with both source lines, in every
+ * order of threads and copies, and nothing where barriers, fences and atomics are right? Skipped in
+ * other builds. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <ctype.h>
@@ -59,7 +60,8 @@ static void check_case(const struct race_case *c, bool show) {
     device_free(device, &raced);
 }
 
-/* Which of the two accesses runs second, and so reports, changes with the order; both are always named. */
+/* Which of the two accesses runs second, and so reports, changes with the order; both are always
+ * named. */
 static void check_cases(const struct race_case *cases) {
     if (!race_detector_is_built()) cr_skip_test("not a race build");
     for (int order = 0; order < SIMT_ORDER_COUNT; order++)

@@ -1,6 +1,6 @@
-/* Are the radii sound, and are they not silly? An op is computed on stored operands that are off by at most their radii. What
- * it would be on the true ones - anywhere inside, at the corners, at the corner that moves an output farthest - lies within
- * e; and some of it comes near e. */
+/* Are the radii sound, and are they not silly? An op is computed on stored operands that are off by
+ * at most their radii. What it would be on the true ones - anywhere inside, at the corners, at the
+ * corner that moves an output farthest - lies within e; and some of it comes near e. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/reference.h"
 
@@ -255,7 +255,8 @@ static double radii[MAX_OPERANDS][ARENA], stored[MAX_OPERANDS][ARENA];
 static const double *radius[MAX_OPERANDS];
 static double y[MAX_OUT], e[MAX_OUT], moved[MAX_OUT];
 
-/* Stored operands, radii and whatever lies between are multiples of it, so that adding them up rounds nothing. */
+/* Stored operands, radii and whatever lies between are multiples of it, so that adding them up
+ * rounds nothing. */
 static double quantum(double scale) { return scale < 1 ? 0x1p-50 : 0x1p-44; }
 
 /* Radii up to `scale`, every fourth element exact; all of one operand now and then. */

@@ -1,6 +1,6 @@
-/* Is the reference right? Cases small enough to work out by hand, a second plain implementation where they
- * are not, spans and strides, bits that must not depend on rows or threads, and emulated fp32 attention
- * kernels. */
+/* Is the reference right? Cases small enough to work out by hand, a second plain implementation
+ * where they are not, spans and strides, bits that must not depend on rows or threads, and emulated
+ * fp32 attention kernels. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/reference.h"
 
@@ -260,7 +260,8 @@ Test(reference, elements_outside_a_span_read_as_nan) {
     cr_assert(isnan(b.y[0]) && isnan(b.y[2]) && b.y[1] == 7 && b.y[3] == 7);
 }
 
-/* ---- attention: two sequences, shuffled pages, GQA, every cache slot that holds no key NaN ---- */
+/* ---- attention: two sequences, shuffled pages, GQA, every cache slot that holds no key NaN
+ * ---- */
 
 enum { H = 6, G = 2, D = 10, PAGE = 4, PAGES = 12, MAX_PAGES = 6, TOKENS = 9 };
 static double q[TOKENS * (H + 1) * D], k_cache[PAGES * PAGE * G * D], v_cache[PAGES * PAGE * G * D];
@@ -304,8 +305,8 @@ static struct call attention_case(double spread, double offset) {
     return c;
 }
 
-/* What a kernel does in fp32: online softmax over tiles of `tile` keys, P rounded to `p_type`, `skip` left
- * out. */
+/* What a kernel does in fp32: online softmax over tiles of `tile` keys, P rounded to `p_type`,
+ * `skip` left out. */
 static float online_attention(int t, int h, int d, int tile, enum dtype p_type, int skip, double *exact) {
     const int b = t >= query_start[1], n = kv_len[b] - (query_start[b + 1] - 1 - t), g = h / (H / G);
     float m = -INFINITY, l = 0, o = 0;
@@ -422,7 +423,8 @@ static float log_beside(int n, bool above) {
     return nextafterf(near, above ? INFINITY : 0);
 }
 
-/* The slice length in [2981, 3072), where an ulp is largest beside log n, with the worst such logarithm. */
+/* The slice length in [2981, 3072), where an ulp is largest beside log n, with the worst such
+ * logarithm. */
 static int worst_length(bool above) {
     int worst = 2981;
     for (int n = worst; n < SPLIT_KEYS / 2; n++)
@@ -431,9 +433,10 @@ static int worst_length(bool above) {
     return worst;
 }
 
-/* Two slices of equal scores -log n, so that both lse cancel to almost 0 and half the output comes from each;
- * they take turns in the keys, so that the prefix sums are small. Everything is exact but the logarithm, one
- * place high in the first slice and low in the second. What splitting adds to E must cover that by itself: the
+/* Two slices of equal scores -log n, so that both lse cancel to almost 0 and half the output comes
+ * from each; they take turns in the keys, so that the prefix sums are small. Everything is exact
+ * but the logarithm, one place high in the first slice and low in the second. What splitting adds
+ * to E must cover that by itself: the
  * errors of large scores, which E holds anyway, are other errors. 2 u |lse| would not do. */
 Test(reference, a_split_merge_pays_for_its_logarithm_where_the_log_sum_exp_cancels) {
     static double scores[SPLIT_KEYS], values[SPLIT_KEYS];
@@ -462,7 +465,8 @@ Test(reference, a_split_merge_pays_for_its_logarithm_where_the_log_sum_exp_cance
     cr_assert_leq(off, share, "off by %g u, splitting adds %g u", off, share);
 }
 
-/* attention_decode in fp32: slices of 64 keys, each with its maximum, sum and quotient, merged by their lse. */
+/* attention_decode in fp32: slices of 64 keys, each with its maximum, sum and quotient, merged by
+ * their lse. */
 static float split_attention(const double *scores, const double *values, int n) {
     float lse[SPLIT_KEYS / 64 + 1], part[SPLIT_KEYS / 64 + 1], top = -INFINITY, sum = 0, out = 0;
     int slices = 0;

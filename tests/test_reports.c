@@ -1,5 +1,5 @@
-/* Do the reports say what was found, and are the machine-readable ones well-formed whatever the strings and
- * numbers? */
+/* Do the reports say what was found, and are the machine-readable ones well-formed whatever the
+ * strings and numbers? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <ctype.h>
@@ -136,7 +136,8 @@ Test(reports, json_parses_and_carries_the_numbers) {
     free(text);
 }
 
-/* ---- a reader that accepts well-formed XML elements, attributes and references, and nothing else ---- */
+/* ---- a reader that accepts well-formed XML elements, attributes and references, and nothing else
+ * ---- */
 
 static const char *skip_reference(const char *at) {
     static const char *const known[] = {"&amp;",  "&lt;", "&gt;",  "&quot;",

@@ -1,4 +1,5 @@
-/* Routing and experts: scores, sets and gates worked out by hand, and the order of the permuted rows. */
+/* Routing and experts: scores, sets and gates worked out by hand, and the order of the permuted
+ * rows. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/reference.h"
 

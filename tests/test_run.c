@@ -1,5 +1,6 @@
-/* Does a whole run say what is true? Preset tiny from the command line to the results: every legal case
- * passes, and every seeded mistake is caught where it shows, named, and invisible where it cannot show. */
+/* Does a whole run say what is true? Preset tiny from the command line to the results: every legal
+ * case passes, and every seeded mistake is caught where it shows, named, and invisible where it
+ * cannot show. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/cli/options.h"
 

@@ -1,5 +1,5 @@
-/* Can a kernel cheat? Kernels that do nothing, do too much, or are right only where it is easy stand in
- * for real ones, and each must be found out, at the right stage and rank. */
+/* Can a kernel cheat? Kernels that do nothing, do too much, or are right only where it is easy
+ * stand in for real ones, and each must be found out, at the right stage and rank. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 #include "reports/report.h"
@@ -38,7 +38,8 @@ static struct check_case case_of(const char *line, int stage) {
     return c;
 }
 
-/* For scripts/same-reports: every result of this file as JSON, into the folder that the environment names. */
+/* For scripts/same-reports: every result of this file as JSON, into the folder that the environment
+ * names. */
 static void keep_report(const struct run_result *run) {
     static int n;
     const char *const folder = getenv("SHARDCHECK_REPORTS");

@@ -1,6 +1,6 @@
-/* Are the numbered schedules all different and always the same; does a kernel whose bits hang on the order of
- * its threads fail on the edge it belongs to, with place, schedule and reproducer; and do ours pass under
- * every order? */
+/* Are the numbered schedules all different and always the same; does a kernel whose bits hang on
+ * the order of its threads fail on the edge it belongs to, with place, schedule and reproducer; and
+ * do ours pass under every order? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/schedules.h"
 
@@ -121,7 +121,8 @@ Test(schedules, a_kernel_that_hangs_on_the_order_passes_once_and_fails_twice) {
     done(&o, &out);
 }
 
-/* rope, but for one bit of one head of ranks that do not hold all 8 heads, when warps are shuffled. */
+/* rope, but for one bit of one head of ranks that do not hold all 8 heads, when warps are
+ * shuffled. */
 static const char *rope_of_ranks(const struct call *call, void *scratch, void *stream) {
     const struct rope_args *const a = &call->u.rope;
     const char *const refused = kernel_by_name("rope")->launch[DEVICE_HOST](call, scratch, stream);

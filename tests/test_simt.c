@@ -1,6 +1,6 @@
-/* Does the SIMT executor carry out barriers, votes, shuffles and atomics as CUDA does, with the same bits in
- * every order of threads, and does every misuse end in one clear line? And do buffers show who wrote where?
- */
+/* Does the SIMT executor carry out barriers, votes, shuffles and atomics as CUDA does, with the
+ * same bits in every order of threads, and does every misuse end in one clear line? And do buffers
+ * show who wrote where? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <math.h>
@@ -133,8 +133,8 @@ Test(simt, collectives_give_the_same_right_bits_in_every_order) {
     }
 }
 
-/* Every bf16 number, the values half-way to the next, and their neighbours, against the reference's rounding.
- */
+/* Every bf16 number, the values half-way to the next, and their neighbours, against the reference's
+ * rounding. */
 Test(simt, bf16_rounds_as_the_reference) {
     enum { N = 65536 * 4 };
     struct device_buffer in = buffer_of("in", N * sizeof(float), 0),

@@ -74,8 +74,8 @@ static const struct probe_row {
 };
 enum { N_PROBES = sizeof probe_table / sizeof *probe_table };
 
-/* A call of an everyday size, for contracts that hang on it: four tokens of the default model, decoded
- * at 4096 keys. Which layer and which step: the first that has the op. */
+/* A call of an everyday size, for contracts that hang on it: four tokens of the default model,
+ * decoded at 4096 keys. Which layer and which step: the first that has the op. */
 struct everyday {
     struct model model;
     struct check_case c;

@@ -1,5 +1,6 @@
-/* arrival - a residual whose result hangs on which thread of a block comes last, as a kernel with a forgotten
- * barrier has it; its atomic keeps it from being a data race, so that only other orders of the threads can
+/* arrival - a residual whose result hangs on which thread of a block comes last, as a kernel with a
+ * forgotten barrier has it; its atomic keeps it from being a data race, so that only other orders
+ * of the threads can
  * show it. Shapes  x, add, out [T, M] fp32 or bf16.   Grid  T: a row each.   Block  64 threads. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"

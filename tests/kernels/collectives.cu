@@ -1,6 +1,6 @@
-/* collectives - one kernel that uses every barrier, vote, shuffle and atomic as a correct kernel does. Its
- * results do not depend on the order in which threads or blocks run; tests/test_simt.c recomputes them one by
- * one. */
+/* collectives - one kernel that uses every barrier, vote, shuffle and atomic as a correct kernel
+ * does. Its results do not depend on the order in which threads or blocks run; tests/test_simt.c
+ * recomputes them one by one. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
 #include "tests/kernels/simt_cases.h"
@@ -11,8 +11,8 @@ struct collectives_args {
     float *float_counter;         /* [1] */
 };
 
-/* Of the first `lanes` lanes, which are the ones in mask; a lane without a partner reads itself and adds
- * nothing. */
+/* Of the first `lanes` lanes, which are the ones in mask; a lane without a partner reads itself and
+ * adds nothing. */
 static __device__ float tree_sum(unsigned mask, float value, int lane, int lanes) {
     for (int by = 16; by; by /= 2) {
         const bool paired = lane + by < lanes;

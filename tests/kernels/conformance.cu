@@ -1,4 +1,5 @@
-/* conformance - micro-kernels: each uses one instruction wrapper and writes all it can see to `out`. */
+/* conformance - micro-kernels: each uses one instruction wrapper and writes all it can see to
+ * `out`. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/ptx.cuh"
 #include "tests/kernels/conformance.h"
@@ -160,7 +161,8 @@ static __global__ void store_box(const __grid_constant__ struct tensor_map map, 
     }
 }
 
-/* ---- named barriers: two pairs of warps hand values over, each pair with a barrier of its own ---- */
+/* ---- named barriers: two pairs of warps hand values over, each pair with a barrier of its own
+ * ---- */
 
 static __global__ void hand_over(input_t *in, uint32_t *out) {
     DYNAMIC_SHARED(shared);

@@ -1,6 +1,6 @@
-/* conformance - one micro-kernel per instruction wrapper (conformance.cu, built for both devices), its
- * inputs, and its result in plain C, written from the PTX ISA (conformance_expected.c). Outputs are
- * compared bit by bit: host device, C and, through fixtures/golden, a GPU. */
+/* conformance - one micro-kernel per instruction wrapper (conformance.cu, built for both devices),
+ * its inputs, and its result in plain C, written from the PTX ISA (conformance_expected.c). Outputs
+ * are compared bit by bit: host device, C and, through fixtures/golden, a GPU. */
 /* SPDX-License-Identifier: MIT */
 #ifndef TESTS_KERNELS_CONFORMANCE_H
 #define TESTS_KERNELS_CONFORMANCE_H

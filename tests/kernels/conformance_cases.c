@@ -35,7 +35,8 @@ enum { BF16 = 0, F16 = 1, BF16_MAP = 0, F16_MAP = 1, F32_MAP = 2 }; /* enum tens
     { .start = START, .leading = 16, .stride = 1024, .swizzle = B128, .advance = 32 }
 #define MN_128(START)                                                                                        \
     { .start = START, .leading = 8192, .stride = 1024, .swizzle = B128, .mn_major = 1, .advance = 2048 }
-/* 64-byte rows: 32 k at a time side by side; panels of 32 mn. An advance passes two atoms of 8 k. */
+/* 64-byte rows: 32 k at a time side by side; panels of 32 mn. An advance passes two atoms of 8
+ * k. */
 #define MN_64(START)                                                                                         \
     { .start = START, .leading = 4096, .stride = 512, .swizzle = B64, .mn_major = 1, .advance = 1024 }
 /* The second half of each 64-byte row of four tiles of 64 rows. */
@@ -185,8 +186,8 @@ static void fill_tiles(struct conformance_input *in, uint64_t *state) {
     }
 }
 
-/* Every 16-bit pattern's surroundings would be too many: ties, their neighbours, and the ends of both
- * formats. */
+/* Every 16-bit pattern's surroundings would be too many: ties, their neighbours, and the ends of
+ * both formats. */
 static void fill_floats(struct conformance_input *in, uint64_t *state) {
     static const float ends[] = {0.0f,       -0.0f,    INFINITY,  -INFINITY, NAN,
                                  65504.0f,   65519.0f, 65520.0f,  0x1p-24f,  0x1p-25f,

@@ -1,5 +1,6 @@
-/* conformance_expected - what every conformance case must give, in plain C, from the text of the PTX ISA
- * and not from the emulation: fragment layouts, swizzles, fills, and tensor-core sums term by term. */
+/* conformance_expected - what every conformance case must give, in plain C, from the text of the
+ * PTX ISA and not from the emulation: fragment layouts, swizzles, fills, and tensor-core sums term
+ * by term. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <string.h>
@@ -66,7 +67,8 @@ static uint16_t rounded(int type, float x) {
 
 /* ---- tensor cores ---- */
 
-/* c + sum of a[k] b[k * step], k < 16, all cut off below 2^(largest exponent - 25), the sum to 24 bits. */
+/* c + sum of a[k] b[k * step], k < 16, all cut off below 2^(largest exponent - 25), the sum to 24
+ * bits. */
 static float truncated_sum(float c, const uint16_t *a, const uint16_t *b, int step, int type) {
     double terms[17], plain = (double)c;
     int exponents[17], largest = -100000;
@@ -144,8 +146,8 @@ static void expect_cp_async(input_t *in, uint32_t *out) {
         }
 }
 
-/* The swizzles as PTX ISA draws them: of the 16-byte chunks in line i of 128 bytes, 128B moves chunk j to
- * j ^ i % 8, and 64B, within each half of the line, to j ^ i % 4. */
+/* The swizzles as PTX ISA draws them: of the 16-byte chunks in line i of 128 bytes, 128B moves
+ * chunk j to j ^ i % 8, and 64B, within each half of the line, to j ^ i % 4. */
 static size_t swizzled(int swizzle, size_t offset) {
     const size_t line = offset / 128 % 8, chunk = offset / 16 % 8, rest = offset - chunk * 16;
     if (swizzle == 1) return rest + (chunk ^ line) * 16;
@@ -153,9 +155,9 @@ static size_t swizzled(int swizzle, size_t offset) {
     return offset;
 }
 
-/* move(tile, matrix or NULL outside) for every 16 bytes of the box; `inside` of them are in the matrix.
- * That a store writes all 16 when some are inside was seen on an H200, as was that x must be a multiple of
- * 16 bytes. */
+/* move(tile, matrix or NULL outside) for every 16 bytes of the box; `inside` of them are in the
+ * matrix. That a store writes all 16 when some are inside was seen on an H200, as was that x must
+ * be a multiple of 16 bytes. */
 static void for_each_chunk(const struct conformance_box *b, unsigned char *tile, unsigned char *matrix,
                            void (*move)(unsigned char *tile, unsigned char *matrix, size_t inside)) {
     const int bytes = b->element == 2 ? 4 : 2, width = b->cols * bytes, box_width = b->box_cols * bytes;

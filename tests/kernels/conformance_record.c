@@ -1,6 +1,6 @@
-/* conformance_record - what does a device make of every conformance case? One line a case: name, words of
- * output, hash of their bits. fixtures/golden/instructions_h200.txt is its output on an H200; with a
- * second argument all output words go to that file, for the case that lines differ.
+/* conformance_record - what does a device make of every conformance case? One line a case: name,
+ * words of output, hash of their bits. fixtures/golden/instructions_h200.txt is its output on an
+ * H200; with a second argument all output words go to that file, for the case that lines differ.
  *
  *   conformance_record host|cuda [FILE [CASE]] */
 /* SPDX-License-Identifier: MIT */

@@ -1,5 +1,5 @@
-/* copy_misuse - each kernel makes one mistake with cp.async, an mbarrier or TMA; the executor must answer
- * with one line, under every order of threads and every time of copying. */
+/* copy_misuse - each kernel makes one mistake with cp.async, an mbarrier or TMA; the executor must
+ * answer with one line, under every order of threads and every time of copying. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/ptx.cuh"
 #include "tests/kernels/simt_cases.h"

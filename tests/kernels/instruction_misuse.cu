@@ -1,6 +1,6 @@
-/* instruction_misuse - each kernel makes one mistake with an instruction of a whole warp or warpgroup; the
- * executor must answer with one line, under every order of threads. copy_misuse.cu does the same for
- * copies. */
+/* instruction_misuse - each kernel makes one mistake with an instruction of a whole warp or
+ * warpgroup; the executor must answer with one line, under every order of threads. copy_misuse.cu
+ * does the same for copies. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/ptx.cuh"
 #include "tests/kernels/simt_cases.h"

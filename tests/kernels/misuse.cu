@@ -1,5 +1,5 @@
-/* misuse - each kernel makes one mistake; the executor must answer each with one line, and never hang or
- * crash. The rows below say what the line must contain, under every order of threads. */
+/* misuse - each kernel makes one mistake; the executor must answer each with one line, and never
+ * hang or crash. The rows below say what the line must contain, under every order of threads. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/kernel.cuh"
 #include "tests/kernels/simt_cases.h"

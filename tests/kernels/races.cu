@@ -1,4 +1,5 @@
-/* races - exchanges through shared and global memory, each without the barrier it needs and with it. */
+/* races - exchanges through shared and global memory, each without the barrier it needs and with
+ * it. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/ptx.cuh"
 #include "tests/kernels/races.h"
@@ -161,7 +162,8 @@ template <bool RIGHT> static __global__ void count(float *g) {
     if (SELF == 5) TWO g[64 + blockIdx.x] = (float)*counter;
 }
 
-/* The block that comes last adds up what the others have written: they fence, then count themselves. */
+/* The block that comes last adds up what the others have written: they fence, then count
+ * themselves. */
 template <bool RIGHT> static __global__ void last_block(float *g) {
     __shared__ bool last;
     if (SELF == 0) ONE g[64 + blockIdx.x] = 1;

@@ -1,5 +1,5 @@
-/* races - what tests/test_race.c launches in the race build: kernels with one race each (or one read of what
- * nobody has written), and the same exchanges done right. Host device only. */
+/* races - what tests/test_race.c launches in the race build: kernels with one race each (or one
+ * read of what nobody has written), and the same exchanges done right. Host device only. */
 /* SPDX-License-Identifier: MIT */
 #ifndef TESTS_KERNELS_RACES_H
 #define TESTS_KERNELS_RACES_H

@@ -1,5 +1,5 @@
-/* races_async - copies and products that run beside the threads: waited for by too few, refilled too early,
- * or seen through the other proxy without a fence; and each done right. */
+/* races_async - copies and products that run beside the threads: waited for by too few, refilled
+ * too early, or seen through the other proxy without a fence; and each done right. */
 /* SPDX-License-Identifier: MIT */
 #include "kernels/lang/ptx.cuh"
 #include "kernels/lang/tensor_map.h"
@@ -169,7 +169,8 @@ template <bool FENCED> static __global__ void product(float *g) {
     finish(d, g);
 }
 
-/* The second warpgroup refills the tiles when the first has issued its product, or has waited for it. */
+/* The second warpgroup refills the tiles when the first has issued its product, or has waited for
+ * it. */
 template <bool RIGHT> static __global__ void product_refill(float *g) {
     DYNAMIC_SHARED(shared);
     float d[16];

@@ -1,6 +1,6 @@
-/* simt_cases - what tests/test_simt.c launches on the SIMT executor: one kernel that uses every collective
- * right (collectives.cu), and one kernel for each way of using them wrong (misuse.cu). Built for the host
- * device only. */
+/* simt_cases - what tests/test_simt.c launches on the SIMT executor: one kernel that uses every
+ * collective right (collectives.cu), and one kernel for each way of using them wrong (misuse.cu).
+ * Built for the host device only. */
 /* SPDX-License-Identifier: MIT */
 #ifndef TESTS_KERNELS_SIMT_CASES_H
 #define TESTS_KERNELS_SIMT_CASES_H
@@ -24,7 +24,8 @@ struct lane_results {
     float warp_sum, block_sum; /* of 1 / (1 + linear): a shuffle tree, and through shared memory */
 };
 
-/* counters [5], by use: add, max, min, compare-and-swap, exchange; float_counter [1]. All start as 0. */
+/* counters [5], by use: add, max, min, compare-and-swap, exchange; float_counter [1]. All start as
+ * 0. */
 const char *collectives_host(struct lane_results *results, int32_t *counters, float *float_counter,
                              void *stream, unsigned blocks_x, unsigned blocks_y, unsigned threads_x,
                              unsigned threads_y);
