@@ -29,6 +29,7 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
                           struct outcome *o) {
     struct answer_seat *const seat = (struct answer_seat *)base;
     struct answer a;
+    const struct call right = o->call;
     const double start = clock_seconds();
     if (seeded) placed_bind(at, seeded, &o->operands, &o->call);
     o->problem[0] = 0;
@@ -42,6 +43,7 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
         answer_spread(at, &seat->moved, a.id[i], i, a.e[i], a.count[i]);
     }
     answer_free(&a);
+    o->call = right;
     o->seconds = clock_seconds() - start;
     return status_ok();
 }

@@ -51,6 +51,8 @@ static void lay_output(const struct placed *at, int i, struct outcome *o) {
 struct status desk_prepare(struct desk *desk, const struct placed *at, struct outcome *o) {
     const struct stage_row *const row = placed_row(at);
     const struct layer_spec local = placed_local(at);
+    o->operands = (struct operands){.n_parts = 0}; /* an outcome serves stage after stage */
+    memset(o->radius, 0, sizeof o->radius);
     o->fuzzy = false;
     if (row->op == OP_SUM) {
         o->operands.n_parts = placed_parts(at, o->part, o->radius);
