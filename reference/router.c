@@ -43,7 +43,7 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     const double common = sum_error / sum + (double)(n_experts + 4) * (c->unit + UNIT_F64);
     for (int64_t e = 0; e < n_experts; e++) {
         row->score[e] /= sum;
-        row->relative[e] = common < 1 ? (row->relative[e] + common) / (1 - common) : INFINITY;
+        row->relative[e] = common >= 1 ? INFINITY : (row->relative[e] + common) / (1 - common);
     }
 }
 
@@ -197,7 +197,7 @@ void ref_route(const struct call *call, const struct contract *contract, const d
             const double renormalised = a->renormalise ? sum_error / sum + (double)(a->top_k + 2) * unit : 0;
             const double relative = (known ? row.relative[id] : 0) + renormalised + 2 * unit;
             const double gate = score / divisor * a->routed_scale;
-            const double error = relative < 1 ? fabs(gate) * relative / (1 - relative) : INFINITY;
+            const double error = relative >= 1 ? INFINITY : fabs(gate) * relative / (1 - relative);
             put(out, (t - row0) * a->top_k + j, gate, error, fabs(gate));
         }
     }
