@@ -8,6 +8,7 @@
 #include "harness/clock.h"
 
 static void sim_sum(const struct sum_args *a) {
+#pragma omp parallel for if (a->n_tokens * a->width > 1 << 16)
     for (int64_t t = 0; t < a->n_tokens; t++)
         for (int64_t c = 0; c < a->width; c++) {
             float sum = 0;

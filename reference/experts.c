@@ -40,18 +40,23 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
     (void)contract;
     const struct permute_args *a = &call->u.permute;
     int32_t *row_slot = ref_alloc((size_t)(a->n_tokens * a->top_k) * sizeof *row_slot);
-    double *x = ref_alloc((size_t)a->width * 2 * sizeof *x), *rx = x + a->width;
     const int64_t n = ref_permute(call, NULL, row_slot, NULL);
-    memset(rx, 0, (size_t)a->width * sizeof *rx);
-    for (int64_t r = row0; r < row1; r++) {
-        const int64_t from = r < n ? row_slot[r] / a->top_k * a->x.stride[0] : 0;
-        for (int64_t c = 0; c < a->width; c++) x[c] = (double)NAN;
-        if (r < n) view_row(x, &a->x, from, a->width);
-        if (r < n && radius) radius_row(rx, radius, 0, &a->x, from, a->width);
-        for (int64_t c = 0; c < a->width; c++)
-            put(out, (r - row0) * a->width + c, x[c], r < n ? rx[c] : 0, fabs(x[c]));
+#pragma omp parallel
+    {
+        double *x = ref_alloc((size_t)a->width * 2 * sizeof *x), *rx = x + a->width;
+        memset(rx, 0, (size_t)a->width * sizeof *rx);
+#pragma omp for
+        for (int64_t r = row0; r < row1; r++) {
+            const int64_t from = r < n ? row_slot[r] / a->top_k * a->x.stride[0] : 0;
+            for (int64_t c = 0; c < a->width; c++) x[c] = (double)NAN;
+            if (r < n) view_row(x, &a->x, from, a->width);
+            if (r < n && radius) radius_row(rx, radius, 0, &a->x, from, a->width);
+            for (int64_t c = 0; c < a->width; c++)
+                put(out, (r - row0) * a->width + c, x[c], r < n ? rx[c] : 0, fabs(x[c]));
+        }
+        free(x);
     }
-    free(row_slot), free(x);
+    free(row_slot);
 }
 
 /* ---- activation ---- */
