@@ -35,14 +35,18 @@ static void mark_failed(struct replay *r, int i) {
     free(owned);
 }
 
-static void choose_rows(struct replay *r) {
+/* False: no value is wrong. A guard that was written over has no mistake of the table behind it. */
+static bool choose_rows(struct replay *r) {
     const struct op_row *const op = placed_op(r->at);
     const double work = op->row_work ? op->row_work(&r->outcome->call) : 1;
+    bool failed = false;
     r->n_rows = ref_n_rows(&r->outcome->call);
     r->row = memory_zeroed((size_t)r->n_rows, sizeof *r->row);
     r->every = work * (double)r->n_rows <= REPLAY_WORK;
-    for (int i = 0; i < r->answer->n && !r->every; i++) mark_failed(r, i);
+    for (int i = 0; i < r->answer->n; i++) mark_failed(r, i);
+    for (int64_t n = 0; n < r->n_rows; n++) failed |= r->row[n];
     for (int64_t n = 0; n < r->n_rows; n++) r->row[n] |= r->every || n % (r->n_rows / ALSO_ROWS + 1) == 0;
+    return failed;
 }
 
 /* NaN where the mistaken call reads what nobody owns is reproduced by NaN alone. */
@@ -104,7 +108,6 @@ static bool explain_by(const struct replay *r, bool same_layout, char *likely, s
 void explain(const struct placed *at, const struct outcome *o, const struct answer *answer, char *likely,
              size_t size) {
     struct replay r = {.at = at, .outcome = o, .answer = answer};
-    choose_rows(&r);
-    if (!explain_by(&r, true, likely, size)) explain_by(&r, false, likely, size);
+    if (choose_rows(&r) && !explain_by(&r, true, likely, size)) explain_by(&r, false, likely, size);
     free(r.row);
 }
