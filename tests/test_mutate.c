@@ -1,0 +1,109 @@
+/* Does a seeded mistake reach where it says, and no farther? Mutants of this test's own: one that the unsharded run makes too,
+ * one in the sum, one in the plan. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/run.h"
+
+#include <criterion/criterion.h>
+#include <string.h>
+
+static struct run_output run_with(const char *line, const struct mutant *m) {
+    struct check_case c;
+    bool has_part;
+    struct run_output out;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
+    const struct run_request request = {.cases = &c, .n_cases = 1, .mutant = m};
+    const struct status s = run_cases(&request, &out);
+    cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
+    return out;
+}
+
+/* Of the kernel, plan and shard edges exactly `guilty` (a set of 1 << edge) fail; none: the case passes. */
+static void expect_edges(const char *line, const struct mutant *m, unsigned guilty, const char *where) {
+    struct run_output out = run_with(line, m);
+    const struct case_result *const r = &out.cases[0];
+    for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++)
+        cr_expect_eq(r->edge[e].state, guilty >> e & 1 ? EDGE_FAIL : EDGE_OK, "%s, %s: edge %d is %d",
+                     m->name, line, e, r->edge[e].state);
+    cr_expect_eq(r->verdict, guilty ? CASE_FAILED : CASE_PASSED, "%s, %s", m->name, line);
+    cr_expect_eq(strncmp(r->where, where, strlen(where)), 0, "%s, %s: '%s'", m->name, line, r->where);
+    run_output_free(&out);
+}
+
+enum { KERNEL = 1u << EDGE_KERNEL, PLAN = 1u << EDGE_PLAN, SHARD = 1u << EDGE_SHARD };
+
+/* ---- the unsharded run makes it too ---- */
+
+static bool other_scale(struct call *call, const struct layer_spec *whole, const struct layer_spec *local) {
+    (void)whole, (void)local;
+    if (call->op == OP_ATTENTION) call->u.attention.scale *= 1.5;
+    return call->op == OP_ATTENTION;
+}
+
+Test(mutate, a_mistake_of_the_unsharded_run_fails_the_kernel_edge_and_others_leave_it_alone) {
+    struct mutant m = {.name = "scale", .hooks.call = other_scale, .unsharded = true};
+    expect_edges("tiny/attention:tp=1,tokens=5", &m, KERNEL, "stage attention");
+    m.unsharded = false; /* ranks against an honest trunk, of which tp=1 is one too */
+    expect_edges("tiny/attention:tp=1,tokens=5", &m, SHARD, "stage attention");
+    expect_edges("tiny/attention:tp=2,tokens=5", &m, SHARD, "stage attention, ranks 0-1 of 2");
+    expect_edges("tiny/ffn:tp=2,tokens=5", &m, 0, "");
+}
+
+/* ---- in the sum ---- */
+
+static bool lose_the_last(struct view *parts, int64_t *n_parts) {
+    (void)parts;
+    if (*n_parts < 2) return false;
+    --*n_parts;
+    return true;
+}
+static bool first_twice(struct view *parts, int64_t *n_parts) {
+    if (*n_parts < 2) return false;
+    parts[*n_parts - 1] = parts[0];
+    return true;
+}
+static bool other_order(struct view *parts, int64_t *n_parts) {
+    if (*n_parts < 2) return false;
+    const struct view first = parts[0];
+    parts[0] = parts[*n_parts - 1];
+    parts[*n_parts - 1] = first;
+    return true;
+}
+
+Test(mutate, a_mistake_in_the_sum_fails_the_shard_edge_where_there_is_something_to_add_up) {
+    const struct mutant lost = {.name = "lost", .hooks.sum = lose_the_last},
+                        twice = {.name = "twice", .hooks.sum = first_twice},
+                        order = {.name = "order", .hooks.sum = other_order};
+    expect_edges("tiny/attention:tp=4,tokens=5", &lost, SHARD, "stage attn_sum");
+    expect_edges("tiny/attention:tp=2,tokens=5", &twice, SHARD, "stage attn_sum");
+    expect_edges("tiny/ffn:tp=2,ep=2,tokens=5", &lost, SHARD, "stage ffn_sum");
+    expect_edges("tiny/attention:tp=1,tokens=5", &lost, 0, "");
+    expect_edges("tiny/attention:tp=4,tokens=5", &order, 0, "");
+}
+
+Test(mutate, a_mistake_in_the_sum_of_the_unsharded_run_fails_its_kernel_edge) {
+    const struct mutant m = {.name = "lost", .hooks.sum = lose_the_last, .unsharded = true};
+    struct run_output out = run_with("tiny/ffn:tp=1,tokens=5", &m); /* routed and shared: two parts */
+    cr_expect_eq(out.cases[0].edge[EDGE_KERNEL].state, EDGE_FAIL);
+    cr_expect_eq(strncmp(out.cases[0].where, "stage ffn_sum", 13), 0, "%s", out.cases[0].where);
+    run_output_free(&out);
+}
+
+/* ---- in the plan ---- */
+
+/* Every rank believes to hold the first experts. */
+static bool first_experts(struct shard_plan *plan, const struct layer_spec *whole) {
+    (void)whole;
+    bool changed = false;
+    for (int r = 0; r < plan->tp; r++) {
+        changed |= plan->rank[r][AXIS_E].first != 0;
+        plan->rank[r][AXIS_E].first = 0;
+    }
+    return changed;
+}
+
+Test(mutate, a_mistake_in_the_plan_is_in_the_call_and_the_first_stage_that_shows_it_is_named) {
+    const struct mutant m = {.name = "experts", .hooks.plan = first_experts};
+    /* The plan edge too: indices go on as the rank stored them, and what combine brings with them adds up to something else. */
+    expect_edges("tiny/ffn:tp=2,ep=2,tokens=9", &m, SHARD | PLAN, "stage permute, rank 1 of 2");
+    expect_edges("tiny/ffn:tp=2,ep=1,tokens=9", &m, 0, "");
+}
