@@ -1,5 +1,5 @@
-/* What does each case come to? Cases that share a trunk run together, stage by stage; every edge of a
- * case ends in its result. */
+/* What does each case come to? Cases that share a trunk run together, stage by stage; every edge of
+ * a case ends in its result. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 

@@ -1,4 +1,5 @@
-/* Which part of a tensor belongs to which rank, and where in the whole does an element of it sit? */
+/* Which part of a tensor belongs to which rank, and where in the whole does an element of it
+ * sit? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/plan.h"
 

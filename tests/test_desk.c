@@ -1,5 +1,5 @@
-/* How do operands lie, and what do the seats leave behind? On plain memory, on a device between what nobody owns, and in the
- * reference's own seat. */
+/* How do operands lie, and what do the seats leave behind? On plain memory, on a device between
+ * what nobody owns, and in the reference's own seat. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/answer_seat.h"
 #include "harness/inputs.h"
@@ -104,7 +104,8 @@ static void close_device(void) {
     close_layer();
 }
 
-/* Every element of a view's buffer: the rows hold the operand, all else is poison. Returns how much else there is. */
+/* Every element of a view's buffer: the rows hold the operand, all else is poison. Returns how much
+ * else there is. */
 static int64_t expect_rows_in_poison(const struct placed *at, enum tensor_id id, const struct view *v) {
     const int64_t row = placed_count(at, id) / TOKENS;
     uint16_t dense[TOKENS * HEADS * DIM];

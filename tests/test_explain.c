@@ -1,5 +1,5 @@
-/* Is a mistake named when it is the one, and only then? What a known mistake would store is put in place of the right answer,
- * whole, with one element changed, in some rows only; so is garbage. */
+/* Is a mistake named when it is the one, and only then? What a known mistake would store is put in
+ * place of the right answer, whole, with one element changed, in some rows only; so is garbage. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/explain.h"
 #include "harness/inputs.h"
@@ -70,7 +70,8 @@ static void close_stage(void) {
     batch_free(&batch);
 }
 
-/* Everything that `call` would store; rows that `only` does not name (NULL: it names all) stay right. */
+/* Everything that `call` would store; rows that `only` does not name (NULL: it names all) stay
+ * right. */
 static void store_as(const struct call *call, const bool *only) {
     struct answer a;
     struct outcome o = outcome;
@@ -152,7 +153,8 @@ Test(explain, garbage_is_nobodys_mistake) {
     }
 }
 
-/* Of one token the stride between rows is never used: the replay of both mutants is the right answer. */
+/* Of one token the stride between rows is never used: the replay of both mutants is the right
+ * answer. */
 Test(explain, nothing_wrong_has_no_explanation, .fini = close_stage) {
     struct call call;
     open_stage(S_ATTENTION, LAYOUT_PACKED, 1);

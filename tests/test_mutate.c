@@ -1,5 +1,5 @@
-/* Does a seeded mistake reach where it says, and no farther? Mutants of this test's own: one that the unsharded run makes too,
- * one in the sum, one in the plan. */
+/* Does a seeded mistake reach where it says, and no farther? Mutants of this test's own: one that
+ * the unsharded run makes too, one in the sum, one in the plan. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 
@@ -17,7 +17,8 @@ static struct run_output run_with(const char *line, const struct mutant *m) {
     return out;
 }
 
-/* Of the kernel, plan and shard edges exactly `guilty` (a set of 1 << edge) fail; none: the case passes. */
+/* Of the kernel, plan and shard edges exactly `guilty` (a set of 1 << edge) fail; none: the case
+ * passes. */
 static void expect_edges(const char *line, const struct mutant *m, unsigned guilty, const char *where) {
     struct run_output out = run_with(line, m);
     const struct case_result *const r = &out.cases[0];
@@ -103,7 +104,8 @@ static bool first_experts(struct shard_plan *plan, const struct layer_spec *whol
 
 Test(mutate, a_mistake_in_the_plan_is_in_the_call_and_the_first_stage_that_shows_it_is_named) {
     const struct mutant m = {.name = "experts", .hooks.plan = first_experts};
-    /* The plan edge too: indices go on as the rank stored them, and what combine brings with them adds up to something else. */
+    /* The plan edge too: indices go on as the rank stored them, and what combine brings with them
+     * adds up to something else. */
     expect_edges("tiny/ffn:tp=2,ep=2,tokens=9", &m, SHARD | PLAN, "stage permute, rank 1 of 2");
     expect_edges("tiny/ffn:tp=2,ep=1,tokens=9", &m, 0, "");
 }

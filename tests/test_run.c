@@ -184,7 +184,8 @@ static void run_mutant(const char *line, const struct mutant *m, bool visible) {
     cr_assert_eq(o.run.n_cases, 1);
     if (visible) {
         expect_caught(&out.cases[0], m, o.run.cases[0].tp);
-        if (o.run.cases[0].tp == 2 || !strcmp(line, m->exposes)) expect_repro_fails_again(&out.cases[0], m->name);
+        if (o.run.cases[0].tp == 2 || !strcmp(line, m->exposes))
+            expect_repro_fails_again(&out.cases[0], m->name);
     } else {
         expect_passed(&out.cases[0]);
     }

@@ -1,5 +1,5 @@
-/* Is whatever fills a stage held to the answer? A seat of this test stores what the reference says, but for one thing at a
- * time. */
+/* Is whatever fills a stage held to the answer? A seat of this test stores what the reference says,
+ * but for one thing at a time. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/inputs.h"
 #include "harness/stage.h"
