@@ -200,7 +200,6 @@ static void compose_stage(struct composition *k, int stage) {
         }
         outcome_free(&o);
     }
-    if (stage_table[stage].op == OP_ROUTE) crew_count_rows(&k->crew, k->own[0].of[T_IDS].memory.data);
 }
 
 static void compose(struct composition *k, const struct chain *chain, const struct check_case *c,

@@ -34,6 +34,12 @@ void crew_indices(struct crew *crew, enum dtype table_dtype) {
     }
 }
 
+bool crew_lacks(const struct crew *crew, enum tensor_id id) {
+    const enum tensor_role role = tensor_table[id].role;
+    return (role == ROLE_INPUT || role == ROLE_WEIGHT) && tensor_present(id, &crew->spec) &&
+           !crew->whole->of[id].count;
+}
+
 void crew_count_rows(struct crew *crew, const int32_t *ids) {
     const int64_t n_experts = crew->spec.n_experts, n = crew->plan.size[AXIS_T] * crew->spec.top_k;
     int32_t *const offsets = memory_zeroed((size_t)n_experts + 1, sizeof *offsets);
@@ -128,4 +134,6 @@ void crew_keep(struct crew *crew, int stage, int rank, struct store *got, bool a
         if (!all && role != ROLE_LOCAL && role != ROLE_PARTIAL) continue;
         store_move(&crew->own[rank], got, *id);
     }
+    if (all && stage_table[stage].op == OP_ROUTE)
+        crew_count_rows(crew, crew->own[rank].of[T_IDS].memory.data);
 }

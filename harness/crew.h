@@ -30,6 +30,8 @@ void crew_open(struct crew *crew, const struct layer_spec *spec, enum part part,
                int64_t tp, int64_t ep);
 /* The index tensors and the rope table into `whole`; the table in `table_dtype`. */
 void crew_indices(struct crew *crew, enum dtype table_dtype);
+/* Is it an input or a weight that no stage makes and nobody has put into `whole` yet? */
+bool crew_lacks(const struct crew *crew, enum tensor_id id);
 /* After routing: who holds which sorted rows, from ids [T, K] (those that no expert has belong to
  * nobody). */
 void crew_count_rows(struct crew *crew, const int32_t *ids);
@@ -56,8 +58,8 @@ bool placed_bind(const struct placed *at, const struct mutant *mutant, const str
 enum { MAX_PARTS = 2 * MAX_RANKS };
 int64_t placed_parts(const struct placed *at, struct view *parts, const double **radii);
 
-/* A stage's outputs move into the rank's own tensors (`all`), or only those that are nobody else's:
- * partial and local ones. What is left in `got` stays the caller's. */
+/* A stage's outputs move into the rank's own tensors (`all`; ids count the rows that follow), or only
+ * those that are nobody else's: partial and local ones. What is left in `got` stays the caller's. */
 void crew_keep(struct crew *crew, int stage, int rank, struct store *got, bool all);
 
 #endif

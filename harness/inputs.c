@@ -41,15 +41,9 @@ static struct status read_whole(struct trunk *t, enum tensor_id id, enum dtype d
     return s;
 }
 
-static bool is_missing(const struct crew *crew, enum tensor_id id) {
-    const enum tensor_role role = tensor_table[id].role;
-    return (role == ROLE_INPUT || role == ROLE_WEIGHT) && tensor_present(id, &crew->spec) &&
-           !crew->whole->of[id].count;
-}
-
 struct status inputs_prepare(struct trunk *t, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        if (!is_missing(&t->crew, *id)) continue;
+        if (!crew_lacks(&t->crew, *id)) continue;
         const int64_t count = slice_count(&t->crew.plan, *id, -1);
         const enum dtype dtype = tensor_dtype(*id, t->c.dtype);
         void *const data = store_renew(&t->store, *id, dtype, count);
@@ -65,7 +59,7 @@ struct status inputs_prepare(struct trunk *t, int stage) {
 
 void inputs_fill(struct crew *crew, const struct fill *fill, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        if (!is_missing(crew, *id)) continue;
+        if (!crew_lacks(crew, *id)) continue;
         const int64_t count = slice_count(&crew->plan, *id, -1);
         const enum dtype dtype = tensor_dtype(*id, crew->storage);
         fill_tensor(fill, *id, dtype, 0, count, store_renew(crew->whole, *id, dtype, count));

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/answer_seat.h"
 #include "harness/stage.h"
 
 struct oracle {
@@ -29,10 +30,7 @@ static struct status read_tensor(struct oracle *o, enum tensor_id id, double *ds
 /* Inputs of the stage that no stage makes. */
 static struct status load_inputs(struct oracle *o, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        const enum tensor_role role = tensor_table[*id].role;
-        if ((role != ROLE_INPUT && role != ROLE_WEIGHT) || !tensor_present(*id, &o->crew.spec) ||
-            o->store.of[*id].count)
-            continue;
+        if (!crew_lacks(&o->crew, *id)) continue;
         const int64_t count = slice_count(&o->crew.plan, *id, -1);
         bool found;
         TRY(read_tensor(o, *id, store_renew(&o->store, *id, DTYPE_F64, count), count, &found));
@@ -140,17 +138,13 @@ static struct status run_stage(struct oracle *o, int stage) {
     if (outcome.call.op == OP_ROUTE) s = seat_experts(o, &at, &outcome);
     if (!s.code) answer_compute(&a, stage, &outcome);
     for (int i = 0; !s.code && i < a.n; i++) {
-        if (op->spread)
-            op->spread(&at, &outcome.got, i, a.y[i]);
-        else
-            memcpy(outcome.got.of[a.id[i]].memory.data, a.y[i], (size_t)a.count[i] * sizeof *a.y[i]);
+        answer_spread(&at, &outcome.got, a.id[i], i, a.y[i], a.count[i]);
         if (!op->answers_inputs) s = seat_file(o, &at, &a, i, outcome.got.of[a.id[i]].memory.data);
     }
     if (!s.code) {
         if (op->answers_inputs) follow_rows(o, &at);
         answer_free(&a);
         crew_keep(&o->crew, stage, 0, &outcome.got, true);
-        if (stage_table[stage].op == OP_ROUTE) crew_count_rows(&o->crew, o->store.of[T_IDS].memory.data);
     }
     outcome_free(&outcome);
     return s;

@@ -124,7 +124,6 @@ void trunk_stage_done(struct trunk *t, int stage) {
     t->sum_y = t->sum_s1 = NULL;
     answer_free(&t->answer);
     crew_keep(&t->crew, stage, 0, &t->outcome.got, true);
-    if (stage_table[stage].op == OP_ROUTE) crew_count_rows(&t->crew, t->store.of[T_IDS].memory.data);
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
         if (tensor_table[*id].role == ROLE_WEIGHT) store_drop(&t->store, *id);
 }
