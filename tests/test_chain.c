@@ -150,32 +150,33 @@ Test(chain, a_mistake_that_the_reference_makes_too_fails_the_chain_and_no_other_
 
 /* ---- what proves nothing ---- */
 
-Test(chain, a_bound_that_could_explain_anything_is_too_loose_and_not_ok) {
+/* The attention of preset tiny at tp 2 with one thing about it changed. */
+static const char *edge_of_tiny(void (*change)(struct layer_spec *spec), struct edge_result *edge) {
     struct check_case c;
     struct model model;
     bool has_part;
     struct findings findings;
-    struct edge_result edge = {0};
-    case_parse("tiny/attention:tp=2", &c, &has_part);
+    *edge = (struct edge_result){0};
+    cr_assert_eq(case_parse("tiny/attention:tp=2", &c, &has_part).code, STATUS_OK);
     cr_assert_eq(model_load(c.model, &model).code, STATUS_OK);
     struct layer_spec spec = case_spec(&c, &model);
-    spec.attn_scale = 1e17; /* a score's last bit is worth more than a weight */
+    change(&spec);
     findings_init(&findings);
-    cr_assert_null(chain_edge(&spec, 0, &c, NULL, &edge, &findings));
+    return chain_edge(&spec, 0, &c, NULL, edge, &findings);
+}
+
+/* A score's last bit is worth more than a weight. */
+static void enormous_scale(struct layer_spec *spec) { spec->attn_scale = 1e17; }
+static void unknown_pairing(struct layer_spec *spec) { spec->rope_pairing = (enum rope_pairing)7; }
+
+Test(chain, a_bound_that_could_explain_anything_is_too_loose_and_not_ok) {
+    struct edge_result edge;
+    cr_assert_null(edge_of_tiny(enormous_scale, &edge));
     cr_expect_eq(edge.state, EDGE_LOOSE, "state %d, margin %g", edge.state, edge.margin);
 }
 
 Test(chain, a_feature_that_plain_c_does_not_know_is_named) {
-    struct check_case c;
-    struct model model;
-    bool has_part;
-    struct findings findings;
-    struct edge_result edge = {0};
-    case_parse("tiny/attention:tp=2", &c, &has_part);
-    cr_assert_eq(model_load(c.model, &model).code, STATUS_OK);
-    struct layer_spec spec = case_spec(&c, &model);
-    spec.rope_pairing = (enum rope_pairing)7;
-    findings_init(&findings);
-    cr_expect_str_eq(chain_edge(&spec, 0, &c, NULL, &edge, &findings), "rope_pairing");
+    struct edge_result edge;
+    cr_expect_str_eq(edge_of_tiny(unknown_pairing, &edge), "rope_pairing");
     cr_expect_eq(edge.state, EDGE_NOT_RUN);
 }

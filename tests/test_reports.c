@@ -52,15 +52,17 @@ static const struct run_result run = {.version = "0.1.0",
                                       .seconds = 3.5};
 
 /* The report as a string, to be freed. */
-static char *written(const char *format, int verbosity) {
+static char *written_of(const struct run_result *result, const char *format, int verbosity) {
     char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
     cr_assert(file && report_by_name(format));
-    report_by_name(format)->write(file, &run, verbosity);
+    report_by_name(format)->write(file, result, verbosity);
     cr_assert_eq(fclose(file), 0);
     return text;
 }
+
+static char *written(const char *format, int verbosity) { return written_of(&run, format, verbosity); }
 
 static void expect_contains(const char *text, const char *part) {
     cr_expect(strstr(text, part), "'%s' is missing in\n%s", part, text);
@@ -238,4 +240,29 @@ Test(reports, utf8_is_recognised_and_nothing_else) {
                                       "\xff"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_expect_eq(report_utf8_length(bad[i]), 0, "%zu", i);
+}
+
+Test(reports, a_chain_that_says_nothing_is_not_ok_and_one_that_could_not_run_is_counted) {
+    const struct case_result of_chain[2] = {
+        {.line = "tiny/attention:tp=2",
+         .verdict = CASE_SKIPPED,
+         .reason = "chain too loose",
+         .edge = {[EDGE_CHAIN] = {EDGE_LOOSE, 0.25, 9, 0, 0, 0, 0}}},
+        {.line = "tiny/ffn:tp=2", .verdict = CASE_PASSED, .unchained = "score"},
+    };
+    const struct run_result chained = {.version = "0.1.0",
+                                       .device = "host",
+                                       .command = "shardcheck run",
+                                       .cases = of_chain,
+                                       .n_cases = 2,
+                                       .n_passed = 1,
+                                       .n_skipped = 1,
+                                       .n_unchained = 1};
+    char *const text = written_of(&chained, "text", 0), *const json = written_of(&chained, "json", 0);
+    cr_expect(strstr(text, "chain - (score)"), "%s", text);
+    cr_expect(strstr(text, "\n1 cases without the chain edge"), "%s", text);
+    cr_expect(strstr(json, "\"state\": \"too loose\""), "%s", json);
+    cr_expect(strstr(json, "\"unchained\": \"score\""), "%s", json);
+    free(text);
+    free(json);
 }
