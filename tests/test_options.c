@@ -145,7 +145,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run --mutant none", "--mutant none: no such mutant; use "},
         {"run --report xml", "--report xml: no such format; use text, json or junit"},
         {"run --report json --report text", "two reports to standard output"},
-        {"run --report json:a --report junit:a", "two reports to one file"},
+        {"run --report json:a --report junit:a", "--report junit:a and --report json:a: one file"},
         {"run --report json:", "names no file"},
         {"run tiny:tp=2 --tp 2", "--tp 2: given twice, 'tiny:tp=2' sets it too"},
         {"run tiny/ffn --part ffn", "--part: given twice"},

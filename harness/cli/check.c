@@ -1,13 +1,12 @@
 /* The command `run`: its options, what they mean together, and the reports of what came out. Which
  * cases are asked for is in request.c. */
 /* SPDX-License-Identifier: MIT */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/outputs.h"
 #include "harness/quote.h"
 #include "layer/choices.h"
 
@@ -82,6 +81,13 @@ static struct status apply_schedules(struct parse *parse, const struct option_ro
     return status_ok();
 }
 
+static bool names_stdout(const char *path) {
+    static const char *const names[] = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(path, names[i])) return true;
+    return false;
+}
+
 static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
     char name[32], text[200];
@@ -97,14 +103,10 @@ static struct status apply_report(struct parse *parse, const struct option_row *
         return status_error("--report %.48s: no such format; use %s, then :FILE for a file", value, text);
     }
     if (colon && !colon[1]) return status_error("--report %s: names no file; use %s:FILE", value, name);
-    const char *path = colon && strcmp(colon + 1, "-") ? colon + 1 : NULL;
-    for (int i = 0; i < out->n_reports; i++) {
-        const char *other = out->report[i].path;
-        if (!path && !other)
+    const char *path = colon && !names_stdout(colon + 1) ? colon + 1 : NULL;
+    for (int i = 0; i < out->n_reports && !path; i++)
+        if (!out->report[i].path)
             return status_error("--report %.60s: two reports to standard output; use %s:FILE", value, name);
-        if (path && other && !strcmp(path, other))
-            return status_error("--report %.160s: two reports to one file; use another", value);
-    }
     if (out->n_reports == MAX_REPORTS - 1)
         return status_error("--report %.60s: at most %d reports", value, MAX_REPORTS - 1);
     out->report[out->n_reports++] = (struct report_target){format, path};
@@ -198,66 +200,29 @@ struct status check_parse(struct parse *parse) {
     if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
     TRY(request_expand(&parse->request, &out->run));
     TRY(check_schedules(&out->run));
+    TRY(outputs_check(out));
     compose_repro(parse);
     return status_ok();
 }
 
 /* ---- running it ---- */
 
-/* A report is written beside its target and renamed, so that nobody reads half a file. */
-static struct status write_report(const struct report_target *target, const struct run_result *run,
-                                  int verbosity) {
-    char beside[4200];
-    if (!target->path) {
-        target->format->write(stdout, run, verbosity);
-        if (fflush(stdout) || ferror(stdout)) return status_error("standard output: %s", strerror(errno));
-        return status_ok();
-    }
-    snprintf(beside, sizeof beside, "%s.tmp", target->path);
-    FILE *const file = fopen(beside, "w");
-    if (!file)
-        return status_error("--report %s:%s: %s; choose a writable path", target->format->name, target->path,
-                            strerror(errno));
-    target->format->write(file, run, verbosity);
-    const bool written = !ferror(file);
-    if (fclose(file) || !written || rename(beside, target->path)) {
-        const int why = errno;
-        unlink(beside);
-        return status_error("--report %s:%s: %s", target->format->name, target->path, strerror(why));
-    }
-    return status_ok();
-}
-
-/* Unwritable reports are found before the work, not after it. */
-static struct status probe_reports(const struct options *o) {
-    for (int i = 0; i < o->n_reports; i++) {
-        char beside[4200];
-        if (!o->report[i].path) continue;
-        if (strlen(o->report[i].path) > 4096)
-            return status_error("--report: path longer than 4096 characters");
-        snprintf(beside, sizeof beside, "%s.tmp", o->report[i].path);
-        FILE *const file = fopen(beside, "w");
-        if (!file)
-            return status_error("--report %s:%s: %s; choose a writable path", o->report[i].format->name,
-                                o->report[i].path, strerror(errno));
-        fclose(file);
-        unlink(beside);
-    }
-    return status_ok();
-}
-
 struct status check_run(const struct options *o, enum exit_code *code) {
     struct run_output out = {0};
-    struct status s = probe_reports(o);
+    struct output *report[MAX_REPORTS] = {NULL};
+    struct status s = reports_open(o, report);
     if (!s.code) s = run_cases(&o->run, &out);
     if (!s.code) {
         snprintf(out.command, sizeof out.command, "%s", o->typed);
-        for (int i = 0; i < o->n_reports && !s.code; i++)
-            s = write_report(&o->report[i], &out.result, o->verbosity);
+        for (int i = 0; i < o->n_reports && !s.code; i++) {
+            o->report[i].format->write(output_file(report[i]), &out.result, o->verbosity);
+            s = output_commit(&report[i]);
+        }
         *code = out.result.n_failed                       ? EXIT_DEFECT
                 : out.result.n_skipped && !o->allow_skips ? EXIT_TROUBLE
                                                           : EXIT_PASSED;
     }
+    for (int i = 0; i < o->n_reports; i++) output_discard(&report[i]);
     run_output_free(&out);
     return s;
 }

@@ -1,0 +1,64 @@
+/* Which files does a run name, and is each of them one of its own?  A report over the config that is
+ * being read, or two outputs under one name, would leave less than was asked for. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/cli/outputs.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Reports in their order, then the dump. "--report json:FILE", and its path (NULL: standard output);
+ * false: there are fewer. */
+static bool output_at(const struct options *o, int i, char *label, size_t size, const char **path) {
+    if (i > o->n_reports || (i == o->n_reports && !o->run.dump_path)) return false;
+    const bool dump = i == o->n_reports;
+    *path = dump ? o->run.dump_path : o->report[i].path;
+    if (dump)
+        snprintf(label, size, "--dump %s", *path);
+    else if (*path)
+        snprintf(label, size, "--report %s:%s", o->report[i].format->name, *path);
+    else
+        snprintf(label, size, "standard output");
+    return true;
+}
+
+/* The fixture, then the models that are files; false: there are fewer. */
+static bool input_at(const struct options *o, int64_t i, const char **path) {
+    if (i > o->run.n_cases) return false;
+    *path = i == 0 ? o->run.fixture_path : o->run.cases[i - 1].model;
+    if (i && (o->run.fixture_path || model_preset_json(*path))) *path = NULL;
+    return true;
+}
+
+/* A terminal or a socket may be both read and written. */
+static bool reads(const char *input, const char *output) {
+    struct stat file;
+    return input && !stat(input, &file) && S_ISREG(file.st_mode) && output_same(input, output);
+}
+
+struct status outputs_check(const struct options *o) {
+    char label[300], other[300];
+    const char *path, *earlier, *input;
+    for (int i = 0; output_at(o, i, label, sizeof label, &path); i++) {
+        for (int j = 0; j < i && output_at(o, j, other, sizeof other, &earlier); j++)
+            if (output_same(path, earlier))
+                return status_error("%.220s and %.220s: one file; name two", label, other);
+        for (int64_t j = 0; input_at(o, j, &input); j++)
+            if (reads(input, path))
+                return status_error("%.220s: would replace %.220s, which is read; name another file", label,
+                                    input);
+    }
+    return status_ok();
+}
+
+struct status reports_open(const struct options *o, struct output **report) {
+    char label[300];
+    const char *path;
+    struct status s = status_ok();
+    for (int i = 0; i < o->n_reports && !s.code; i++) {
+        output_at(o, i, label, sizeof label, &path);
+        s = output_open(label, path, &report[i]);
+    }
+    for (int i = 0; i < o->n_reports && s.code; i++) output_discard(&report[i]);
+    return s;
+}

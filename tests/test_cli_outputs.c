@@ -1,0 +1,112 @@
+/* What does a command line leave on the disk and in its pipes?  Each output whole, where it was asked for
+ * and nowhere else. Runs the binary
+ * named by the environment variable SHARDCHECK through bash. */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[64];
+
+static void enter(void) {
+    char root[4096];
+    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
+    cr_assert(getcwd(root, sizeof root));
+    setenv("ROOT", root, 1);
+    setenv("RUN", "run tiny --part attention --tp 1 --tokens 3", 1);
+    strcpy(folder, "/tmp/shardcheck-out-XXXXXX");
+    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
+}
+
+static void leave(void) {
+    char command[256];
+    snprintf(command, sizeof command, "cd / && rm -rf '%s' %s.err", folder, folder);
+    cr_expect_eq(system(command), 0);
+}
+
+TestSuite(cli_outputs, .init = enter, .fini = leave);
+
+static int files_here(void) {
+    int n = 0;
+    DIR *const d = opendir(".");
+    while (readdir(d)) n++;
+    closedir(d);
+    return n - 2;
+}
+
+/* `words` follow the name of the binary; bash, for >(...). Standard error is in *err. */
+static int run(const char *words, char err[2048]) {
+    char path[96];
+    snprintf(path, sizeof path, "%s.err", folder);
+    char command[2048];
+    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s", words);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (!freopen(path, "w", stderr)) _exit(99);
+        execlp("bash", "bash", "-c", command, (char *)NULL);
+        _exit(99);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    FILE *const file = fopen(path, "r");
+    cr_assert(file);
+    err[fread(err, 1, 2047, file)] = 0;
+    fclose(file);
+    cr_assert(WIFEXITED(status), "%s: %x", words, status);
+    return WEXITSTATUS(status);
+}
+
+static void expect_error(const char *words, const char *cause, const char *remedy) {
+    char err[2048];
+    const int before = files_here(), code = run(words, err);
+    const size_t n = strlen(err);
+    cr_expect(code == 2 && n && strchr(err, '\n') == err + n - 1 && !strncmp(err, "shardcheck: ", 12),
+              "%s: exit %d '%s'", words, code, err);
+    cr_expect(strstr(err, cause) && strstr(err, remedy), "%s: %s", words, err);
+    cr_expect_eq(files_here(), before, "%s: left something on the disk", words);
+}
+
+static void expect_passed(const char *words) {
+    char err[2048];
+    const int code = run(words, err);
+    cr_expect(code == 0 && !*err, "%s: exit %d '%s'", words, code, err);
+}
+
+Test(cli_outputs, an_output_is_neither_another_one_nor_what_is_read) {
+    cr_assert(!system("cp \"$ROOT/fixtures/models/tiny.json\" c.json && ln -s c.json link && "
+                      "cp \"$ROOT/fixtures/golden/llama.h5\" f.h5 && ln -s d.h5 free"));
+    expect_error("$RUN --report json:a --report text:a", "one file", "name two");
+    expect_error("$RUN --report json:b --report text:./b", "text:./b and --report json:b", "two");
+    expect_error("$RUN --report json:d.h5 --dump d.h5", "--dump d.h5 and --report json:d.h5", "two");
+    expect_error("$RUN --report json:d.h5 --dump free", "one file", "two");
+    expect_error("$RUN --report json:/dev/stdout --report text:-", "standard output", "text:FILE");
+    expect_error("run ./c.json --report json:c.json", "would replace ./c.json", "another");
+    expect_error("run ./c.json --part ffn --dump link", "would replace ./c.json", "another");
+    expect_error("run --fixture f.h5 --dump ./f.h5", "would replace f.h5", "another");
+    expect_error("run --fixture f.h5 --report text:f.h5", "would replace f.h5", "another");
+    cr_expect(!system("cmp c.json \"$ROOT/fixtures/models/tiny.json\" && "
+                      "cmp f.h5 \"$ROOT/fixtures/golden/llama.h5\""));
+    expect_error("$RUN --report json:log >log; r=$?; [ -s log ] && echo text; rm log; exit $r",
+                 "standard output and --report json:log", "two");
+    expect_passed("$RUN --report json:/dev/null --report junit:/dev/null >/dev/null");
+}
+
+Test(cli_outputs, a_report_goes_into_a_pipe_a_link_and_standard_output_as_named) {
+    expect_passed("$RUN --report json:/dev/stdout | grep -q '\"shardcheck-result/1\"'");
+    expect_passed("$RUN --report json:/dev/fd/1 | grep -q '^{$'");
+    expect_passed("$RUN --report json:>(cat >piped) >/dev/null; while [ ! -s piped ]; do sleep 0.1; done; "
+                  "grep -q shardcheck-result piped");
+    expect_passed(
+        "version >/dev/null; ln -s target link; \"$SHARDCHECK\" $RUN --report junit:link >/dev/null && "
+        "[ -L link ] && grep -q testsuite target");
+    expect_passed("version >/dev/null; mkfifo fifo; (cat fifo >got) & sleep 0.2; "
+                  "\"$SHARDCHECK\" $RUN --report json:fifo >/dev/null && wait && [ -p fifo ] && [ -s got ]");
+    expect_error("$RUN --report json:fifo", "nobody reads this pipe", "start its reader first");
+    expect_error("$RUN --report json:/dev/full >/dev/null", "--report json:/dev/full: No space", "free");
+    cr_expect_eq(files_here(), 5);
+}
