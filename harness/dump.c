@@ -7,7 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/output.h"
+
 enum { MAX_CONFIG_BYTES = 1 << 20 };
+
+struct dump {
+    char label[300]; /* "--dump FILE" */
+    struct output *output;
+    struct fixture_writer *writer;
+    struct status skip;
+};
 
 static struct status read_config(const char *model, char *json) {
     const char *const preset = model_preset_json(model);
@@ -22,8 +31,7 @@ static struct status read_config(const char *model, char *json) {
     return status_ok();
 }
 
-struct status dump_create(const char *path, const struct check_case *cases, int64_t n_cases,
-                          struct fixture_writer **out) {
+static struct status check_one_run(const struct check_case *cases, int64_t n_cases) {
     if (cases[0].phase != PHASE_PREFILL || cases[0].seqs != 1)
         return status_error(
             "--dump: a file holds one sequence from its first token; use --phase prefill with --seqs 1");
@@ -38,23 +46,68 @@ struct status dump_create(const char *path, const struct check_case *cases, int6
         return status_error(
             "--dump: one file holds one run of each part, %s and %s are two; name one of them", one, two);
     }
+    return status_ok();
+}
+
+static struct status open_writer(struct dump *d, const struct check_case *c) {
+    const char *const path = output_path(d->output);
+    if (!path) return status_error("%s: HDF5 cannot write into a pipe or a device; name a file", d->label);
     char *const json = memory_zeroed(MAX_CONFIG_BYTES, 1);
-    struct status s = read_config(cases[0].model, json);
+    struct status s = read_config(c->model, json);
     if (!s.code)
-        s = fixture_create(path, json, "shardcheck " SHARDCHECK_VERSION, cases[0].dtype,
-                           cases[0].layer < 0 ? 0 : cases[0].layer, out);
+        s = fixture_create(d->label, path, json, "shardcheck " SHARDCHECK_VERSION, c->dtype,
+                           c->layer < 0 ? 0 : c->layer, &d->writer);
     free(json);
     return s;
 }
 
-static struct status dump_tensor(struct fixture_writer *w, const struct trunk *t, const char *group,
-                                 enum tensor_id id, const struct stored *stored) {
+struct status dump_open(const char *path, const struct check_case *cases, int64_t n_cases,
+                        struct dump **out) {
+    *out = NULL;
+    TRY(check_one_run(cases, n_cases));
+    struct dump *const d = memory_zeroed(1, sizeof *d);
+    snprintf(d->label, sizeof d->label, "--dump %s", path);
+    struct status s = output_open(d->label, path, &d->output);
+    if (!s.code) s = open_writer(d, &cases[0]);
+    if (s.code)
+        dump_discard(d);
+    else
+        *out = d;
+    return s;
+}
+
+void dump_skip(struct dump *d, const char *case_line, const char *why) {
+    if (!d->skip.code)
+        d->skip = status_error("%s: not written, %.160s was skipped: %.200s", d->label, case_line, why);
+}
+
+struct status dump_keep(struct dump *d) {
+    if (!d) return status_ok();
+    struct status s = d->skip;
+    if (!s.code) {
+        s = fixture_finish(d->writer);
+        d->writer = NULL;
+    }
+    if (!s.code) s = output_commit(&d->output);
+    dump_discard(d);
+    return s;
+}
+
+void dump_discard(struct dump *d) {
+    if (!d) return;
+    fixture_abandon(d->writer);
+    output_discard(&d->output);
+    free(d);
+}
+
+static struct status dump_tensor(struct dump *d, const struct trunk *t, const char *group, enum tensor_id id,
+                                 const struct stored *stored) {
     char name[128];
     int64_t shape[MAX_AXES];
     const int n = slice_shape(&t->crew.plan, id, -1, shape);
     snprintf(name, sizeof name, "layers.%lld.%s.%s", (long long)t->layer, part_name(t->c.part),
              tensor_table[id].name);
-    return fixture_write(w, group, name, stored->dtype, n, shape, stored->memory.data);
+    return fixture_write(d->writer, group, name, stored->dtype, n, shape, stored->memory.data);
 }
 
 /* q and k are stored by more than one stage: the last one counts. */
@@ -67,16 +120,16 @@ static bool stored_again(const struct trunk *t, int stage, enum tensor_id id) {
     return false;
 }
 
-struct status dump_stage(struct fixture_writer *w, const struct trunk *t, int stage) {
+struct status dump_stage(struct dump *d, const struct trunk *t, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
         const enum tensor_role role = tensor_table[*id].role;
         const struct stored *const s = &t->store.of[*id];
         const bool first = role == ROLE_INPUT && (stage == S_ATTN_NORM || stage == S_FFN_NORM);
         if (s->count && (role == ROLE_WEIGHT || first))
-            TRY(dump_tensor(w, t, role == ROLE_WEIGHT ? "weights" : "inputs", *id, s));
+            TRY(dump_tensor(d, t, role == ROLE_WEIGHT ? "weights" : "inputs", *id, s));
     }
     for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++)
         if (tensor_table[*id].role != ROLE_LOCAL && !seat_in_place(*id) && !stored_again(t, stage, *id))
-            TRY(dump_tensor(w, t, "activations", *id, &t->outcome.got.of[*id]));
+            TRY(dump_tensor(d, t, "activations", *id, &t->outcome.got.of[*id]));
     return status_ok();
 }

@@ -21,7 +21,7 @@ struct group { /* the cases of one trunk */
     const struct model *model;
     const struct fixture *fixture;
     struct device *device;
-    struct fixture_writer *dump;    /* NULL: none */
+    struct dump *dump;              /* NULL: none */
     const struct check_case *cases; /* the first one; same-trunk cases follow it */
     struct case_result *results;
     int64_t n;
@@ -92,7 +92,10 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
         if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
         progress(g->results[0].line, stage_table[stage].name);
         TRY(trunk_stage(t, stage));
-        if (t->unsupported[0]) break; /* nothing was stored */
+        if (t->unsupported[0]) { /* nothing was stored */
+            if (g->dump) dump_skip(g->dump, g->results[0].line, t->unsupported);
+            break;
+        }
         for (int64_t i = 0; i < g->n && !t->declined; i++) {
             if (ranks[i].unsupported[0]) continue;
             const double start = clock_seconds();
@@ -176,7 +179,7 @@ static struct status load_model(const struct check_case *c, const struct fixture
 }
 
 static struct status run_all(const struct run_request *o, const struct fixture *fixture,
-                             struct device *device, struct fixture_writer *dump, struct run_output *out) {
+                             struct device *device, struct dump *dump, struct run_output *out) {
     for (int64_t first = 0, n; first < o->n_cases; first += n) {
         struct model model;
         for (n = 1; first + n < o->n_cases && case_shares_trunk(&o->cases[first], &o->cases[first + n]);) n++;
@@ -208,7 +211,7 @@ static void count_cases(struct run_output *out, int64_t n) {
 struct status run_cases(const struct run_request *o, struct run_output *out) {
     struct fixture *fixture = NULL;
     struct device *device = NULL;
-    struct fixture_writer *dump = NULL;
+    struct dump *dump = NULL;
     const double start = clock_seconds();
     *out = (struct run_output){0};
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
@@ -221,12 +224,12 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
         out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
         out->result.n_cases = o->n_cases; /* what run_output_free releases, after an error too */
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
-        if (o->dump_path) s = dump_create(o->dump_path, o->cases, o->n_cases, &dump);
+        if (o->dump_path) s = dump_open(o->dump_path, o->cases, o->n_cases, &dump);
         if (!s.code) s = run_all(o, fixture, device, dump, out);
-        if (dump && !s.code)
-            s = fixture_commit(dump);
-        else if (dump)
-            fixture_abandon(dump);
+        if (s.code)
+            dump_discard(dump);
+        else
+            out->dump = dump_keep(dump);
     }
     if (!s.code) {
         count_cases(out, o->n_cases);

@@ -26,6 +26,7 @@ struct run_output {
     struct run_result result;
     struct case_result *cases; /* [n] */
     char device_label[200], command[400];
+    struct status dump; /* an error: the dump is not there, but all cases have their results */
 };
 /* A status is something that kept the run from happening at all (no device, unreadable fixture):
  * nothing is reported. */

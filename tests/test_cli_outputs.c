@@ -96,6 +96,19 @@ Test(cli_outputs, an_output_is_neither_another_one_nor_what_is_read) {
     expect_passed("$RUN --report json:/dev/null --report junit:/dev/null >/dev/null");
 }
 
+Test(cli_outputs, a_dump_needs_a_file_and_a_whole_run) {
+    expect_error("$RUN --dump /dev/null", "--dump /dev/null: HDF5", "name a file");
+    expect_error("$RUN --dump >(cat)", "a pipe", "name a file");
+    expect_error("$RUN --dump /none/d.h5", "--dump /none/d.h5", "a folder that exists");
+    expect_error("$RUN --kernel attention=attention_mma --dump d.h5 --report json:/dev/null >/dev/null",
+                 "--dump d.h5: not written, tiny/attention:", "was skipped: no kernel for attention");
+    expect_error("$RUN --kernel attention=attention_mma --allow-skips --dump d.h5 --report json:/dev/null "
+                 ">/dev/null",
+                 "not written", "was skipped");
+    expect_passed("$RUN --dump d.h5 >/dev/null && \"$SHARDCHECK\" run --fixture d.h5 --tp 1 >/dev/null");
+    cr_expect_eq(files_here(), 1);
+}
+
 Test(cli_outputs, a_report_goes_into_a_pipe_a_link_and_standard_output_as_named) {
     expect_passed("$RUN --report json:/dev/stdout | grep -q '\"shardcheck-result/1\"'");
     expect_passed("$RUN --report json:/dev/fd/1 | grep -q '^{$'");

@@ -5,9 +5,11 @@
 #include <criterion/criterion.h>
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fixtures/fixture.h"
@@ -216,7 +218,7 @@ Test(hdf5, what_a_file_does_not_have_is_not_found) {
 static struct fixture_writer *created(const char *path, int64_t layer) {
     struct fixture_writer *w;
     const struct status status =
-        fixture_create(path, model_preset_json("tiny"), "test", DTYPE_BF16, layer, &w);
+        fixture_create(path, path, model_preset_json("tiny"), "test", DTYPE_BF16, layer, &w);
     cr_assert(!status.code, "%s", status.message);
     return w;
 }
@@ -235,7 +237,7 @@ Test(hdf5, every_bf16_pattern_comes_back_as_its_value) {
     for (int i = 0; i < 65536; i++) bits[i] = (uint16_t)i;
     struct fixture_writer *w = created(path, 1);
     put(w, "inputs", "x", DTYPE_BF16, 1024, 64, bits);
-    cr_assert(!fixture_commit(w).code);
+    cr_assert(!fixture_finish(w).code);
     struct fixture *f = opened(path);
     cr_expect(fixture_n_tokens(f) == 1024 && fixture_model(f)->dtype == DTYPE_BF16);
     cr_expect_str_eq(fixture_source(f), "test");
@@ -264,7 +266,7 @@ Test(hdf5, explicit_names_come_before_general_ones) {
     put(w, "inputs", "ffn.x", DTYPE_F64, 1, 64, data[1]);
     put(w, "inputs", "layers.1.x", DTYPE_F64, 1, 64, data[2]);
     put(w, "inputs", "layers.1.attention.x", DTYPE_F64, 1, 64, data[3]);
-    cr_assert(!fixture_commit(w).code);
+    cr_assert(!fixture_finish(w).code);
     struct fixture *f = opened(path);
     static const double want[2][PART_COUNT] = {{0, 1}, {3, 2}};
     for (int64_t layer = 0; layer < 2; layer++)
@@ -277,20 +279,41 @@ Test(hdf5, explicit_names_come_before_general_ones) {
     unlink(path);
 }
 
-Test(hdf5, a_file_appears_whole_or_not_at_all) {
-    char folder[] = "/tmp/shardcheck-commit-XXXXXX", path[64], beside[80];
-    cr_assert(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/a.h5", folder);
-    snprintf(beside, sizeof beside, "%s.tmp", path);
-    struct fixture_writer *w = created(path, 0);
-    cr_expect(access(path, F_OK) && !access(beside, F_OK));
+/* As on a full disk: files may have `bytes` bytes. The file is in `path` afterwards. */
+static struct status written_within(rlim_t bytes, char path[64]) {
+    static double x[64][64];
+    struct fixture_writer *w;
+    strcpy(path, "/tmp/shardcheck-full-XXXXXX");
+    close(mkstemp(path));
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &(struct rlimit){bytes, RLIM_INFINITY});
+    struct status s = fixture_create("the label", path, model_preset_json("tiny"), "", DTYPE_BF16, 0, &w);
+    if (s.code) return s;
+    const int64_t shape[] = {64, 64};
+    s = fixture_write(w, "inputs", "x", DTYPE_F64, 2, shape, x);
+    if (!s.code) return fixture_finish(w);
     fixture_abandon(w);
-    cr_expect(access(path, F_OK) && access(beside, F_OK));
-    w = created(path, 0);
-    cr_expect(!fixture_commit(w).code && !access(path, F_OK) && access(beside, F_OK));
-    fixture_abandon(NULL);
+    return s;
+}
+
+Test(hdf5, wherever_a_write_fails_is_an_error_and_no_crash) {
+    char path[64];
+    int n_failed = 0;
+    for (rlim_t bytes = 0; bytes < 38000; bytes += 512) {
+        const struct status s = written_within(bytes, path);
+        cr_expect(!s.code ||
+                      (!strncmp(s.message, "the label: cannot write", 23) && strstr(s.message, "large")),
+                  "%s", s.message);
+        n_failed += s.code != STATUS_OK;
+        unlink(path);
+    }
+    cr_expect(n_failed > 64, "the file has more than 32768 bytes, %d failed", n_failed);
+    cr_expect(!written_within(RLIM_INFINITY, path).code);
+    fixture_close(opened(path));
     unlink(path);
-    rmdir(folder);
-    const struct status status = fixture_create("/no/such/folder/a.h5", "{}", "", DTYPE_BF16, 0, &w);
-    cr_expect(status.code && !w && strstr(status.message, "cannot create"), "%s", status.message);
+    struct fixture_writer *w;
+    const struct status s = fixture_create("a", "/no/such/folder/a.h5", "{}", "", DTYPE_BF16, 0, &w);
+    cr_expect(s.code && !w && strstr(s.message, "No such file"), "%s", s.message);
+    fixture_abandon(NULL);
+    cr_expect(!fixture_finish(NULL).code);
 }

@@ -26,9 +26,9 @@ static hid_t small_file(void) {
     struct fixture_writer *w;
     const int64_t shape[] = {2, 64};
     const float x[128] = {1};
-    cr_assert(!fixture_create(path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &w).code);
+    cr_assert(!fixture_create(path, path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &w).code);
     cr_assert(!fixture_write(w, "inputs", "hidden_states", DTYPE_F32, 2, shape, x).code);
-    cr_assert(!fixture_commit(w).code);
+    cr_assert(!fixture_finish(w).code);
     return H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
 }
 

@@ -236,11 +236,11 @@ static void write_fixture(const char *path) {
     const int64_t shape[2] = {5, tiny.kind[0].hidden};
     float *x = calloc((size_t)(shape[0] * shape[1]), sizeof *x);
     struct fixture_writer *writer;
-    cr_assert_eq(fixture_create(path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &writer).code,
+    cr_assert_eq(fixture_create(path, path, model_preset_json("tiny"), "test", DTYPE_F32, 0, &writer).code,
                  STATUS_OK);
     cr_assert_eq(fixture_write(writer, "inputs", "hidden_states", DTYPE_F32, 2, shape, x).code, STATUS_OK);
     cr_assert_eq(fixture_write(writer, "inputs", "layers.1.ffn.x", DTYPE_F32, 2, shape, x).code, STATUS_OK);
-    cr_assert_eq(fixture_commit(writer).code, STATUS_OK);
+    cr_assert_eq(fixture_finish(writer).code, STATUS_OK);
     free(x);
 }
 

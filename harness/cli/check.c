@@ -218,6 +218,7 @@ struct status check_run(const struct options *o, enum exit_code *code) {
             o->report[i].format->write(output_file(report[i]), &out.result, o->verbosity);
             s = output_commit(&report[i]);
         }
+        if (!s.code) s = out.dump;
         *code = out.result.n_failed                       ? EXIT_DEFECT
                 : out.result.n_skipped && !o->allow_skips ? EXIT_TROUBLE
                                                           : EXIT_PASSED;
