@@ -1,14 +1,16 @@
 /* What does a command line leave on the disk and in its pipes?  Each output whole, where it was asked for
- * and nowhere else. Runs the binary
+ * and nowhere else; also when a signal comes, or standard output is full or closed. Runs the binary
  * named by the environment variable SHARDCHECK through bash. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <dirent.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static char folder[64];
@@ -122,4 +124,56 @@ Test(cli_outputs, a_report_goes_into_a_pipe_a_link_and_standard_output_as_named)
     expect_error("$RUN --report json:fifo", "nobody reads this pipe", "start its reader first");
     expect_error("$RUN --report json:/dev/full >/dev/null", "--report json:/dev/full: No space", "free");
     cr_expect_eq(files_here(), 5);
+}
+
+Test(cli_outputs, what_does_not_reach_standard_output_is_trouble) {
+    static const char *const words[] = {
+        "$RUN", "$RUN --report json", "list kernels", "help", "help list", "version", "probe", "--help"};
+    char command[128];
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        snprintf(command, sizeof command, "%s >/dev/full", words[i]);
+        expect_error(command, "standard output: No space left", "; ");
+        snprintf(command, sizeof command, "%s >&-", words[i]);
+        expect_error(command, "standard output: ", "; ");
+    }
+    expect_passed("list kernels | head -n 1 >/dev/null");
+}
+
+Test(cli_outputs, closed_standard_streams_lead_no_bytes_into_an_output) {
+    char err[2048];
+    cr_expect_eq(run("$RUN --report json:a --dump d.h5 >&- <&- 2>&-", err), 2);
+    cr_expect(!*err && files_here() == 0, "%s", err);
+    expect_passed("$RUN --report json:a --dump d.h5 <&- 2>&- >/dev/null");
+    expect_passed("run --fixture d.h5 --tp 1 >/dev/null && [ \"$(head -c 1 a)\" = '{' ]");
+    cr_expect_eq(files_here(), 2);
+}
+
+/* ---- signals ---- */
+
+static void expect_death_by(int number) {
+    static const char *const words[] = {"run",    "param2-17b", "--report", "json:r.json", "--dump", "d.h5",
+                                        "--part", "ffn",        "--tp",     "1",           NULL};
+    const pid_t child = fork();
+    if (child == 0) {
+        if (!freopen("/dev/null", "w", stdout)) _exit(99);
+        char *arguments[16] = {"shardcheck"};
+        for (int i = 0; words[i]; i++) arguments[i + 1] = (char *)words[i];
+        execv(getenv("SHARDCHECK"), arguments);
+        _exit(99);
+    }
+    for (int i = 0; i < 1000 && files_here() < 4; i++) /* the two files beside, and the two that were there */
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    cr_expect_eq(files_here(), 4, "it is at work");
+    kill(child, number);
+    int status;
+    waitpid(child, &status, 0);
+    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == number, "%d: %x", number, status);
+    cr_expect_eq(files_here(), 2, "signal %d leaves files", number);
+}
+
+Test(cli_outputs, a_signal_kills_and_leaves_the_old_files_only) {
+    cr_assert(!system("echo old >r.json; echo old >d.h5"));
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) expect_death_by(numbers[i]);
+    cr_expect(!system("[ \"$(cat r.json d.h5)\" = \"$(echo old; echo old)\" ]"));
 }
