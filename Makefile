@@ -41,8 +41,9 @@ TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
 ifeq ($(NVCC_OK),1)
 OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o)
-CFLAGS_ALL += -DSHARDCHECK_CUDA=1
-LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcublas -lcudart_static -ldl -lrt
+COMMON += -DSHARDCHECK_CUDA=1
+# cuBLAS is opened by the kernel that calls it (kernels/dense/linear_cublas.cu); the rpath is for it.
+LDLIBS += -L$(CUDA_HOME)/lib64 -Wl,-rpath,$(CUDA_HOME)/lib64 -lcudart_static -ldl -lrt
 endif
 
 Q = $(if $(V),,@echo '  $(if $(filter %.cu,$<),$(if $(filter %.cuda.o,$@),nvcc,simt),cc)   $(or $(filter %.c %.cpp %.cu,$<),$@)';)
@@ -122,7 +123,7 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
     $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/dtype.o,$(OBJECTS))
-	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lcublas,$(LDLIBS))
+	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson,$(LDLIBS))
 $(BUILD)/layer/dtype.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)

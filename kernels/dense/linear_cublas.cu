@@ -13,8 +13,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "kernels/kernels.h"
 
+/* NULL, or why the library cannot be called. */
+extern "C" const char *linear_cublas_missing(void);
+
 #ifdef __CUDACC__
 #include <cublas_v2.h>
+#include <dlfcn.h>
 #include <stdio.h>
 
 #include "kernels/lang/kernel.cuh"
@@ -38,9 +42,66 @@ static const char *launch_bias(const struct linear_args &a, void *stream) {
     return LAUNCH((spread_bias<bf16, bf16>), grid, dim3(BIAS_THREADS), 0, stream, a);
 }
 
+typedef cublasStatus_t gemm_ex(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
+                               const void *, const void *, cudaDataType, int, const void *, cudaDataType, int,
+                               const void *, void *, cudaDataType, int, cublasComputeType_t,
+                               cublasGemmAlgo_t);
+
+/* The library, opened when it is first asked for: linked in, it costs every process 0.2 s, those
+ * too that run no kernel. Found by the loader's rules, the toolkit of the build (rpath) among them. */
+struct cublas {
+    decltype(&cublasCreate) create;
+    decltype(&cublasDestroy) destroy;
+    decltype(&cublasSetStream) set_stream;
+    decltype(&cublasSetMathMode) set_math_mode;
+    decltype(&cublasGetStatusString) status_string;
+    decltype(static_cast<gemm_ex *>(cublasGemmEx)) gemm; /* of two overloads the one that is exported */
+    char problem[180];                                   /* empty: all of the above are there */
+};
+
+template <class F> static bool resolve(void *library, const char *name, F *out) {
+    return (*out = reinterpret_cast<F>(dlsym(library, name))) != nullptr;
+}
+
+#define TEXT(x) #x
+#define TEXT_OF(x) TEXT(x)
+
+static struct cublas open_cublas() {
+    struct cublas c = {};
+    void *library = nullptr;
+    /* The build's own first; what is called here is the same in all of them. */
+    static const char *const names[] = {"libcublas.so." TEXT_OF(CUBLAS_VER_MAJOR), "libcublas.so.13",
+                                        "libcublas.so.12"};
+    for (const char *name : names) {
+        if ((library = dlopen(name, RTLD_NOW | RTLD_LOCAL))) break;
+        if (!c.problem[0])
+            snprintf(c.problem, sizeof c.problem,
+                     "needs cuBLAS (%.90s); install it or set LD_LIBRARY_PATH to its folder", dlerror());
+    }
+    if (!library) return c;
+    const bool complete = resolve(library, "cublasCreate_v2", &c.create) &&
+                          resolve(library, "cublasDestroy_v2", &c.destroy) &&
+                          resolve(library, "cublasSetStream_v2", &c.set_stream) &&
+                          resolve(library, "cublasSetMathMode", &c.set_math_mode) &&
+                          resolve(library, "cublasGetStatusString", &c.status_string) &&
+                          resolve(library, "cublasGemmEx", &c.gemm);
+    snprintf(c.problem, sizeof c.problem, "%s",
+             complete ? "" : "needs a cuBLAS of CUDA 12 or 13; the one found lacks functions of it");
+    return c;
+}
+
+static const struct cublas &cublas() {
+    static const struct cublas opened = open_cublas();
+    return opened;
+}
+
+extern "C" const char *linear_cublas_missing(void) {
+    return cublas().problem[0] ? cublas().problem : nullptr;
+}
+
 static const char *failure(const char *what, cublasStatus_t status) {
     static thread_local char text[160];
-    snprintf(text, sizeof text, "linear_cublas: %s: %s", what, cublasGetStatusString(status));
+    snprintf(text, sizeof text, "linear_cublas: %s: %s", what, cublas().status_string(status));
     return text;
 }
 
@@ -50,10 +111,10 @@ static const char *shared_handle(cublasHandle_t *out) {
     cublasStatus_t status;
     if (!handle) {
         cublasHandle_t fresh;
-        if ((status = cublasCreate(&fresh))) return failure("cublasCreate", status);
+        if ((status = cublas().create(&fresh))) return failure("cublasCreate", status);
         const int mode = CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
-        if ((status = cublasSetMathMode(fresh, (cublasMath_t)mode))) {
-            cublasDestroy(fresh);
+        if ((status = cublas().set_math_mode(fresh, (cublasMath_t)mode))) {
+            cublas().destroy(fresh);
             return failure("cublasSetMathMode", status);
         }
         handle = fresh;
@@ -71,13 +132,15 @@ extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, voi
     cublasStatus_t status;
     const char *problem;
     if (!a.n_rows) return nullptr;
+    if ((problem = linear_cublas_missing())) return problem;
     if ((problem = shared_handle(&handle))) return problem;
-    if ((status = cublasSetStream(handle, (cudaStream_t)stream))) return failure("cublasSetStream", status);
+    if ((status = cublas().set_stream(handle, (cudaStream_t)stream)))
+        return failure("cublasSetStream", status);
     if (a.bias.data && (problem = launch_bias(a, stream))) return problem;
-    status = cublasGemmEx(handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)a.n_cols, (int)a.n_rows, (int)a.n_inner,
-                          &alpha, a.w.data, cuda_type(a.w.dtype), (int)a.w.stride[1], a.x.data,
-                          cuda_type(a.x.dtype), (int)a.x.stride[0], &beta, a.out.data, cuda_type(a.out.dtype),
-                          (int)a.out.stride[0], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+    status = cublas().gemm(
+        handle, CUBLAS_OP_T, CUBLAS_OP_N, (int)a.n_cols, (int)a.n_rows, (int)a.n_inner, &alpha, a.w.data,
+        cuda_type(a.w.dtype), (int)a.w.stride[1], a.x.data, cuda_type(a.x.dtype), (int)a.x.stride[0], &beta,
+        a.out.data, cuda_type(a.out.dtype), (int)a.out.stride[0], CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
     return status ? failure("cublasGemmEx", status) : nullptr;
 }
 #else
@@ -114,6 +177,10 @@ extern "C" const char *linear_cublas_unsupported(const struct call *call) {
         return "needs sizes and strides below 2^31";
     if (a.x.stride[0] < a.n_inner || a.w.stride[1] < a.n_inner || a.out.stride[0] < a.n_cols)
         return "needs rows that do not overlap";
-    return nullptr;
+#ifdef SHARDCHECK_CUDA
+    return linear_cublas_missing();
+#else
+    return nullptr; /* no such kernel in this build */
+#endif
 }
 #endif
