@@ -79,9 +79,10 @@ static __global__ void write_before_buffer(float *g) {
     if (threadIdx.x == 7) g[-(1 << 18)] = 1;
 }
 
+/* Volatile: g++ 13 refuses to compile a store when it sees that it goes to address 448. */
 static __global__ void null_pointer(float *) {
-    volatile float *nowhere = reinterpret_cast<float *>(static_cast<uintptr_t>(threadIdx.x) * 64);
-    if (threadIdx.x == 7) *nowhere = 1;
+    volatile uintptr_t address = threadIdx.x * 64;
+    if (threadIdx.x == 7) *reinterpret_cast<volatile float *>(address) = 1;
 }
 
 #ifdef __x86_64__ /* Arm divides by zero without a word */
