@@ -54,7 +54,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-10s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs arm bench layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs faults arm bench layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -87,6 +87,9 @@ schedules: all ## every kernel under seeded thread orders and copy timings: the 
 
 bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
 	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'
+
+faults: all ## every write of every output fails once, and the run says so
+	@BUILD=$(BUILD) tests/faults/writes
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
