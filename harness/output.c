@@ -38,6 +38,7 @@ static const struct {
     {EDQUOT, NULL, "free some space or choose another disk"},
     {EFBIG, NULL, "raise the limit of file sizes, ulimit -f"},
     {EIO, NULL, "check the disk"},
+    {EACCES, NULL, "choose a writable file in a writable folder"},
     {ENXIO, "nobody reads this pipe", "start its reader first"},
     {EPIPE, "its reader left", "keep it running"},
     {EBADF, "not open for writing", "open it or name a file"},
