@@ -1,5 +1,5 @@
-/* How does an output get its bytes, and its name?  A stream whose writer is write(2) itself, so that
- * every error is seen; a file beside the target; fsync, close and rename, each checked. */
+/* How does an output get its bytes, and its name?  A stream whose writer is write(2) itself, so
+ * that every error is seen; a file beside the target; fsync, close and rename, each checked. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/output.h"
 

@@ -5,8 +5,8 @@
  * Links are followed: what they point to is replaced, they stay.
  *
  * A pipe or a device, and whatever /dev/fd/N, /dev/stdout and /dev/stderr stand for: written as it
- * is; never created, cut, replaced or removed. A FIFO that nobody reads is an error at once: waiting
- * for a reader would look like a run that hangs. Folders, sockets and disks are refused.
+ * is; never created, cut, replaced or removed. A FIFO that nobody reads is an error at once:
+ * waiting for a reader would look like a run that hangs. Folders, sockets and disks are refused.
  *
  * An output belongs to the process that opened it: what a forked child writes is dropped. */
 /* SPDX-License-Identifier: MIT */

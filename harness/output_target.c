@@ -20,8 +20,8 @@ const char *target_name(const char *path) {
 
 size_t target_folder_length(const char *path) { return (size_t)(target_name(path) - path); }
 
-/* Files that are open already have names. By number, not by path: opening the path again would start
- * at byte 0, and a socket has none that could be opened. -1: a name of another kind. */
+/* Files that are open already have names. By number, not by path: opening the path again would
+ * start at byte 0, and a socket has none that could be opened. -1: a name of another kind. */
 static int fd_of_name(const char *path) {
     static const char *const folders[] = {"/dev/fd/", "/proc/self/fd/"};
     if (!path || !strcmp(path, "/dev/stdout")) return STDOUT_FILENO;

@@ -1,6 +1,6 @@
-/* What does a command line leave on the disk and in its pipes?  Each output whole, where it was asked for
- * and nowhere else; also when a signal comes, or standard output is full or closed. Runs the binary
- * named by the environment variable SHARDCHECK through bash. */
+/* What does a command line leave on the disk and in its pipes?  Each output whole, where it was
+ * asked for and nowhere else; also when a signal comes, or standard output is full or closed. Runs
+ * the binary named by the environment variable SHARDCHECK through bash. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <dirent.h>

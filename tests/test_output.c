@@ -1,5 +1,5 @@
-/* Is an output whole or not there, and is nothing else touched?  Files, links, pipes and devices, and what
- * happens to them when a write fails or the process dies. */
+/* Is an output whole or not there, and is nothing else touched?  Files, links, pipes and devices,
+ * and what happens to them when a write fails or the process dies. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <dirent.h>

@@ -1,5 +1,5 @@
-/* Which files does a run name, and is each of them one of its own?  A report over the config that is
- * being read, or two outputs under one name, would leave less than was asked for. */
+/* Which files does a run name, and is each of them one of its own?  A report over the config that
+ * is being read, or two outputs under one name, would leave less than was asked for. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/cli/outputs.h"
 
@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Reports in their order, then the dump. "--report json:FILE", and its path (NULL: standard output);
- * false: there are fewer. */
+/* Reports in their order, then the dump. "--report json:FILE", and its path (NULL: standard
+ * output); false: there are fewer. */
 static bool output_at(const struct options *o, int i, char *label, size_t size, const char **path) {
     if (i > o->n_reports || (i == o->n_reports && !o->run.dump_path)) return false;
     const bool dump = i == o->n_reports;

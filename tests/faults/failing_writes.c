@@ -1,5 +1,5 @@
-/* failing_writes - LD_PRELOAD: what if the disk says no?  The calls of one kind on one file are counted,
- * and from a given one on they fail or do less than they were asked for.
+/* failing_writes - LD_PRELOAD: what if the disk says no?  The calls of one kind on one file are
+ * counted, and from a given one on they fail or do less than they were asked for.
  *
  *   FAULT_FILE  part of the file's name (of rename: the new one); other files are left alone
  *   FAULT_CALL  write, truncate, sync, close or rename; write is any of write, pwrite and writev
