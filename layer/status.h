@@ -1,6 +1,7 @@
 /* status - success, or one line that says what went wrong and what to do about it.
  * The message is printed after "shardcheck: ", so it starts with the thing that is wrong
- * ("--tp 3: param2-17b has ...; use 1, 2 or 4") and carries no final full stop or newline. */
+ * ("--tp 3: param2-17b has ...; use 1, 2 or 4") and carries no final full stop or newline.
+ * Whatever went into it (paths, arguments, keys of a file), it is clean (layer/line.h). */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_STATUS_H
 #define LAYER_STATUS_H
