@@ -9,6 +9,7 @@
 
 #include "harness/clock.h"
 #include "harness/schedules.h"
+#include "layer/line.h"
 
 #define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
 #define WEIGHT_GUARD ((size_t)64 << 10)
@@ -236,6 +237,7 @@ static struct status run_once(struct kernel_seat *seat, const struct placed *at,
         snprintf(o->problem, sizeof o->problem, "%.400s", refused);
     else if (ran.code)
         snprintf(o->problem, sizeof o->problem, "%.499s", ran.message);
+    line_clean(o->problem); /* words of the kernel under test */
     TRY(fetch_outputs(seat, at, into));
     return check_buffers(seat, at, before, o);
 }

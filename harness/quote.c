@@ -1,19 +1,25 @@
-/* How is a path with spaces and quotes written on a command line? */
+/* How is a path with spaces, quotes and odd bytes written on a command line? */
 /* SPDX-License-Identifier: MIT */
 #include "harness/quote.h"
 
-#include <stdio.h>
+#include "layer/line.h"
 
-size_t quote_for_shell(char *text, size_t size, const char *word) {
-    size_t n = 0;
-    text[n++] = '\'';
-    for (; *word && n + 6 < size; word++) {
-        if (*word == '\'')
-            n += (size_t)snprintf(text + n, size - n, "'\\''");
-        else
-            text[n++] = *word;
+/* Inside the single quotes; `format`: printf reads what stands there. */
+static void print_character(FILE *file, const char *at, size_t length, bool format) {
+    if (*at == '\'')
+        fputs("'\\''", file);
+    else if (length == 0 || (format && (*at == '\\' || *at == '%')))
+        fprintf(file, *at == '%' ? "%%%%" : "\\%03o", (unsigned char)*at);
+    else
+        fwrite(at, 1, length, file);
+}
+
+void quote_print(FILE *file, const char *word) {
+    const bool clean = line_is_clean(word);
+    fputs(clean ? "'" : "\"$(printf -- '", file);
+    for (size_t n; *word; word += n ? n : 1) {
+        n = line_character(word);
+        print_character(file, word, n, !clean);
     }
-    text[n++] = '\'';
-    text[n] = 0;
-    return n;
+    fputs(clean ? "'" : "')\"", file);
 }

@@ -3,10 +3,11 @@
 #ifndef HARNESS_QUOTE_H
 #define HARNESS_QUOTE_H
 
-#include <stddef.h>
+#include <stdio.h>
 
-/* In single quotes, each of its own as '\''. Returns the bytes written, the final zero left out;
- * what does not fit is cut, inside the quotes. size >= 8. */
-size_t quote_for_shell(char *text, size_t size, const char *word);
+/* In single quotes, each of its own as '\''. A word that no line can show (layer/line.h) is printed
+ * by the shell: "$(printf -- 'a\377b')". dash has no $'a\377b', POSIX printf is everywhere; only
+ * newlines at the end of the word are lost. */
+void quote_print(FILE *file, const char *word);
 
 #endif

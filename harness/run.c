@@ -15,6 +15,7 @@
 #include "harness/oracle.h"
 #include "harness/quote.h"
 #include "harness/ranks.h"
+#include "layer/line.h"
 
 struct group { /* the cases of one trunk */
     const struct run_request *request;
@@ -33,10 +34,13 @@ static void progress(const char *line, const char *what) {
 }
 
 static void describe_repro(const struct run_request *request, struct case_result *r) {
-    const size_t size = sizeof r->repro;
-    size_t n = (size_t)snprintf(r->repro, size, "shardcheck run ");
-    n += quote_for_shell(r->repro + n, size - n, r->line);
-    if (request->repro) snprintf(r->repro + n, size - n, "%s", request->repro);
+    size_t size;
+    FILE *const file = open_memstream(&r->repro, &size);
+    if (!file) return;
+    fputs("shardcheck run ", file);
+    quote_print(file, r->line);
+    if (request->repro) fputs(request->repro, file);
+    fclose(file);
 }
 
 /* The oracle edge of the case is the sum over all its steps, also those a fused kernel stands
@@ -187,6 +191,7 @@ static struct status run_all(const struct run_request *o, const struct fixture *
             struct case_result *const r = &out->cases[i];
             case_print(&o->cases[i], r->line, sizeof r->line);
             describe_repro(o, r);
+            line_clean(r->line); /* from here on it is shown only */
             r->stage = memory_zeroed(S_COUNT, sizeof *r->stage);
         }
         TRY(load_model(&o->cases[first], fixture, &model));
@@ -244,7 +249,10 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
 }
 
 void run_output_free(struct run_output *out) {
-    for (int64_t i = 0; out->cases && i < out->result.n_cases; i++) free(out->cases[i].stage);
+    for (int64_t i = 0; out->cases && i < out->result.n_cases; i++) {
+        free(out->cases[i].stage);
+        free(out->cases[i].repro);
+    }
     free(out->cases);
     *out = (struct run_output){0};
 }

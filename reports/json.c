@@ -103,7 +103,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     if (r->first.stage[0]) set(o, "first", mismatch_object(&r->first, failed), failed);
     if (r->worst.stage[0]) set(o, "worst", mismatch_object(&r->worst, failed), failed);
     if (r->likely[0]) set(o, "likely", string(r->likely), failed);
-    set(o, "repro", string(r->repro), failed);
+    if (r->repro) set(o, "repro", string(r->repro), failed);
     return o;
 }
 

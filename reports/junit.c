@@ -68,7 +68,7 @@ static void print_failure(FILE *file, const struct case_result *r, int verbosity
     fputs("    <failure type=\"defect\"", file);
     print_attribute(file, "message", r->where[0] ? r->where : r->reason);
     fputs(">", file);
-    print_escaped_lines(file, complete ? block : r->repro);
+    print_escaped_lines(file, complete ? block : r->where);
     fputs("</failure>\n", file);
     free(block);
 }

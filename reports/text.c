@@ -77,7 +77,7 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
 }
 
 static void print_field(FILE *file, const char *label, const char *value) {
-    if (value[0]) fprintf(file, "  %-7s %s\n", label, value);
+    if (value && value[0]) fprintf(file, "  %-7s %s\n", label, value);
 }
 
 static void print_failure(FILE *file, const struct case_result *r) {

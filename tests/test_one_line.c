@@ -6,9 +6,11 @@
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <hdf5.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -125,6 +127,11 @@ static void expect_one_line(int code, const char *what) {
     free(err);
 }
 
+static void expect_clean_lines(char *text, const char *what) {
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
+        cr_expect(line_is_clean(line), "%s: '%s'", what, line);
+}
+
 Test(cli_one_line, arguments_cannot_break_the_line) {
     for (int i = 2; i < N_TEXTS; i++) {
         const char *const hostile = texts[i].text;
@@ -224,4 +231,58 @@ Test(cli_one_line, attributes_of_a_fixture_cannot_break_the_line) {
     set_attribute("config_json", config);
     expect_one_line(RUN("run", "--fixture", "f.h5"), "a key of config_json");
     free(config);
+}
+
+/* ---- reports ---- */
+
+static void expect_clean_file(const char *path) {
+    FILE *const file = fopen(path, "r");
+    char *const text = calloc(1, 1 << 20);
+    cr_assert(file && text && fread(text, 1, (1 << 20) - 1, file));
+    fclose(file);
+    expect_clean_lines(text, path);
+    free(text);
+}
+
+/* A failing run of a config in a folder of that name: every report is clean, and the repro line
+ * fails again under both shells. */
+static void expect_clean_reports(const char *name) {
+    char model[256], copy[4500];
+    snprintf(model, sizeof model, "./%s", name);
+    cr_assert_eq(mkdir(model, 0700), 0);
+    snprintf(model, sizeof model, "./%s/t.json", name);
+    snprintf(copy, sizeof copy, "%s/fixtures/models/tiny.json", root);
+    cr_assert_eq(execute("cp", (const char *const[]){copy, model, NULL}), 0);
+    const int code = RUN("run", model, "--tp", "2", "--tokens", "3", "--mutant", "packed-view", "--report",
+                         "text", "--report", "json:r.json", "--report", "junit:r.xml");
+    char *const out = output("out"), *const err = output("err");
+    cr_expect(code == 1 && !*err, "%s: exit %d, %s", name, code, err);
+    expect_clean_lines(out, name);
+    expect_clean_file("r.xml");
+    expect_clean_file("r.json");
+    json_t *const json = json_load_file("r.json", JSON_REJECT_DUPLICATES, NULL);
+    cr_assert(json, "%s", name);
+    const char *const repro =
+        json_string_value(json_object_get(json_array_get(json_object_get(json, "cases"), 0), "repro"));
+    static const char *const shells[] = {"sh", "bash"};
+    for (int s = 0; s < 2 && repro; s++) {
+        char command[2048];
+        snprintf(command, sizeof command, "shardcheck() { '%s' \"$@\"; }; %s", getenv("SHARDCHECK"), repro);
+        const int again = execute(shells[s], (const char *const[]){"-c", command, NULL});
+        char *const printed = output("out");
+        cr_expect(again == 1 && strstr(printed, "1 failed"), "%s: %s: exit %d", shells[s], repro, again);
+        free(printed);
+    }
+    cr_expect(repro && line_is_clean(repro), "%s", name);
+    json_decref(json);
+    free(out);
+    free(err);
+}
+
+Test(cli_one_line, a_path_of_odd_bytes_has_clean_reports_and_a_repro_line_that_works) {
+    expect_clean_reports("caf\xc3\xa9 %s it's \\n \"$HOME\"");
+    expect_clean_reports("caf\xe9 %d it's \\n \"$HOME\" `id`7");
+    expect_clean_reports("\xe2\x80\xae\xc2\x9b"
+                         "31m");
+    expect_clean_reports("\xed\xa0\x80-\xe2\x80\xa8");
 }

@@ -176,21 +176,24 @@ static bool plain_word(const char *word) {
     return !word[strspn(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")];
 }
 
-static void compose_repro(struct parse *parse) {
+static struct status compose_repro(struct parse *parse) {
     struct options *const out = parse->out;
-    const size_t size = sizeof out->repro;
-    size_t n = 0;
+    size_t size;
+    FILE *const file = open_memstream(&out->repro, &size);
+    if (!file) return status_error("out of memory; free some");
     struct option_row row;
-    for (int i = 0; option_at(parse->command, i, &row) && n + 100 < size; i++) {
+    for (int i = 0; option_at(parse->command, i, &row); i++) {
         const char *const value = parse->typed[i];
         if (!(row.traits & IN_REPRO) || !value) continue;
-        n += (size_t)snprintf(out->repro + n, size - n, " --%s ", row.name);
+        fprintf(file, " --%s ", row.name);
         if (plain_word(value))
-            n += (size_t)snprintf(out->repro + n, size - n, "%.60s", value);
+            fputs(value, file);
         else
-            n += quote_for_shell(out->repro + n, size - n, value);
+            quote_print(file, value);
     }
+    if (fclose(file)) return status_error("out of memory; free some");
     out->run.repro = out->repro;
+    return status_ok();
 }
 
 struct status check_parse(struct parse *parse) {
@@ -201,8 +204,7 @@ struct status check_parse(struct parse *parse) {
     TRY(request_expand(&parse->request, &out->run));
     TRY(check_schedules(&out->run));
     TRY(outputs_check(out));
-    compose_repro(parse);
-    return status_ok();
+    return compose_repro(parse);
 }
 
 /* ---- running it ---- */

@@ -10,6 +10,7 @@
 
 #include "harness/cli/commands.h"
 #include "layer/choices.h"
+#include "layer/line.h"
 
 struct status option_split(const char *option, const char *typed, char **copy, struct value_list *out) {
     out->typed = typed;
@@ -151,6 +152,7 @@ static void join_words(int argc, char **argv, char *text, size_t size) {
     size_t used = (size_t)snprintf(text, size, "shardcheck");
     for (int i = 1; i < argc && used < size; i++)
         used += (size_t)snprintf(text + used, size - used, " %s", argv[i]);
+    line_finish(text, size, used);
 }
 
 /* Without a command there is help; --help and --version stand for the commands of their names. */
@@ -186,6 +188,7 @@ struct status options_parse(int argc, char **argv, struct options *out) {
 
 void options_free(struct options *options) {
     free((void *)options->run.cases);
+    free(options->repro);
     *options = (struct options){0};
 }
 

@@ -23,7 +23,7 @@ struct options {
     enum device_kind device;     /* of probe */
 
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
-    char repro[1200];       /* run.repro */
+    char *repro;            /* run.repro; owned */
     bool allow_skips;
     int verbosity; /* -1: quiet, 1: verbose */
     int n_reports;
