@@ -20,7 +20,7 @@ const char *phase_name(enum phase p);
 const char *layout_name(enum layout l);
 
 struct check_case {
-    char model[256];
+    char model[PATH_BYTES]; /* a preset or a path */
     enum part part;
     int64_t layer; /* -1: the first layer (default); otherwise explicit */
     enum phase phase;
@@ -103,7 +103,7 @@ struct case_label case_kernel_label(const struct case_given *given, int stage);
 /* ---- lines ---- */
 
 /* Bytes of the longest case line, its final zero included; case_check holds cases to it. */
-enum { CASE_LINE = 1024 };
+enum { CASE_LINE = PATH_BYTES + 1024 };
 
 /* prefill, 33 tokens, tp 1, packed, random, host, bf16, seed 1 */
 struct check_case case_defaults(void);
@@ -115,10 +115,17 @@ void case_finish(struct check_case *c);
 void case_print(const struct check_case *c, char *line, size_t size);
 size_t case_line_length(const struct check_case *c);
 /* "MODEL", "MODEL/PART" or "MODEL/PART:key=value,...". *has_part: the text named a part. Errors
- * name the key and list the valid ones. A key may stand once. */
+ * name the key and list the valid ones. A key may stand once.
+ * MODEL may be a path with any of ':', '=' and ','. The line is cut at its last '/' if attention or
+ * ffn follows it, and then ':' or the end: no key and no value has a '/', so that what case_print
+ * writes is read back whatever the path is. A text without a part is all MODEL if it ends in .json;
+ * else keys follow its last ':', if that stands behind the last '/' and before a '='. A path that
+ * these rules would cut is named together with a part. */
 struct status case_parse(const char *line, struct check_case *c, bool *has_part);
 /* The same, unfinished (cached stays -1 where not given), and what the text gave. */
 struct status case_read(const char *line, struct check_case *c, struct case_given *given);
+/* The whole text is the model: a path that no rule may cut. */
+struct status case_set_model(struct check_case *c, const char *text, size_t length);
 
 /* ---- case and model ---- */
 

@@ -66,28 +66,17 @@ static struct status check_mistyped_part(const char *model) {
     return status_ok();
 }
 
-static struct status read_model(const char *text, size_t length, struct check_case *c,
-                                struct case_given *given) {
+struct status case_set_model(struct check_case *c, const char *text, size_t length) {
     if (length == 0) return status_error("a case starts with a model, MODEL[/PART][:key=value,...]");
     for (size_t i = 0; i < length; i++)
         if ((unsigned char)text[i] < ' ')
             return status_error("the model's name holds a control character; rename it");
-    char name[sizeof c->model + 16];
-    if (length >= sizeof name)
-        return status_error("%.60s...: a model is named in at most %zu bytes", text, sizeof c->model - 1);
-    memcpy(name, text, length);
-    name[length] = 0;
-    char *slash = strrchr(name, '/');
-    if (slash && slash != name && part_by_name(slash + 1, &c->part)) {
-        given->part = true;
-        *slash = 0;
-    }
-    if (strlen(name) >= sizeof c->model)
-        return status_error("%.60s...: a model is named in at most %zu bytes", text, sizeof c->model - 1);
-    TRY(check_mistyped_part(name));
+    if (length >= sizeof c->model)
+        return status_error("%.60s...: a model is named in at most %d bytes; use a shorter path", text,
+                            PATH_BYTES - 1);
     memset(c->model, 0, sizeof c->model);
-    memcpy(c->model, name, strlen(name));
-    return status_ok();
+    memcpy(c->model, text, length);
+    return check_mistyped_part(c->model);
 }
 
 static bool *given_flag(struct case_given *given, const char *key) {
@@ -118,19 +107,42 @@ static struct status read_item(const char *item, size_t length, struct check_cas
     return status_ok();
 }
 
+/* ---- where a line is cut: the rules are in case.h ---- */
+
+/* The end of "/PART", if that is what stands there. */
+static const char *skip_part(const char *slash, enum part *part) {
+    for (int p = 0; p < PART_COUNT; p++) {
+        const size_t n = strlen(part_name((enum part)p));
+        if (strncmp(slash + 1, part_name((enum part)p), n) || (slash[1 + n] && slash[1 + n] != ':')) continue;
+        *part = (enum part)p;
+        return slash + 1 + n;
+    }
+    return NULL;
+}
+
+/* The ':' before the keys of a line without a part. */
+static const char *find_keys(const char *line) {
+    const size_t n = strlen(line);
+    const char *const slash = strrchr(line, '/'), *const colon = strrchr(slash ? slash : line, ':');
+    if (!colon || (n > 5 && !strcmp(line + n - 5, ".json"))) return NULL;
+    return !slash || strchr(colon, '=') ? colon : NULL;
+}
+
 struct status case_read(const char *line, struct check_case *c, struct case_given *given) {
     *c = case_defaults();
     *given = (struct case_given){0};
-    const char *colon = strrchr(line, ':');
-    if (colon && strchr(colon, '/')) colon = NULL; /* of a path; no key or value has a slash */
-    TRY(read_model(line, colon ? (size_t)(colon - line) : strlen(line), c, given));
-    if (!colon) return status_ok();
-    for (const char *item = colon + 1;;) {
-        const size_t length = strcspn(item, ",");
-        TRY(read_item(item, length, c, given));
-        if (!item[length]) return status_ok();
-        item += length + 1;
+    const char *const slash = strrchr(line, '/');
+    const char *at = slash && slash != line ? skip_part(slash, &c->part) : NULL;
+    given->part = at != NULL;
+    if (!at) at = find_keys(line);
+    const size_t length = given->part ? (size_t)(slash - line) : at ? (size_t)(at - line) : strlen(line);
+    TRY(case_set_model(c, line, length));
+    for (const char *item = at && *at ? at + 1 : NULL; item;) {
+        const size_t n = strcspn(item, ",");
+        TRY(read_item(item, n, c, given));
+        item = item[n] ? item + n + 1 : NULL;
     }
+    return status_ok();
 }
 
 struct status case_parse(const char *line, struct check_case *c, bool *has_part) {

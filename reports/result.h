@@ -36,7 +36,7 @@ struct stage_result {
 };
 
 struct case_result {
-    char line[1024]; /* the case line; parses back unless its path holds what no line can show */
+    char line[5120]; /* the case line; parses back unless its path holds what no line can show */
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
     char reason[500]; /* why it was skipped or could not be finished; else empty */

@@ -3,6 +3,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "harness/case.h"
@@ -35,10 +36,20 @@ static bool set_value(int k, int i, struct check_case *c) {
 }
 
 static struct check_case draw_case(uint64_t *state) {
-    static const char *const models[] = {"param2-17b", "dir/config.json", "/a:b/c,d=e/config.json",
-                                         "x/attention", "a b"};
+    static const char *const models[] = {"param2-17b",
+                                         "dir/config.json",
+                                         "/a:b/c,d=e/config.json",
+                                         "x/attention",
+                                         "a b",
+                                         "/attention:tp=2",
+                                         "./ffn:tp=2/x",
+                                         "c:tp=2.json",
+                                         "./c:tp=2,x/attention:tp=4/ffn",
+                                         "a/ffn:/ffn::b",
+                                         ":,=/:",
+                                         "://ffn"};
     struct check_case c = case_defaults();
-    strcpy(c.model, models[draw(state, 5)]);
+    strcpy(c.model, models[draw(state, sizeof models / sizeof *models)]);
     c.part = (enum part)draw(state, PART_COUNT);
     c.layer = (int64_t)draw(state, 4) - 1;
     c.phase = (enum phase)draw(state, PHASE_COUNT);
@@ -66,7 +77,7 @@ Test(case, every_printed_case_parses_to_itself) {
     for (int i = 0; i < 20000; i++) {
         const struct check_case c = draw_case(&state);
         struct check_case back;
-        char line[4096], again[4096];
+        char line[CASE_LINE + 1024], again[CASE_LINE + 1024];
         bool has_part = false;
         case_print(&c, line, sizeof line);
         cr_assert_eq(strlen(line), case_line_length(&c));
@@ -205,23 +216,51 @@ Test(case, a_kernel_of_another_op_is_refused) {
 }
 
 Test(case, long_names_are_refused_and_never_cut) {
-    char line[2048];
+    char line[2 * PATH_BYTES];
+    enum { LONGEST = PATH_BYTES - 1 };
     struct check_case c;
     bool has_part;
     memset(line, 'm', sizeof line);
-    line[255] = 0;
+    line[LONGEST] = 0;
     cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    cr_assert_eq(strlen(c.model), 255);
-    strcpy(line + 255, "/attention:tp=2");
+    cr_assert_eq(strlen(c.model), LONGEST);
+    strcpy(line + LONGEST, "/attention:tp=2");
     cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    cr_assert(strlen(c.model) == 255 && c.tp == 2);
-    strcpy(line + 255, "m/attention");
+    cr_assert(strlen(c.model) == LONGEST && c.tp == 2);
+    strcpy(line + LONGEST, "m/attention");
     cr_assert(case_parse(line, &c, &has_part).code);
     memset(line, 'm', sizeof line);
-    line[2047] = 0;
-    cr_assert(strstr(case_parse(line, &c, &has_part).message, "at most 255"));
+    line[sizeof line - 1] = 0;
+    cr_assert(strstr(case_parse(line, &c, &has_part).message, "at most 4095"));
     snprintf(line, sizeof line, "m:seed=%0300d", 1);
     cr_assert(case_parse(line, &c, &has_part).code);
+}
+
+/* Written by hand, without a part. */
+Test(case, a_path_is_told_from_keys) {
+    static const char *const lines[][3] = {
+        /* text, model, tp or part */
+        {"./a:b=c/d.json", "./a:b=c/d.json", "1"},
+        {"./llama:8b", "./llama:8b", "1"},
+        {"./c:tp=2.json", "./c:tp=2.json", "1"},
+        {"c:tp=2.json", "c:tp=2.json", "1"},
+        {"./c.json:tp=2", "./c.json", "2"},
+        {"./c:x.json:tp=2", "./c:x.json", "2"},
+        {"/c:tp=2", "/c", "2"},
+        {"/c:tp=2/ffn", "/c:tp=2", "1"},
+        {"/c:tp=2/ffn:tp=4", "/c:tp=2", "4"},
+        {"a/attention:b/c.json", "a/attention:b/c.json", "1"},
+        {"a/attention:tp=2/c.json", "a/attention:tp=2/c.json", "1"},
+        {"a/attention:tp=2/c.json:tp=4", "a/attention:tp=2/c.json", "4"},
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct check_case c;
+        struct case_given given;
+        const struct status status = case_read(lines[i][0], &c, &given);
+        cr_assert_eq(status.code, STATUS_OK, "%s: %s", lines[i][0], status.message);
+        cr_expect_str_eq(c.model, lines[i][1], "%s: %s", lines[i][0], c.model);
+        cr_expect_eq(c.tp, atoi(lines[i][2]), "%s: tp %d", lines[i][0], (int)c.tp);
+    }
 }
 
 static struct model load(const char *name) {

@@ -4,18 +4,16 @@
  * SHARDCHECK. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
-#include <fcntl.h>
 #include <hdf5.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "layer/line.h"
 #include "layer/status.h"
+#include "tests/binary.h"
 
 /* ---- the texts themselves ---- */
 
@@ -63,57 +61,7 @@ Test(one_line, a_message_is_cut_between_two_characters) {
 
 /* ---- the binary ---- */
 
-static char folder[64], root[4096];
-
-static void enter(void) {
-    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
-    cr_assert(getcwd(root, sizeof root));
-    strcpy(folder, "/tmp/shardcheck-line-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-}
-
-static void leave(void) {
-    char command[256];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s' '%s.out' '%s.err'", folder, folder, folder);
-    cr_expect_eq(system(command), 0);
-}
-
 TestSuite(cli_one_line, .init = enter, .fini = leave, .timeout = 300);
-
-static void redirect(int descriptor, const char *suffix) {
-    char path[96];
-    snprintf(path, sizeof path, "%s.%s", folder, suffix);
-    dup2(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600), descriptor);
-}
-
-static char *output(const char *suffix) {
-    char path[96];
-    snprintf(path, sizeof path, "%s.%s", folder, suffix);
-    FILE *const file = fopen(path, "r");
-    char *const text = calloc(1, 1 << 20);
-    cr_assert(file && text);
-    text[fread(text, 1, (1 << 20) - 1, file)] = 0;
-    fclose(file);
-    return text;
-}
-
-/* The exit status of a program; its output goes to files beside the folder. */
-static int execute(const char *program, const char *const *words) {
-    const char *argv[16] = {program};
-    for (int i = 0; i < 15 && words[i]; i++) argv[i + 1] = words[i];
-    const pid_t child = fork();
-    if (child == 0) {
-        redirect(STDOUT_FILENO, "out");
-        redirect(STDERR_FILENO, "err");
-        execvp(program, (char *const *)argv);
-        _exit(127);
-    }
-    int status;
-    cr_assert(child > 0 && waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-#define RUN(...) execute(getenv("SHARDCHECK"), (const char *const[]){__VA_ARGS__, NULL})
 
 static void expect_one_line(int code, const char *what) {
     char *const out = output("out"), *const err = output("err");

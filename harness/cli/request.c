@@ -174,9 +174,16 @@ static struct status apply_mutant(struct expansion *e, struct check_case *c) {
     return status_ok();
 }
 
+static struct status read_subject(struct expansion *e, struct check_case *c) {
+    if (!e->fixture || strcmp(e->text, e->out->fixture_path)) return case_read(e->text, c, &e->given);
+    *c = case_defaults();
+    e->given = (struct case_given){0};
+    return case_set_model(c, e->text, strlen(e->text));
+}
+
 static struct status expand_subject(struct expansion *e) {
     struct check_case c;
-    TRY(case_read(e->text, &c, &e->given));
+    TRY(read_subject(e, &c));
     if (e->given.part && e->request->part_given)
         return status_error("--part: given twice, '%.200s' names one too; drop one", e->text);
     if (e->fixture) {
