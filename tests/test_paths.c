@@ -116,3 +116,25 @@ Test(cli_paths, a_longer_path_is_refused_in_one_line) {
         free(err);
     }
 }
+
+/* A pipe that nobody writes to, one with a config in it, a device without end. */
+Test(cli_paths, what_is_no_file_is_refused_at_once) {
+    static const char *const config[][2] = {{"./pipe", "is a pipe"},
+                                            {"/dev/zero", "is a device"},
+                                            {"./", "is a folder; give the config.json in it"}};
+    char command[128];
+    cr_assert_eq(mkfifo("pipe", 0600), 0);
+    for (int i = 0; i < 3; i++)
+        for (int fixture = 0; fixture < 2; fixture++) {
+            const int code = fixture ? RUN("run", "--fixture", config[i][0]) : RUN("run", config[i][0]);
+            expect_exit(code, 2, config[i][0]);
+            char *const err = output("err");
+            cr_expect(strstr(err, fixture && i == 2 ? "the HDF5 file in it" : config[i][1]), "%s", err);
+            free(err);
+        }
+    strcpy(command, "cat t.json | \"$SHARDCHECK\" run /dev/stdin --tokens 2");
+    copy_file("fixtures/models/tiny.json", "t.json");
+    expect_exit(execute("sh", (const char *const[]){"-c", command, NULL}), 2, command);
+    strcpy(command, "\"$SHARDCHECK\" run /dev/stdin --tokens 2 --tp 1 <t.json");
+    expect_exit(execute("sh", (const char *const[]){"-c", command, NULL}), 0, command);
+}
