@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fixtures/fixture.h"
+#include "layer/plan.h"
 
 /* HDF5 1.10 itself leaks where it refuses a damaged file. */
 const char *__lsan_default_suppressions(void);
@@ -252,5 +253,104 @@ Test(hdf5_hostile, truncated_and_flipped_files_get_an_answer) {
             fixture_close(f);
         }
     }
+    free(whole);
+}
+
+/* ---- golden files: every byte is under a checksum ---- */
+
+static uint64_t mix(uint64_t hash, const void *data, size_t n) {
+    for (size_t i = 0; i < n; i++) hash = (hash ^ ((const unsigned char *)data)[i]) * 0x100000001b3;
+    return hash;
+}
+
+static bool mix_tensors(const struct fixture *f, int64_t layer, enum part part, uint64_t *hash) {
+    const struct layer_spec spec = model_layer(fixture_model(f), layer);
+    struct shard_plan plan;
+    plan_build(&plan, &spec, 1, 1);
+    plan.size[AXIS_T] = fixture_n_tokens(f);
+    for (int id = 0; id < T_COUNT; id++) {
+        if (!tensor_present((enum tensor_id)id, &spec)) continue;
+        const int64_t count = slice_count(&plan, (enum tensor_id)id, -1);
+        double *values = calloc((size_t)count + 1, sizeof *values);
+        bool found;
+        const bool ok = !fixture_read(f, layer, part, (enum tensor_id)id, count, values, &found).code;
+        *hash = mix(mix(*hash, &found, sizeof found), values, (size_t)count * sizeof *values);
+        free(values);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* Of all that a run reads of the file; 0: refused. */
+static uint64_t hash_fixture(void) {
+    struct fixture *f;
+    if (fixture_open(path, &f).code) return 0;
+    const struct model *const m = fixture_model(f);
+    const int64_t facts[] = {m->n_layers, m->n_kinds, fixture_n_tokens(f), fixture_stored_dtype(f)};
+    uint64_t hash = mix(mix(0xcbf29ce484222325, facts, sizeof facts), m->kind, sizeof m->kind);
+    bool ok = true;
+    for (int64_t layer = 0; layer < m->n_layers; layer++)
+        for (int part = 0; part < PART_COUNT && ok; part++)
+            ok = mix_tensors(f, layer, (enum part)part, &hash);
+    fixture_close(f);
+    return ok ? hash : 0;
+}
+
+static void write_whole(const char *bytes, size_t n) {
+    FILE *const file = fopen(path, "wb");
+    cr_assert(file && fwrite(bytes, 1, n, file) == n);
+    fclose(file);
+}
+
+/* 1 where a chunk of some dataset lies. */
+static herr_t mark_chunks(hid_t group, const char *name, const H5L_info_t *info, void *data) {
+    (void)info;
+    const hid_t dataset = H5Dopen2(group, name, H5P_DEFAULT), space = H5Dget_space(dataset);
+    hsize_t n = 0, offset[H5S_MAX_RANK], size;
+    unsigned mask;
+    haddr_t at;
+    H5Dget_num_chunks(dataset, space, &n);
+    for (hsize_t i = 0; i < n; i++) {
+        H5Dget_chunk_info(dataset, space, i, offset, &mask, &at, &size);
+        memset((char *)data + at, 1, size);
+    }
+    H5Sclose(space);
+    return H5Dclose(dataset);
+}
+
+static char *mark_data(size_t n) {
+    static const char *const groups[] = {"inputs", "weights", "activations"};
+    char *const is_data = calloc(n, 1);
+    const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    for (int i = 0; i < 3; i++)
+        H5Literate_by_name(file, groups[i], H5_INDEX_NAME, H5_ITER_NATIVE, NULL, mark_chunks, is_data,
+                           H5P_DEFAULT);
+    H5Fclose(file);
+    return is_data;
+}
+
+Test(hdf5_hostile, one_changed_byte_of_a_golden_file_is_an_error_or_changes_nothing, .timeout = 300) {
+    char *whole = malloc(1 << 21);
+    FILE *file = fopen("fixtures/golden/llama.h5", "rb");
+    cr_assert(file);
+    const size_t n = fread(whole, 1, 1 << 21, file);
+    fclose(file);
+    write_whole(whole, n);
+    const uint64_t hash = hash_fixture();
+    char *const is_data = mark_data(n);
+    size_t n_headers = 0, n_refused = 0;
+    cr_assert(hash);
+    for (size_t i = 0; i < n; i += is_data[i] ? 1999 : 11) {
+        whole[i] ^= (char)(1 << i % 8);
+        write_whole(whole, n);
+        whole[i] ^= (char)(1 << i % 8);
+        const uint64_t got = hash_fixture();
+        cr_expect(got == 0 || got == hash, "byte %zu of %zu, data %d", i, n, is_data[i]);
+        n_headers += !is_data[i];
+        n_refused += !is_data[i] && got == 0;
+    }
+    printf("%zu bytes of headers changed, %zu refused\n", n_headers, n_refused);
+    cr_expect(n_refused > n_headers / 2);
+    free(is_data);
     free(whole);
 }
