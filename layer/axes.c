@@ -22,6 +22,8 @@ static const char *const group_names[] = {
 
 const char *axis_label(enum axis_name a) { return axis_names[a].label; }
 
+#define MAX_NUMBER (INT64_C(1) << 40) /* no tensor has more elements */
+
 struct cursor {
     const char *at;
 };
@@ -45,7 +47,10 @@ static const char *parse_group(struct cursor *c, enum rank_group *out) {
 
 static const char *parse_number(struct cursor *c, int64_t *out) {
     if (!isdigit((unsigned char)*c->at)) return "no number";
-    for (*out = 0; isdigit((unsigned char)*c->at); c->at++) *out = *out * 10 + (*c->at - '0');
+    for (*out = 0; isdigit((unsigned char)*c->at); c->at++) {
+        *out = *out * 10 + (*c->at - '0');
+        if (*out > MAX_NUMBER) return "a number above 2^40";
+    }
     return NULL;
 }
 
