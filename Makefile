@@ -51,7 +51,7 @@ Q = $(if $(V),,@echo '  $(if $(filter %.cu,$<),$(if $(filter %.cuda.o,$@),nvcc,s
 all: $(BUILD)/shardcheck ## build the binary (build/shardcheck)
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-10s%s\n", n, $$0}'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
 .PHONY: all help setup-done verify test sanitize schedules race bugs faults arm bench layers format install clean
@@ -146,6 +146,8 @@ $(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
 	fixtures/embed $(wildcard fixtures/models/*.json) > $@
 $(BUILD)/presets.o: $(BUILD)/presets.c
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
+
+include tests/fuzz/rules.mk
 
 .DELETE_ON_ERROR:
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
