@@ -1,5 +1,5 @@
-/* line - texts that may hold anything (paths, arguments, keys of a file) as one line that a terminal,
- * a log and a report can take. What would break the line, command the terminal or reorder what
+/* line - texts that may hold anything (paths, arguments, keys of a file) as one line that a
+ * terminal, a log and a report can take. What would break the line, command the terminal or reorder what
  * stands there is shown as '?': control characters (C0, DEL, C1), U+2028 and U+2029, the
  * directional overrides and isolates, and bytes that are not UTF-8. */
 /* SPDX-License-Identifier: MIT */

@@ -70,58 +70,25 @@ Test(layer, the_grammar_has_no_other_reading) {
 
 Test(layer, a_string_outside_the_grammar_is_an_error) {
     static const char *const texts[] = {
-        "",
-        " ",
-        "x",
-        "T",
-        "tm",
-        "t/",
-        "t/xp",
-        "t/tpx",
-        "t/ tp",
-        "t//tp",
-        "t/tp/ep",
-        "(h/tp g/tp",
-        "(",
-        "()",
-        "( )",
-        ")",
-        "h)",
-        "(h)g",
-        "(h,g)",
-        "(h g d m)",
-        "(h (g))",
-        "+tp",
-        "t +",
-        "t +xp",
-        "t +tp m",
-        "t+tp",
-        "t +tp +tp",
-        "t + tp",
-        "pages",
-        "-1",
-        "1.5",
-        "t\tm",
-        "t,m",
-        "t m d e k s",
-        "2/tp",
-        "2t",
-        "t m*",
-        "t+1+1",
-        "\xff",
-        "+",
-        "/tp",
-        "(h/)",
-        "t m +etpp",
-        "1099511627777",
-        "9999999999999999999",
-        "t+99999999999999999999",
+        "",       " ",         "x",          "T",   "tm",   "t/",    "t/xp",        "t/tpx", "t/ tp",
+        "t//tp",  "t/tp/ep",   "(h/tp g/tp", "(",   "()",   "( )",   ")",           "h)",    "(h)g",
+        "(h,g)",  "(h g d m)", "(h (g))",    "+tp", "t +",  "t +xp", "t +tp m",     "t+tp",  "t +tp +tp",
+        "t + tp", "pages",     "-1",         "1.5", "t\tm", "t,m",   "t m d e k s", "2/tp",  "2t",
+        "t m*",   "t+1+1",     "\xff",       "+",   "/tp",  "(h/)",  "t m +etpp",
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         struct axes a;
         const char *const problem = axes_parse(texts[i], &a);
         cr_expect(problem && *problem, "'%s' was accepted", texts[i]);
     }
+}
+
+Test(layer, numbers_of_a_placement_end_at_2_to_the_40) {
+    struct axes a;
+    cr_expect_null(axes_parse("1099511627776 m+1099511627776", &a));
+    cr_expect(axes_parse("1099511627777", &a));
+    cr_expect(axes_parse("9999999999999999999", &a));
+    cr_expect(axes_parse("t+99999999999999999999", &a));
 }
 
 Test(layer, every_tensor_has_a_name_of_its_own_and_a_complete_row) {

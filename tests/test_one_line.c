@@ -28,7 +28,7 @@ static const struct {
     {"\xe2\x80\xa8 \xe2\x80\xa9", "? ?"},                               /* separators */
     {"\xe2\x80\xaa \xe2\x80\xae \xe2\x81\xa6 \xe2\x81\xa9", "? ? ? ?"}, /* directions */
     {"\xff \xc3 \xe2\x80 \x80\x80 x", "? ? ? ? x"},                     /* cut and lost bytes */
-    {"\xc0\xaf \xe0\x80\xaf \xed\xa0\x80 \xf4\x90\x80\x80", "? ? ? ?"}, /* overlong, surrogate, large */
+    {"\xc0\xaf \xe0\x80\xaf \xed\xa0\x80 \xf4\x90\x80\x80", "? ? ? ?"}, /* overlong, too large */
 };
 enum { N_TEXTS = sizeof texts / sizeof *texts };
 

@@ -1,4 +1,5 @@
-/* Any string: a case that is printed and read back to the same line and model, or one clean line. */
+/* Any string: a case that is printed and read back to the same line and model, or one clean
+ * line. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/case.h"
 #include "tests/fuzz/fuzz.h"

@@ -1,4 +1,5 @@
-/* Any bytes as a config.json: a model whose layers can be planned and counted, or one clean line. */
+/* Any bytes as a config.json: a model whose layers can be planned and counted, or one clean
+ * line. */
 /* SPDX-License-Identifier: MIT */
 #include "fixtures/model.h"
 #include "tests/fuzz/fuzz.h"
