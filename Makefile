@@ -128,23 +128,31 @@ $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CO
     $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/line.o $(BUILD)/layer/dtype.o,$(OBJECTS))
 	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson,$(LDLIBS))
 $(BUILD)/layer/dtype.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
-$(BUILD)/%.o: %.c
+# What objects are made with; written only when that changes, and then all of them are made again. `:=`
+# because a reference object's own CFLAGS_ALL would reach its prerequisites.
+FLAGS := $(CC) $(CFLAGS_ALL) $(CXX) $(CXXFLAGS_ALL) $(NVCC) $(NVCCFLAGS) $(LDLIBS)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@{ echo '$(FLAGS)'; $(CC) --version; $(CXX) --version; "$(NVCC)" --version; } >$@.now 2>/dev/null; \
+	    if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
+FORCE:
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
-$(BUILD)/%.o: %.cpp
+$(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
-$(BUILD)/%.host.o: %.cu
+$(BUILD)/%.host.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-O1 -fsanitize=thread) -c -o $@ $<
 	@$(if $(RACE),objcopy $(TSAN_RENAME) $@)
-$(BUILD)/%.cuda.o: %.cu
+$(BUILD)/%.cuda.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $< >$@.log 2>&1 && ! grep -q '(C75' $@.log || { cat $@.log; rm -f $@; exit 1; }
 $(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
 	@mkdir -p $(@D)
 	fixtures/embed $(wildcard fixtures/models/*.json) > $@
-$(BUILD)/presets.o: $(BUILD)/presets.c
+$(BUILD)/presets.o: $(BUILD)/presets.c $(BUILD)/flags
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 include tests/fuzz/rules.mk
