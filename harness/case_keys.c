@@ -96,7 +96,7 @@ const struct case_key case_keys[] = {
     {SIZE(hidden, SCOPE_ALL, 1, MAX_WIDTH), .help = "channels"},
     {SIZE(heads, SCOPE_ATTENTION, 1, MAX_WIDTH), .help = "query heads"},
     {SIZE(kv, SCOPE_ATTENTION, 1, MAX_WIDTH), .help = "kv heads"},
-    {SIZE(dim, SCOPE_ATTENTION, 1, MAX_WIDTH),
+    {SIZE(dim, SCOPE_ATTENTION, 1, CONFIG_MAX_HEAD_DIM),
      .help = "dims of a head; those that rotate and the scale follow"},
     {SIZE(rot, SCOPE_ATTENTION, 0, MAX_WIDTH), .help = "leading dims of a head that rotate"},
     {CHOICE(bias, SCOPE_ATTENTION, bias), .help = "biases of the projections"},

@@ -119,6 +119,7 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         {"qwen3-30b-a3b", "{\"norm_topk_prob\": null}", "norm_topk_prob", "missing"},
         {"tiny", "{\"use_bias\": true}", "use_bias", "only false"},
         {"tiny", "{\"score_function\": \"softmax\"}", "score_function", "sigmoid"},
+        {"tiny", "{\"routed_scaling_factor\": 1e308}", "routed_scaling_factor", "give one up to 1e+30"},
         {"tiny", "{\"n_group\": 3}", "n_group", "16 experts"},
         {"tiny", "{\"n_group\": 16}", "n_group", "two or more"},
         {"tiny", "{\"n_group\": 4, \"topk_group\": 5}", "topk_group", "5 of only 4"},
@@ -172,8 +173,11 @@ Test(config, sizes_are_checked_one_by_one_and_as_products) {
     struct model m;
     must_say(parse_patched("tiny", "{\"hidden_size\": 16777216, \"moe_intermediate_size\": 16777216}", &m),
              "2^40", "");
-    must_say(parse_patched("tiny", "{\"num_attention_heads\": 65536, \"head_dim\": 65536}", &m), "qkv row",
+    must_say(parse_patched("tiny", "{\"num_attention_heads\": 65536, \"head_dim\": 4096}", &m), "qkv row",
              "");
+    must_say(parse_patched("tiny", "{\"head_dim\": 1000000}", &m), "key \"head_dim\"", "from 1 to 4096");
+    must_say(parse_patched("tiny", "{\"head_dim\": null, \"hidden_size\": 65536}", &m), "key \"head_dim\"",
+             "8 heads of 8192; at most 4096");
 }
 
 /* The layers of the published configs, written out as which of them have experts. */
