@@ -76,25 +76,12 @@ struct check {
 
 #define LABEL(check, field) (case_label((check)->given, CASE_KEY(field)).text)
 
-/* No ep above 1 where nothing is dealt out. */
-static struct status refuse_ep(const struct check *k) {
-    const char *const name = short_name(k->model), *const part = part_name(k->c->part);
-    char other[128] = "";
-    if (k->c->part == PART_ATTENTION && k->given && k->given->part)
-        snprintf(other, sizeof other, ", or %s/ffn", name);
-    else if (k->c->part == PART_ATTENTION)
-        snprintf(other, sizeof other, ", or --part ffn");
-    return status_error("%s%lld: ep cuts routed experts, %s of layer %lld of %s has none; use 1%s",
-                        LABEL(k, ep), (long long)k->c->ep, part, (long long)k->layer, name, other);
-}
-
 /* Blames ep where some other ep would do at this tp (or none does at any), else tp. */
 static struct status check_ranks(const struct check *k) {
     const struct check_case *const c = k->c;
     const struct layer_spec *const spec = &k->spec;
     const char *const name = short_name(k->model);
     if (fits(spec, c->part, c->tp, c->ep)) return status_ok();
-    if (c->ep > 1 && (c->part == PART_ATTENTION || !spec->moe)) return refuse_ep(k);
     char sizes[128], text[220];
     describe_sizes(spec, c->part, sizes, sizeof sizes);
     struct choices tps = {0}, eps = {0};

@@ -83,7 +83,7 @@ enum { MAX_WIDTH = CONFIG_MAX_WIDTH, MAX_EXPERTS = 1 << 16 };
 const struct case_key case_keys[] = {
     {KEY(tp), INTEGER(1, MAX_RANKS, 1), .nest = NEST_TP, .help = "ranks",
      .otherwise = "every one of 1, 2, 4, 8 the model allows"},
-    {KEY(ep), INTEGER(1, MAX_RANKS, 1), .nest = NEST_EP,
+    {KEY(ep), INTEGER(1, MAX_RANKS, 1), .nest = NEST_EP, .scope = SCOPE_EXPERTS,
      .help = "groups of ranks the routed experts are dealt to; divides tp"},
     {KEY(phase), NAME(phase_value, PHASE_COUNT, PHASE_PREFILL)},
     {KEY(tokens), INTEGER(1, 65536, 33), .help = "new tokens of a sequence (decode: sequences)"},

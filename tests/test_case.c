@@ -125,7 +125,8 @@ Test(case, the_rows_of_the_key_table_are_sound) {
         case_key_help(k, help, sizeof help);
         cr_expect(!strstr(help, "default ") == !!row->override && strlen(help) < 100, "%s: %s", row->name,
                   help);
-        cr_expect(row->scope == SCOPE_ALL || row->override, "%s is no size or switch of a layer", row->name);
+        cr_expect(row->scope == SCOPE_ALL || row->override || row->nest == NEST_EP,
+                  "%s is no size or switch of a layer, nor its cut", row->name);
     }
 }
 
@@ -303,9 +304,10 @@ Test(case, the_refusal_lists_the_legal_ranks) {
         "use 1 or 2");
     cr_assert(strstr(check("param2-17b/ffn:tp=3").message, "use 1, 2, 4, 8, 16, 32, 64 or 128"));
     cr_assert(strstr(check("param2-17b/ffn:layer=0,tp=5").message, "a dense ffn of width 9216"));
-    cr_assert(strstr(check("param2-17b/attention:tp=2,ep=2").message, "ep=2: ep cuts routed experts"));
-    cr_assert(
-        strstr(check("param2-17b/ffn:tp=2,ep=2,layer=0").message, "ffn of layer 0 of param2-17b has none"));
+    cr_assert_str_eq(check("param2-17b/attention:tp=2,ep=2").message,
+                     "ep=2: is a key of part ffn, the case checks attention; leave it out");
+    cr_assert_str_eq(check("param2-17b/ffn:tp=2,ep=2,layer=0").message,
+                     "ep=2: layer 0 of param2-17b has no routed experts; leave it out");
     cr_assert(strstr(check("param2-17b/ffn:layer=21").message, "has 21 layers; use 0 to 20"));
     cr_assert(strstr(check("param2-17b/ffn:cached=5").message, "cached=5: prefill has nothing cached"));
     cr_assert(strstr(check("param2-17b/ffn:phase=decode,seqs=2").message, "seqs=2: in decode"));

@@ -118,6 +118,17 @@ Test(options, no_tp_means_every_usual_one_that_is_legal) {
     expect_error("run param2-17b --part ffn --ep 3", "--ep 3: param2-17b has 64 experts");
 }
 
+Test(options, experts_are_dealt_out_where_there_are_some_and_attention_runs_without) {
+    static const char *const both[] = {"run tiny --ep 1,2 --tp 2", "run tiny --ep 2 --tp 2",
+                                       "run tiny:ep=2 --tp 2"};
+    for (int i = 0; i < 3; i++)
+        expect_cases(both[i], i ? "tiny/attention:tp=2\ntiny/ffn:tp=2,ep=2\n"
+                                : "tiny/attention:tp=2\ntiny/ffn:tp=2\ntiny/ffn:tp=2,ep=2\n");
+    expect_cases("run tiny --ep 4", "tiny/attention:tp=1\ntiny/attention:tp=2\ntiny/attention:tp=4\n"
+                                    "tiny/attention:tp=8\ntiny/ffn:tp=4,ep=4\ntiny/ffn:tp=8,ep=4\n");
+    expect_error("run tiny --ep 2 --layer 0", "--ep 2: layer 0 of tiny has no routed experts; leave it out");
+}
+
 Test(options, mistakes_are_named_with_what_would_be_right) {
     static const char *const mistakes[][2] = {
         {"frob", "frob: no such command; use "},
@@ -133,7 +144,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run --tp 1 --tp 2", "--tp: given twice"},
         {"run --tp 3", "--tp 3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32"},
         {"run --tp 2x", "--tp 2x: use an integer from 1 to 128"},
-        {"run --ep 2", "--ep 2: ep cuts routed experts"},
+        {"run --part attention --ep 2", "--ep 2: no case checks part ffn; use --part ffn or leave it out"},
         {"run --part attn", "--part attn: use attention or ffn"},
         {"run --phase deocde", "--phase deocde: use decode,"},
         {"run --device gpu", "--device gpu: use"},
@@ -184,8 +195,7 @@ Test(options, every_key_is_an_option_and_named_as_it_was_given) {
     expect_error("run tiny/ffn:ep=3 --tp 2",
                  "ep=3: tiny has 16 experts of width 32 and a shared one of width 64; "
                  "with --tp 2 use 1 or 2");
-    expect_error("run tiny/attention:ep=2", "use 1, or tiny/ffn");
-    expect_error("run tiny --ep 2", "use 1, or --part ffn");
+    expect_error("run tiny/attention:ep=2", "ep=2: is a key of part ffn, the case checks attention");
     expect_error("run tiny/ffn:kernel.rope=rope", "kernel.rope=rope: rope is a stage of part attention");
 }
 

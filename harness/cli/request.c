@@ -85,9 +85,9 @@ static struct status expand_keys(struct expansion *e, int depth, struct check_ca
     if (list->n && e->given.key[key])
         return status_error("--%s %.60s: given twice, '%.200s' sets it too; drop one", row->name, list->typed,
                             e->text);
-    if (!case_key_in_part(key, c.part)) return expand_keys(e, depth + 1, c);
     if (row->nest == NEST_EP) case_finish(&c); /* phase and cached are settled */
     if (row->nest == NEST_EP && e->fixture) TRY(fit_fixture(e, &c));
+    if (!case_key_in_part(key, c.part)) return expand_keys(e, depth + 1, c);
     if (row->nest == NEST_TP && !is_given(e, key)) return add_every_tp(e, c);
     if (!list->n) return expand_keys(e, depth + 1, c);
     for (int i = 0; i < list->n; i++) {
