@@ -140,6 +140,18 @@ static struct status check_launch(const struct check *k, int stage) {
                         text);
 }
 
+/* A kernel for a step that a named fused one does as well: it would never run, and the report would
+ * name it. */
+static struct status check_fused(const struct check *k, int fused) {
+    const int last = fused + stage_table[fused].fuses;
+    for (int s = fused + 1; s <= last; s++)
+        if (k->c->kernel[s])
+            return status_error("%s%s: never runs, %s of stage %s does its step too; leave one of them out",
+                                case_kernel_label(k->given, s).text, k->c->kernel[s]->name,
+                                k->c->kernel[fused]->name, stage_table[fused].name);
+    return status_ok();
+}
+
 static struct status check_kernels(const struct check *k) {
     for (int s = 0; s < S_COUNT; s++) {
         const struct stage_row *const stage = &stage_table[s];
@@ -154,6 +166,7 @@ static struct status check_kernels(const struct check *k) {
             return status_error("%s%s: layer %lld of %s has no such stage; leave it out", label.text,
                                 kernel->name, (long long)k->layer, short_name(k->model));
         TRY(check_launch(k, s));
+        TRY(check_fused(k, s));
     }
     return status_ok();
 }

@@ -134,6 +134,14 @@ Test(cli_errors, options_that_contradict_are_refused) {
     expect_error("run tiny --allow-skips=yes", "--allow-skips", "leave");
     expect_error("run tiny --mutant packed-view --layout contig", "packed", "leave it out");
     expect_error("run tiny --mutant packed-view --part ffn", "attention", NULL);
+    expect_error("run tiny --part ffn --kernel gate_up_act=gated_gemm_wgmma --kernel gate_up=linear_simt",
+                 "--kernel gate_up=linear_simt: never runs, gated_gemm_wgmma of stage gate_up_act",
+                 "leave one");
+    expect_error("run tiny/ffn:kernel.gate_up_act=gated_gemm_wgmma,kernel.activation=silu_mul",
+                 "kernel.activation=silu_mul: never runs", "leave one");
+    expect_error(
+        "run tiny/ffn:kernel.shared_gate_up_act=gated_gemm_wgmma --kernel shared_activation=silu_mul",
+        "--kernel shared_activation=silu_mul: never runs", "leave one");
     expect_error("run tiny tiny", "twice", NULL);
     expect_error("--tp 2", "no command", "run");
     expect_error("list models stages", "stages", NULL);

@@ -218,6 +218,13 @@ Test(options, kernels_go_to_the_cases_of_their_part) {
     }
 }
 
+Test(options, a_fused_kernel_stands_beside_kernels_of_other_steps) {
+    expect_cases("run tiny/ffn:layer=1 --tp 2 --kernel gate_up_act=gated_gemm_wgmma --kernel "
+                 "shared_gate_up=linear_simt --kernel down=linear_simt",
+                 "tiny/ffn:tp=2,layer=1,kernel.gate_up_act=gated_gemm_wgmma,kernel.down=linear_simt,"
+                 "kernel.shared_gate_up=linear_simt\n");
+}
+
 Test(options, a_mutant_sets_part_and_layout) {
     for (const struct mutant *m = mutant_table; m->name; m++) {
         struct options options;
