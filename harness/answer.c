@@ -77,6 +77,15 @@ const void *answer_stored(const struct placed *at, const struct store *got, cons
     return *owned;
 }
 
+void answer_put(const struct placed *at, struct store *got, const struct answer *a, int i,
+                const double *values) {
+    const struct stored *const s = &got->of[a->id[i]];
+    if (placed_op(at)->spread)
+        placed_op(at)->spread(at, got, i, values);
+    else
+        for (int64_t n = 0; n < a->count[i]; n++) dtype_store(s->memory.data, s->dtype, n, values[n]);
+}
+
 /* ---- answers ---- */
 
 static const double *const *radii_of(const struct outcome *o) { return o->fuzzy ? o->radius : NULL; }

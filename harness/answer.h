@@ -47,5 +47,8 @@ enum tensor_id answer_tensor(int stage, int i);
 /* What was stored as answer i: dense rows; *owned is the caller's to free, or NULL. */
 const void *answer_stored(const struct placed *at, const struct store *got, const struct answer *a, int i,
                           void **owned);
+/* And back: values, rounded, in the place of what was stored. */
+void answer_put(const struct placed *at, struct store *got, const struct answer *a, int i,
+                const double *values);
 
 #endif

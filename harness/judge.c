@@ -219,36 +219,40 @@ void judge_route(const struct judged *j, const struct call *call, const struct c
     free(hi);
 }
 
+/* `kernels`: operands may come from a kernel. NaN on both sides then came in with them, and the kernel
+ * edge has failed. */
 static void judge_twice(const struct judged *j, const double *a, const double *b, const double *slack,
-                        const char *note, struct edge_result *edge, struct findings *findings) {
+                        bool kernels, const char *note, struct edge_result *edge, struct findings *findings) {
     edge_count(edge, j->count);
     if (!slack && !memcmp(a, b, (size_t)j->count * sizeof *a)) return;
     for (int64_t i = 0; i < j->count; i++) {
         const double distance = fabs(a[i] - b[i]);
-        const bool same = slack ? distance <= slack[i] : !memcmp(&a[i], &b[i], sizeof *a);
-        const double margin = slack && slack[i] > 0 ? distance / slack[i] : same ? 0 : INFINITY;
+        const bool same = (slack ? distance <= slack[i] : !memcmp(&a[i], &b[i], sizeof *a)) ||
+                          (kernels && ((isnan(a[i]) && isnan(b[i])) || (isinf(a[i]) && a[i] == b[i])));
+        const double margin = slack && slack[i] > 0 && !isnan(distance) ? distance / slack[i]
+                              : same                                    ? 0
+                                                                        : INFINITY;
         if (same) {
             if (margin > edge->margin) edge->margin = margin;
             continue;
         }
         edge_fail(edge);
         edge->outside++;
-        edge->margin = isnan(margin) ? INFINITY : fmax(edge->margin, margin);
-        findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, isnan(margin) ? INFINITY : margin,
-                     note);
+        edge->margin = fmax(edge->margin, margin);
+        findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, margin, note);
     }
 }
 
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
                 struct edge_result *edge, struct findings *findings) {
-    judge_twice(j, a, b, slack,
+    judge_twice(j, a, b, slack, true,
                 "the reference on the rank's own operands disagrees with the reference on the whole", edge,
                 findings);
 }
 
 void judge_chain(const struct judged *j, const double *composed, const double *plain, const double *slack,
                  struct edge_result *edge, struct findings *findings) {
-    judge_twice(j, composed, plain, slack,
+    judge_twice(j, composed, plain, slack, false,
                 "the stages composed, the reference in every seat, disagree with reference/plain.c", edge,
                 findings);
     findings->twin = findings->stage >= 0;

@@ -247,6 +247,7 @@ Test(judge, the_reference_twice_agrees_bit_for_bit_or_within_its_slack) {
         {{1, 2, (double)NAN}, false, false},
         {{1, INFINITY, 3}, false, false},
     };
+    const double nans[3] = {1, (double)NAN, -INFINITY}, others[3] = {1, -(double)NAN, -INFINITY};
     const double b[3] = {1, 2, 3};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (int with_slack = 0; with_slack < 2; with_slack++) {
@@ -257,6 +258,15 @@ Test(judge, the_reference_twice_agrees_bit_for_bit_or_within_its_slack) {
             cr_expect_eq(v.edge.state, ok ? EDGE_OK : EDGE_FAIL, "row %zu slack %d", i, with_slack);
             cr_expect(ok ? v.edge.margin <= 1 : v.edge.margin > 1);
         }
+    for (int with_slack = 0; with_slack < 2; with_slack++) { /* a kernel's NaN in, NaN out on either side */
+        struct verdict plan_edge = {0}, chain_edge = {0};
+        findings_init(&plan_edge.findings);
+        findings_init(&chain_edge.findings);
+        judge_plan(&j, nans, others, with_slack ? slack : NULL, &plan_edge.edge, &plan_edge.findings);
+        judge_chain(&j, nans, others, slack, &chain_edge.edge, &chain_edge.findings);
+        cr_expect(plan_edge.edge.state == EDGE_OK && plan_edge.edge.margin == 0);
+        cr_expect(chain_edge.edge.state == EDGE_FAIL && chain_edge.edge.outside == 2, "no kernel is in it");
+    }
     struct verdict v = {0};
     struct judged sampled = j;
     findings_init(&v.findings);

@@ -1,0 +1,87 @@
+/* Is the blame put where it belongs?  Kernels and mutants that are wrong in one known way stand in for
+ * real ones: the edges that fail, the ranks and the words of the report must be those of that mistake
+ * and of no other. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/run.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+static struct kernel fake; /* the honest kernel with another launch */
+static const struct kernel *honest;
+static int calls; /* launches so far; the first is the unsharded run */
+
+static void stand_in(const char *name, launch_fn launch) {
+    honest = kernel_by_name(name);
+    cr_assert(honest, "%s", name);
+    fake = *honest;
+    fake.name = "fake";
+    fake.launch[DEVICE_HOST] = launch;
+    calls = 0;
+}
+
+/* One case; `stage` (-1: none) runs the stand-in. */
+static struct run_output run(const char *line, int stage, const struct mutant *mutant) {
+    struct check_case c;
+    struct run_output out;
+    bool has_part;
+    struct status s = case_parse(line, &c, &has_part);
+    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
+    if (stage >= 0) c.kernel[stage] = &fake;
+    const struct run_request request = {.cases = &c, .n_cases = 1, .mutant = mutant};
+    s = run_cases(&request, &out);
+    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
+    return out;
+}
+
+enum { KERNEL = 1u << EDGE_KERNEL, PLAN = 1u << EDGE_PLAN, SHARD = 1u << EDGE_SHARD };
+
+/* Exactly the edges `guilty` (a set of 1 << edge) fail. */
+static void expect_edges(const struct case_result *r, unsigned guilty) {
+    for (int e = 0; e < EDGE_COUNT; e++)
+        cr_expect_eq(r->edge[e].state == EDGE_FAIL, guilty >> e & 1, "%s: edge %s is %s", r->line,
+                     edge_name((enum edge)e), edge_state_name(r->edge[e].state));
+    cr_expect_eq(r->verdict, guilty ? CASE_FAILED : CASE_PASSED, "%s", r->line);
+}
+
+#define ATTENTION "tiny/attention:tp=2,tokens=5"
+#define FFN "tiny/ffn:tp=2,tokens=5"
+
+/* ---- NaN ---- */
+
+static const char *write_nothing(const struct call *call, void *scratch, void *stream) {
+    (void)call, (void)scratch, (void)stream;
+    return NULL;
+}
+
+/* Partial sums are judged by their own answers, so there the ranks' NaN is theirs too. */
+Test(run_blame, nan_is_the_kernels_that_stored_it_and_nobody_elses) {
+    static const struct {
+        const char *kernel, *line;
+        int stage;
+        unsigned guilty;
+    } rows[] = {
+        {"rms_norm", ATTENTION, S_ATTN_NORM, KERNEL},   {"linear_simt", ATTENTION, S_QKV_PROJ, KERNEL},
+        {"rope", ATTENTION, S_ROPE, KERNEL},            {"attention_simt", ATTENTION, S_ATTENTION, KERNEL},
+        {"linear_simt", ATTENTION, S_O_PROJ, KERNEL | SHARD}, {"rms_norm", FFN, S_FFN_NORM, KERNEL},
+        {"linear_simt", FFN, S_ROUTER, KERNEL},         {"linear_simt", FFN, S_GATE_UP, KERNEL},
+        {"silu_mul", FFN, S_ACTIVATION, KERNEL},        {"linear_simt", FFN, S_DOWN, KERNEL | SHARD},
+        {"combine_simt", FFN, S_COMBINE, KERNEL | SHARD}, {"silu_mul", FFN, S_SHARED_ACTIVATION, KERNEL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        stand_in(rows[i].kernel, write_nothing);
+        struct run_output out = run(rows[i].line, rows[i].stage, NULL);
+        const struct case_result *const r = &out.cases[0];
+        expect_edges(r, rows[i].guilty);
+        cr_expect_str_eq(r->first.stage, stage_table[rows[i].stage].name);
+        for (int s = 0; s < r->n_stages; s++)
+            cr_expect_eq(r->stage[s].edge[EDGE_KERNEL].state == EDGE_FAIL,
+                         !strcmp(r->stage[s].stage, stage_table[rows[i].stage].name), "%s: %s", r->first.stage,
+                         r->stage[s].stage);
+        run_output_free(&out);
+    }
+}
