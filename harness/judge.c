@@ -53,7 +53,9 @@ static bool findings_take(struct findings *f, int stage) {
 static void findings_add(struct findings *f, const struct judged *j, int64_t index, double got,
                          double expected, double bound, double margin, const char *note) {
     if (!findings_take(f, j->stage)) return;
-    const struct place place = slice_place(j->plan, j->id, j->rank, j->first + index);
+    const bool together = j->to_rank > j->rank;
+    const int last = together ? j->to_rank : j->rank;
+    const struct place place = slice_place(j->plan, j->id, together ? -1 : j->rank, j->first + index);
     for (int i = 0; i < place.n; i++) {
         const enum axis_name a = place.axis[i];
         if (!f->seen[a] || place.index[i] < f->low[a]) f->low[a] = place.index[i];
@@ -61,10 +63,14 @@ static void findings_add(struct findings *f, const struct judged *j, int64_t ind
         f->seen[a] = true;
     }
     if (j->rank < f->first_rank) f->first_rank = j->rank;
-    if (j->rank > f->last_rank) f->last_rank = j->rank;
+    if (last > f->last_rank) f->last_rank = last;
     if (f->named && !(margin > f->worst.margin)) return;
-    struct mismatch m = {
-        .rank = j->trunk ? -1 : j->rank, .got = got, .expected = expected, .bound = bound, .margin = margin};
+    struct mismatch m = {.rank = j->trunk ? -1 : j->rank,
+                         .to_rank = together ? last : 0,
+                         .got = got,
+                         .expected = expected,
+                         .bound = bound,
+                         .margin = margin};
     snprintf(m.stage, sizeof m.stage, "%s", stage_table[j->stage].name);
     snprintf(m.tensor, sizeof m.tensor, "%s", tensor_table[j->id].name);
     snprintf(m.note, sizeof m.note, "%s", note);

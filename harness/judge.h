@@ -29,8 +29,9 @@ struct judged {
     int stage;
     enum tensor_id id; /* coordinates follow its placement */
     const struct shard_plan *plan;
-    int rank;   /* whose slice */
-    bool trunk; /* the unsharded run itself, not rank 0 of a tp=1 case */
+    int rank;    /* whose slice */
+    int to_rank; /* > rank: nobody's, what the ranks from `rank` to here brought is added up; whole */
+    bool trunk;  /* the unsharded run itself, not rank 0 of a tp=1 case */
     enum dtype dtype;
     const void *got;     /* dense, `count` elements */
     const double *y, *e; /* dense, as got; NULL e: exact */

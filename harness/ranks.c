@@ -126,15 +126,37 @@ static void partial_add(struct rank_work *w, double *sum) {
     free(unrounded);
 }
 
+/* The ranks from `rank` on that hold the same rows of it, and these rows. */
+static int sharing(const struct ranks *r, const struct answer *a, int rank, struct span *rows) {
+    const struct axis_block axis = tensor_axes(a->id[0]).axis[0].block[0];
+    const int tp = (int)r->crew.plan.tp;
+    int last = rank;
+    *rows = (struct span){0, a->count[0] / a->row_size[0]};
+    if (axis.group == GROUP_NONE) return tp - 1;
+    *rows = r->crew.plan.rank[rank][axis.name];
+    while (last + 1 < tp && r->crew.plan.rank[last + 1][axis.name].first == rows->first &&
+           r->crew.plan.rank[last + 1][axis.name].count == rows->count)
+        last++;
+    return last;
+}
+
+/* Which of the ranks that share a row is wrong, its sum cannot tell. */
 static void partial_edge(struct ranks *r, const struct trunk *t, int stage, const double *sum) {
     const struct answer *const a = &t->answer;
-    const struct placed at = {&t->crew, stage, 0};
     const double terms = (double)stage_terms(stage, t->crew.plan.size) + (double)r->crew.plan.tp;
     const double *const y = t->sum_y ? t->sum_y : a->y[0], *const s1 = t->sum_s1 ? t->sum_s1 : a->s1[0];
     double *const slack = memory_zeroed((size_t)a->count[0], sizeof(double));
     for (int64_t n = 0; n < a->count[0]; n++) slack[n] = 2 * terms * UNIT_F64 * s1[n];
-    const struct judged j = placed_judged(&at, a->id[0], NULL, a->count[0]);
-    judge_plan(&j, sum, y, slack, &r->edge[EDGE_PLAN], &r->findings);
+    for (int rank = 0, last; rank < r->crew.plan.tp; rank = last + 1) {
+        struct span rows;
+        last = sharing(r, a, rank, &rows);
+        const int64_t first = rows.first * a->row_size[0];
+        const struct placed at = {&r->crew, stage, rank};
+        struct judged j = placed_judged(&at, a->id[0], NULL, rows.count * a->row_size[0]);
+        j.to_rank = last;
+        if (last > rank) j.first = first;
+        judge_plan(&j, sum + first, y + first, slack + first, &r->edge[EDGE_PLAN], &r->findings);
+    }
     free(slack);
 }
 
@@ -228,7 +250,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     TRY(seat->prepare(seat, &w.at, &w.outcome));
     TRY(seat->fill(seat, &w.at, r->mutant, &w.outcome));
     answer_compute(&w.answer, stage, &w.outcome);
-    judge_answer(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
+    judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     rank_work_free(&w);
     return status_ok();
 }

@@ -27,17 +27,27 @@ void judge_running(const struct placed *at, const struct outcome *o, struct verd
     schedule_judge(o, &judged, v.edge, v.findings);
 }
 
-void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a,
-                  struct verdict v) {
+static void judge_by(const struct placed *at, int to_rank, const struct outcome *o, const struct answer *a,
+                     struct verdict v) {
     for (int i = 0; i < a->n; i++) {
         void *owned;
         const void *const got = answer_stored(at, &o->got, a, i, &owned);
         struct judged j = placed_judged(at, a->id[i], got, a->count[i]);
         j.y = a->y[i];
         j.e = a->e[i];
+        j.to_rank = to_rank;
         judge_set(&j, v.edge, v.findings);
         free(owned);
     }
+}
+
+void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a,
+                  struct verdict v) {
+    judge_by(at, at->rank, o, a, v);
+}
+
+void judge_sum(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v) {
+    judge_by(at, (int)at->crew->plan.tp - 1, o, a, v);
 }
 
 void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v) {

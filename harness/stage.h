@@ -20,6 +20,8 @@ struct judged placed_judged(const struct placed *at, enum tensor_id id, const vo
 void judge_running(const struct placed *at, const struct outcome *o, struct verdict v);
 /* Every element of the answers in its acceptance set. */
 void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v);
+/* The same of a sum over all ranks: a wrong element is no single one's. */
+void judge_sum(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v);
 /* Routing of the whole layer: the ids as sets that the scores allow. Nothing for other ops. */
 void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v);
 /* What only this call can say: index tensors of its own rows, cache slots that it may not touch.

@@ -72,12 +72,14 @@ static json_t *stages_array(const struct case_result *r, bool *failed) {
     return stages;
 }
 
-/* rank: null is the unsharded run. */
+/* rank: null is the unsharded run, and where `ranks` were added up none of them. */
 static json_t *mismatch_object(const struct mismatch *m, bool *failed) {
     json_t *o = json_object();
     set(o, "stage", string(m->stage), failed);
     set(o, "tensor", string(m->tensor), failed);
-    set(o, "rank", m->rank < 0 ? json_null() : integer(m->rank), failed);
+    const bool several = m->to_rank > m->rank && m->rank >= 0;
+    set(o, "rank", m->rank < 0 || several ? json_null() : integer(m->rank), failed);
+    if (several) set(o, "ranks", json_pack("[i, i]", m->rank, m->to_rank), failed);
     set(o, "where", string(m->where), failed);
     set(o, "got", number(m->got), failed);
     set(o, "expected", number(m->expected), failed);

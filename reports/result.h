@@ -19,6 +19,7 @@ struct mismatch {
     double got, expected, bound; /* stored value, reference value, half-width E */
     double margin;               /* > 1; infinite for NaN */
     char note[480]; /* "outside the set", "not bit-identical", "guard overwritten", "never written", ... */
+    int to_rank;    /* > rank: of no single one, what rank to to_rank brought was added up */
 };
 
 struct edge_result {

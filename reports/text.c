@@ -44,11 +44,13 @@ static void print_edges(FILE *file, const struct case_result *r) {
     if (r->unchained[0]) fprintf(file, " · chain - (%s)", r->unchained);
 }
 
-static void print_rank(FILE *file, int rank) {
-    if (rank < 0)
+static void print_rank(FILE *file, const struct mismatch *m) {
+    if (m->rank < 0)
         fputs("unsharded", file);
+    else if (m->to_rank > m->rank)
+        fprintf(file, "ranks %d-%d added up,", m->rank, m->to_rank);
     else
-        fprintf(file, "rank %d", rank);
+        fprintf(file, "rank %d", m->rank);
 }
 
 /* "0.5", "NaN" (the sign of a NaN says nothing) */
@@ -65,7 +67,7 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
     if (!m->stage[0]) return;
     format_margin(margin, sizeof margin, m->margin);
     fprintf(file, "  %-7s ", label);
-    print_rank(file, m->rank);
+    print_rank(file, m);
     fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "",
             m->tensor);
     if (m->tensor[0]) {

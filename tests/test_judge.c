@@ -268,7 +268,15 @@ Test(judge, the_reference_twice_agrees_bit_for_bit_or_within_its_slack) {
         cr_expect(chain_edge.edge.state == EDGE_FAIL && chain_edge.edge.outside == 2, "no kernel is in it");
     }
     struct verdict v = {0};
-    struct judged sampled = j;
+    struct judged sampled = j, together = j;
+    char where[256];
+    findings_init(&v.findings);
+    together.rank = 1, together.to_rank = 3;
+    judge_plan(&together, rows[3].a, b, slack, &v.edge, &v.findings);
+    findings_where(&v.findings, 4, where, sizeof where);
+    cr_expect_str_eq(where, "stage o_proj, ranks 1-3 of 4, token 0, channel 2");
+    cr_expect(v.findings.first.rank == 1 && v.findings.first.to_rank == 3);
+    v = (struct verdict){0};
     findings_init(&v.findings);
     plan.size[AXIS_T] = 7;
     sampled.first = 6 * 3; /* a sampled row is named by its own place */

@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "reports/report.h"
@@ -65,12 +66,18 @@ Test(run_blame, nan_is_the_kernels_that_stored_it_and_nobody_elses) {
         int stage;
         unsigned guilty;
     } rows[] = {
-        {"rms_norm", ATTENTION, S_ATTN_NORM, KERNEL},   {"linear_simt", ATTENTION, S_QKV_PROJ, KERNEL},
-        {"rope", ATTENTION, S_ROPE, KERNEL},            {"attention_simt", ATTENTION, S_ATTENTION, KERNEL},
-        {"linear_simt", ATTENTION, S_O_PROJ, KERNEL | SHARD}, {"rms_norm", FFN, S_FFN_NORM, KERNEL},
-        {"linear_simt", FFN, S_ROUTER, KERNEL},         {"linear_simt", FFN, S_GATE_UP, KERNEL},
-        {"silu_mul", FFN, S_ACTIVATION, KERNEL},        {"linear_simt", FFN, S_DOWN, KERNEL | SHARD},
-        {"combine_simt", FFN, S_COMBINE, KERNEL | SHARD}, {"silu_mul", FFN, S_SHARED_ACTIVATION, KERNEL},
+        {"rms_norm", ATTENTION, S_ATTN_NORM, KERNEL},
+        {"linear_simt", ATTENTION, S_QKV_PROJ, KERNEL},
+        {"rope", ATTENTION, S_ROPE, KERNEL},
+        {"attention_simt", ATTENTION, S_ATTENTION, KERNEL},
+        {"linear_simt", ATTENTION, S_O_PROJ, KERNEL | SHARD},
+        {"rms_norm", FFN, S_FFN_NORM, KERNEL},
+        {"linear_simt", FFN, S_ROUTER, KERNEL},
+        {"linear_simt", FFN, S_GATE_UP, KERNEL},
+        {"silu_mul", FFN, S_ACTIVATION, KERNEL},
+        {"linear_simt", FFN, S_DOWN, KERNEL | SHARD},
+        {"combine_simt", FFN, S_COMBINE, KERNEL | SHARD},
+        {"silu_mul", FFN, S_SHARED_ACTIVATION, KERNEL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         stand_in(rows[i].kernel, write_nothing);
@@ -80,8 +87,45 @@ Test(run_blame, nan_is_the_kernels_that_stored_it_and_nobody_elses) {
         cr_expect_str_eq(r->first.stage, stage_table[rows[i].stage].name);
         for (int s = 0; s < r->n_stages; s++)
             cr_expect_eq(r->stage[s].edge[EDGE_KERNEL].state == EDGE_FAIL,
-                         !strcmp(r->stage[s].stage, stage_table[rows[i].stage].name), "%s: %s", r->first.stage,
-                         r->stage[s].stage);
+                         !strcmp(r->stage[s].stage, stage_table[rows[i].stage].name), "%s: %s",
+                         r->first.stage, r->stage[s].stage);
         run_output_free(&out);
     }
+}
+
+/* ---- what several ranks brought ---- */
+
+static bool lose_the_last(struct view *parts, int64_t *n_parts) {
+    (void)parts;
+    if (*n_parts < 2) return false;
+    --*n_parts;
+    return true;
+}
+
+/* What a person reads of the case; the caller frees. */
+static char *text_of(const struct case_result *r) {
+    char *text = NULL;
+    size_t size;
+    FILE *const file = open_memstream(&text, &size);
+    cr_assert(file);
+    report_text_case(file, r, 0);
+    fclose(file);
+    return text;
+}
+
+static void expect_text(const struct case_result *r, const char *part) {
+    char *const text = text_of(r);
+    cr_expect(strstr(text, part), "no '%s' in:\n%s", part, text);
+    free(text);
+}
+
+Test(run_blame, a_wrong_sum_is_of_all_its_ranks_and_not_of_the_first) {
+    const struct mutant lost = {.name = "lost", .hooks.sum = lose_the_last};
+    struct run_output out = run("tiny/attention:tp=4,tokens=5", -1, &lost);
+    const struct case_result *const r = &out.cases[0];
+    expect_edges(r, SHARD);
+    cr_expect(!strncmp(r->where, "stage attn_sum, ranks 0-3 of 4, token", 37), "%s", r->where);
+    cr_expect(r->first.rank == 0 && r->first.to_rank == 3 && r->worst.to_rank == 3);
+    expect_text(r, "first   ranks 0-3 added up, token 0 channel ");
+    run_output_free(&out);
 }
