@@ -24,6 +24,7 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->ambiguous += from->ambiguous;
     into->sampled_rows += from->sampled_rows;
     into->rows += from->rows;
+    into->other_bits += from->other_bits;
 }
 
 static void edge_count(struct edge_result *edge, int64_t elements) {
@@ -174,10 +175,15 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
         edge_fail(edge);
         edge->outside++;
         edge->margin = fmax(edge->margin, margin);
-        const char *const note = isnan(got) ? "NaN: never written, or read from where nothing is"
-                                 : margin <= 1
-                                     ? "a legal value, but not the bits of the unsharded run"
-                                     : "not what the unsharded run stored, and outside its acceptance set";
+        edge->other_bits += margin <= 1;
+        char note[160];
+        if (isnan(got))
+            snprintf(note, sizeof note, "NaN: never written, or read from where nothing is");
+        else if (!(margin <= 1))
+            snprintf(note, sizeof note, "not what the unsharded run stored, and outside its acceptance set");
+        else
+            snprintf(note, sizeof note, "a legal value, but not the bits of the unsharded run%s%s",
+                     j->promised_by ? ", as promised by " : "", j->promised_by ? j->promised_by : "");
         findings_add(findings, j, i, got, y, e, margin, note);
     }
 }

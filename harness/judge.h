@@ -36,7 +36,8 @@ struct judged {
     const void *got;     /* dense, `count` elements */
     const double *y, *e; /* dense, as got; NULL e: exact */
     int64_t count;
-    int64_t first; /* where in the slice element 0 stands; for coordinates */
+    const char *promised_by; /* the kernel whose word it is that bits are the unsharded run's; NULL: none's */
+    int64_t first;           /* where in the slice element 0 stands; for coordinates */
 };
 /* Each stored value in [round(y - E), round(y + E)]. */
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings);

@@ -178,6 +178,7 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
     struct judged j = placed_judged(&w->at, id, got->memory.data, got->count);
     for (int i = 0; i < w->answer.n; i++)
         if (w->answer.id[i] == id) j.y = w->answer.y[i], j.e = w->answer.e[i];
+    if (!placed_row(&w->at)->exact) j.promised_by = w->outcome.kernel->name;
     void *const slice = memory_zeroed((size_t)got->count, dtype_bytes(got->dtype));
     slice_copy(&w->at.crew->plan, id, w->at.rank, dtype_bytes(got->dtype), slice,
                w->trunk->outcome.got.of[id].memory.data);

@@ -46,6 +46,7 @@ static json_t *edge_object(const struct edge_result *r, bool *failed) {
     set(o, "ambiguous", integer(r->ambiguous), failed);
     set(o, "sampled_rows", integer(r->sampled_rows), failed);
     set(o, "rows", integer(r->rows), failed);
+    if (r->other_bits) set(o, "other_bits", integer(r->other_bits), failed);
     return o;
 }
 

@@ -28,6 +28,7 @@ struct edge_result {
     int64_t elements, outside;
     int64_t ambiguous;          /* top-k sets that several answers satisfy; legal, counted */
     int64_t sampled_rows, rows; /* plan edge: how many of the rows were recomputed; 0, 0 elsewhere */
+    int64_t other_bits;         /* of those outside: legal values, but not the bits that were promised */
 };
 
 struct stage_result {

@@ -16,6 +16,10 @@ static struct kernel fake; /* the honest kernel with another launch */
 static const struct kernel *honest;
 static int calls; /* launches so far; the first is the unsharded run */
 
+static const char *launch_honest(const struct call *call, void *scratch, void *stream) {
+    return honest->launch[DEVICE_HOST](call, scratch, stream);
+}
+
 static void stand_in(const char *name, launch_fn launch) {
     honest = kernel_by_name(name);
     cr_assert(honest, "%s", name);
@@ -127,5 +131,42 @@ Test(run_blame, a_wrong_sum_is_of_all_its_ranks_and_not_of_the_first) {
     cr_expect(!strncmp(r->where, "stage attn_sum, ranks 0-3 of 4, token", 37), "%s", r->where);
     cr_expect(r->first.rank == 0 && r->first.to_rank == 3 && r->worst.to_rank == 3);
     expect_text(r, "first   ranks 0-3 added up, token 0 channel ");
+    run_output_free(&out);
+}
+
+/* ---- bits ---- */
+
+static const char *change_a_bit_of_ranks(const struct call *call, void *scratch, void *stream) {
+    const char *const problem = launch_honest(call, scratch, stream);
+    float *const out = call->u.linear.out.data;
+    if (calls++) out[5] = nextafterf(out[5], 0);
+    return problem;
+}
+
+Test(run_blame, legal_values_with_other_bits_than_promised_are_called_that) {
+    stand_in("linear_simt", change_a_bit_of_ranks);
+    struct run_output out = run(ATTENTION ",dtype=fp32", S_QKV_PROJ, NULL);
+    const struct case_result *const r = &out.cases[0];
+    expect_edges(r, SHARD);
+    cr_expect(r->edge[EDGE_SHARD].other_bits == 2 && r->edge[EDGE_SHARD].outside == 2, "one a rank");
+    expect_text(r, "shard FAIL (legal, but other bits where the same were promised, 2 of ");
+    expect_text(r, "; a legal value, but not the bits of the unsharded run, as promised by fake");
+    run_output_free(&out);
+}
+
+static const char *change_one_and_spoil_one(const struct call *call, void *scratch, void *stream) {
+    const bool of_rank = calls > 0;
+    const char *const problem = change_a_bit_of_ranks(call, scratch, stream);
+    if (of_rank) ((float *)call->u.linear.out.data)[9] = 1e9f;
+    return problem;
+}
+
+Test(run_blame, where_values_are_wrong_too_the_margin_says_how_far) {
+    stand_in("linear_simt", change_one_and_spoil_one);
+    struct run_output out = run(ATTENTION ",dtype=fp32", S_QKV_PROJ, NULL);
+    const struct case_result *const r = &out.cases[0];
+    cr_expect(r->edge[EDGE_SHARD].other_bits == 2 && r->edge[EDGE_SHARD].outside == 4);
+    cr_expect(r->edge[EDGE_SHARD].margin > 1);
+    expect_text(r, "shard FAIL (margin ");
     run_output_free(&out);
 }
