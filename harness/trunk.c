@@ -102,8 +102,8 @@ struct status trunk_stage(struct trunk *t, int stage) {
     const double start = clock_seconds();
     answer_compute(&t->answer, stage, &t->outcome);
     t->seconds_reference = clock_seconds() - start;
+    judge_choice(&at, &t->outcome, verdict); /* before the gates, which follow from it */
     judge_answer(&at, &t->outcome, &t->answer, verdict);
-    judge_choice(&at, &t->outcome, verdict);
     judge_own(&at, &t->outcome, verdict);
     sum_exactly(t, &at);
     return status_ok();

@@ -78,8 +78,11 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
             m->tensor);
     if (m->tensor[0]) {
         print_value(file, "got ", m->got);
-        print_value(file, ", expected ", m->expected);
-        fprintf(file, " +- %.3g, margin %s%s", m->bound, margin, m->note[0] ? "; " : "");
+        if (!isnan(m->expected) || !isnan(m->bound)) {
+            print_value(file, ", expected ", m->expected);
+            fprintf(file, " +- %.3g", m->bound);
+        }
+        fprintf(file, ", margin %s%s", margin, m->note[0] ? "; " : "");
     }
     fprintf(file, "%s\n", m->note);
 }

@@ -346,6 +346,19 @@ Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert)
         cr_expect_eq(v.edge.state, EDGE_FAIL, "expert %d passed", wrong[i]);
         cr_expect(isinf(v.edge.margin) && v.edge.outside > 0);
         cr_expect_eq(strncmp(v.findings.first.where, "token 3 ", 8), 0, "%s", v.findings.first.where);
+        const struct mismatch *const m = &v.findings.first;
+        char note[200];
+        if (i == 0)
+            snprintf(note, sizeof note,
+                     "expert %d (score %.9g to %.9g) chosen before expert %d (score %.9g to %.9g)", ninth,
+                     lo[3 * EXPERTS + ninth], hi[3 * EXPERTS + ninth], honest, lo[3 * EXPERTS + honest],
+                     hi[3 * EXPERTS + honest]);
+        else
+            snprintf(note, sizeof note, i == 1 ? "expert %d is chosen twice" : "expert %d does not exist",
+                     wrong[i]);
+        cr_expect_str_eq(m->note, note);
+        cr_expect_str_eq(m->where, "token 3 choice 7");
+        cr_expect(m->got == wrong[i] && m->expected == honest && m->bound == 0);
     }
     ids[3 * K + K - 1] = honest;
     v = (struct verdict){0};
@@ -353,6 +366,10 @@ Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert)
     ids[3 * K + K - 1] = ninth;
     judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
     cr_expect(v.edge.state == EDGE_OK && v.edge.ambiguous == 1, "a near tie is counted and passes");
+    lo[3 * EXPERTS + 5] = hi[3 * EXPERTS + 5] = (double)NAN;
+    findings_init(&v.findings);
+    judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
+    cr_expect_str_eq(v.findings.first.note, "the score of expert 5 is no number: no choice is right");
 }
 
 /* ---- caches and bookkeeping ---- */

@@ -170,3 +170,29 @@ Test(run_blame, where_values_are_wrong_too_the_margin_says_how_far) {
     expect_text(r, "shard FAIL (margin ");
     run_output_free(&out);
 }
+
+/* ---- routing ---- */
+
+/* The last choice of token 2 becomes the worst expert there is. */
+static const char *choose_the_worst(const struct call *call, void *scratch, void *stream) {
+    const char *const problem = launch_honest(call, scratch, stream);
+    const struct route_args *const a = &call->u.route;
+    const float *const logit = (const float *)a->logits.data + 2 * a->n_experts;
+    int32_t worst = 0;
+    for (int32_t e = 0; e < a->n_experts; e++)
+        if (logit[e] < logit[worst]) worst = e;
+    ((int32_t *)a->ids.data)[2 * a->top_k + a->top_k - 1] = worst;
+    return problem;
+}
+
+Test(run_blame, a_wrong_choice_of_experts_is_shown_with_both_scores) {
+    stand_in("route_simt", choose_the_worst);
+    struct run_output out = run(FFN, S_ROUTE, NULL);
+    const struct case_result *const r = &out.cases[0];
+    cr_expect_eq(r->edge[EDGE_KERNEL].state, EDGE_FAIL);
+    char *const text = text_of(r);
+    cr_expect(strstr(text, " chosen before expert ") && strstr(text, "(score "), "%s", text);
+    cr_expect(!strstr(text, "NaN") && !strstr(text, "nan"), "%s", text);
+    free(text);
+    run_output_free(&out);
+}
