@@ -13,7 +13,8 @@
 #include "harness/explain.h"
 #include "harness/stage.h"
 
-#define PLAN_WORK 3e8 /* multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows */
+/* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every expert. */
+#define PLAN_WORK 3e8
 #define PLAN_ROWS 4
 
 void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant,
@@ -95,6 +96,28 @@ static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1) {
     v.edge->sampled_rows += row1 - row0;
 }
 
+/* The first sorted row of every group, and where the last one ends. NULL: the stage's rows are in no
+ * groups. */
+static const struct view *group_offsets(const struct call *call, int64_t *n_groups) {
+    const bool linear = call->op == OP_LINEAR, gated = call->op == OP_GATED_LINEAR;
+    const struct view *const offsets = linear ? &call->u.linear.offsets : &call->u.gated_linear.offsets;
+    if ((!linear && !gated) || !offsets->data) return NULL;
+    *n_groups = linear ? call->u.linear.n_groups : call->u.gated_linear.n_groups;
+    return offsets;
+}
+
+/* Every expert that has rows is a weight matrix of its own, with a slice of its own: one row of each. */
+static void pick_experts(const struct call *call, uint64_t mix, int64_t rows, bool *picked) {
+    int64_t n_groups;
+    const struct view *const offsets = group_offsets(call, &n_groups);
+    for (int64_t g = 0; offsets && g < n_groups; g++) {
+        const int64_t first = (int64_t)dtype_load(offsets->data, DTYPE_I32, g),
+                      count = (int64_t)dtype_load(offsets->data, DTYPE_I32, g + 1) - first;
+        if (first >= 0 && count > 0 && first + count <= rows)
+            picked[first + (int64_t)((mix >> 17) % (uint64_t)count)] = true;
+    }
+}
+
 static void plan_edge(struct rank_work *w) {
     const struct call *const call = &w->outcome.call;
     const int64_t rows = ref_n_rows(call);
@@ -106,8 +129,14 @@ static void plan_edge(struct rank_work *w) {
     const uint64_t mix = (w->ranks->c->seed * 0x9e3779b97f4a7c15u) ^ ((uint64_t)w->at.rank << 32);
     const int64_t picks[PLAN_ROWS] = {0, 1 + (int64_t)((mix >> 7) % (uint64_t)(rows / 2)),
                                       rows / 2 + (int64_t)((mix >> 29) % (uint64_t)(rows / 2)), rows - 1};
-    for (int i = 0; i < PLAN_ROWS; i++)
-        if (!i || picks[i] > picks[i - 1]) plan_rows(w, picks[i], picks[i] + 1);
+    bool *const picked = memory_zeroed((size_t)rows, sizeof *picked);
+    for (int i = 0; i < PLAN_ROWS; i++) picked[picks[i]] = true;
+    pick_experts(call, mix, rows, picked);
+    for (int64_t row = 0, end; row < rows; row = end + 1) {
+        for (end = row; end < rows && picked[end];) end++;
+        if (end > row) plan_rows(w, row, end);
+    }
+    free(picked);
 }
 
 /* Partial sums: the ranks' references must add up to the whole's, within what double summation

@@ -190,9 +190,29 @@ Test(run_blame, a_wrong_choice_of_experts_is_shown_with_both_scores) {
     struct run_output out = run(FFN, S_ROUTE, NULL);
     const struct case_result *const r = &out.cases[0];
     cr_expect_eq(r->edge[EDGE_KERNEL].state, EDGE_FAIL);
+    cr_expect(!strcmp(r->first.tensor, "ids") && !strcmp(r->first.where, "token 2 choice 3"), "%s",
+              r->first.where);
     char *const text = text_of(r);
     cr_expect(strstr(text, " chosen before expert ") && strstr(text, "(score "), "%s", text);
     cr_expect(!strstr(text, "NaN") && !strstr(text, "nan"), "%s", text);
     free(text);
+    run_output_free(&out);
+}
+
+/* ---- what the plan edge looks at ---- */
+
+/* 160 rows of 8 experts, too many to recompute all: four rows as everywhere, and one of each expert. */
+Test(run_blame, a_sample_of_the_plan_edge_holds_a_row_of_every_expert, .timeout = 120) {
+    struct run_output out =
+        run("tiny/ffn:tp=1,tokens=40,hidden=2048,experts=8,width=512,shared=64", -1, NULL);
+    const struct case_result *const r = &out.cases[0];
+    expect_edges(r, 0);
+    for (int s = 0; s < r->n_stages; s++) {
+        const struct edge_result *const plan = &r->stage[s].edge[EDGE_PLAN];
+        if (strcmp(r->stage[s].stage, "gate_up") != 0) continue;
+        cr_expect(plan->rows == 160 && plan->sampled_rows >= 8 && plan->sampled_rows <= 12, "%lld of %lld",
+                  (long long)plan->sampled_rows, (long long)plan->rows);
+        cr_expect_eq(plan->elements, plan->sampled_rows * 1024);
+    }
     run_output_free(&out);
 }
