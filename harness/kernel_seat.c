@@ -126,11 +126,12 @@ static struct status prepare(struct seat *base, const struct placed *at, struct 
     return status_ok();
 }
 
-static void bind_on_device(const struct kernel_seat *seat, const struct placed *at,
+/* Did a seeded mistake change the call? */
+static bool bind_on_device(const struct kernel_seat *seat, const struct placed *at,
                            const struct mutant *seeded, struct call *call) {
     struct operands operands;
     view_buffers(seat, at, true, &operands);
-    placed_bind(at, seeded, &operands, call);
+    return placed_bind(at, seeded, &operands, call);
 }
 
 /* ---- what the kernel left behind ---- */
@@ -288,7 +289,7 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
     struct kernel_seat *const seat = (struct kernel_seat *)base;
     struct call call;
     const char *why = NULL;
-    bind_on_device(seat, at, seeded, &call);
+    o->mistaken = bind_on_device(seat, at, seeded, &call);
     o->problem[0] = 0;
     o->schedule = 0;
     o->kernel = choose(seat, at->stage, &call, &why);

@@ -254,6 +254,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     r->seconds_reference += clock_seconds() - start;
     const enum edge_state before = r->edge[EDGE_SHARD].state;
     TRY(seat->fill(seat, &w->at, r->mutant, &w->outcome));
+    r->mistaken |= w->outcome.mistaken;
     r->seconds_kernel += w->outcome.seconds;
     if (!w->outcome.by) {
         snprintf(r->unsupported, sizeof r->unsupported, "rank %d of %lld: %.440s", w->at.rank,
@@ -279,6 +280,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     struct seat *const seat = trunk_seat(t, stage);
     TRY(seat->prepare(seat, &w.at, &w.outcome));
     TRY(seat->fill(seat, &w.at, r->mutant, &w.outcome));
+    r->mistaken |= w.outcome.mistaken;
     answer_compute(&w.answer, stage, &w.outcome);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     rank_work_free(&w);

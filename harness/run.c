@@ -144,6 +144,10 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
         r->seconds += shared / (double)g->n;
         const char *const unsupported = t->unsupported[0] ? t->unsupported : ranks[i].unsupported;
         for (int stage = 0; stage < S_COUNT; stage++) edge_merge(&r->edge[EDGE_ORACLE], &oracle_edges[stage]);
+        if (t->mutant) {
+            snprintf(r->mutant, sizeof r->mutant, "%s", t->mutant->name);
+            r->mutant_made = t->mistaken || ranks[i].mistaken;
+        }
         conclude(r, t, &ranks[i], &oracle, &chain[i]);
         if (unsupported[0]) { /* a defect found before that stays a defect */
             if (r->verdict != CASE_FAILED) r->verdict = CASE_SKIPPED;

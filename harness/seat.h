@@ -23,6 +23,7 @@ struct outcome {
     char problem[500];           /* empty: it ran and kept to its buffers */
     struct store got;            /* dense outputs of the rank by tensor id; caches come back whole */
     double seconds;              /* launch to completion */
+    bool mistaken;               /* the seeded mistake changed the call, or the parts of the sum */
     int schedule;                /* the first schedule that stored other bits than `got`; 0: none did */
     struct store other;          /* what it stored */
 };

@@ -88,6 +88,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     TRY(inputs_prepare(t, stage));
     TRY(seat->prepare(seat, &at, &t->outcome));
     TRY(seat->fill(seat, &at, seeded, &t->outcome));
+    t->mistaken |= t->outcome.mistaken;
     if (!t->outcome.by && stage_table[stage].fuses && !t->c.kernel[stage]) {
         t->declined = true;
         return status_ok();

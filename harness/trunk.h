@@ -22,6 +22,7 @@ struct trunk {
     struct kernel_seat kernels;
     struct world_seat world;
     const struct mutant *mutant; /* seeded into the run; NULL: none */
+    bool mistaken;               /* it changed a call */
 
     /* of the stage at hand */
     struct outcome outcome; /* what was stored moves into `store` when the stage is done */

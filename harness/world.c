@@ -51,12 +51,13 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
     struct view part[MAX_PARTS];
     struct operands operands = o->operands;
     struct call call;
+    o->mistaken = false;
     if (sum && seeded && seeded->hooks.sum) {
         memcpy(part, o->part, sizeof part);
         operands.part = part;
-        seeded->hooks.sum(part, &operands.n_parts);
+        o->mistaken = seeded->hooks.sum(part, &operands.n_parts);
     }
-    placed_bind(at, seeded, &operands, &call);
+    o->mistaken |= placed_bind(at, seeded, &operands, &call);
     const double start = clock_seconds();
     if (sum)
         world->sum(&call.u.sum);

@@ -99,6 +99,10 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     set(o, "seconds", number(r->seconds), failed);
     set(o, "edges", edges_object(r->edge, failed), failed);
     set(o, "stages", stages_array(r, failed), failed);
+    if (r->mutant[0]) {
+        set(o, "mutant", string(r->mutant), failed);
+        set(o, "mutant_changed_calls", json_boolean(r->mutant_made), failed);
+    }
     if (r->unchained[0]) set(o, "unchained", string(r->unchained), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
     if (r->verdict != CASE_FAILED) return o;

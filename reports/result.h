@@ -52,6 +52,8 @@ struct case_result {
     char where[256];  /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
     char likely[400]; /* the mutant whose replay reproduces it, with its source; else empty */
     double seconds;
+    char mutant[48];  /* the seeded mistake; else empty */
+    bool mutant_made; /* it changed some call */
 };
 
 struct run_result {

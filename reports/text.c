@@ -50,6 +50,13 @@ static void print_edges(FILE *file, const struct case_result *r) {
     if (r->unchained[0]) fprintf(file, " · chain - (%s)", r->unchained);
 }
 
+/* A seeded mistake that fails nothing: a plain PASS would read as if it had been missed. */
+static void print_invisible(FILE *file, const struct case_result *r) {
+    if (!r->mutant[0]) return;
+    fprintf(file, "  (mutant invisible here: it changes %s)",
+            r->mutant_made ? "calls, and every value stored is right all the same" : "no call");
+}
+
 static void print_rank(FILE *file, const struct mismatch *m) {
     if (m->rank < 0)
         fputs("unsharded", file);
@@ -145,6 +152,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
     if (r->verdict == CASE_PASSED) {
         fputs("  ", file);
         print_edges(file, r);
+        print_invisible(file, r);
     }
     if (r->verdict == CASE_SKIPPED)
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");

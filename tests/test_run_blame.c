@@ -216,3 +216,37 @@ Test(run_blame, a_sample_of_the_plan_edge_holds_a_row_of_every_expert, .timeout 
     }
     run_output_free(&out);
 }
+
+/* ---- mistakes that cannot show ---- */
+
+Test(run_blame, a_mutant_that_changes_nothing_says_so_beside_its_pass) {
+    static const struct {
+        const char *line, *mutant, *text;
+        bool made;
+    } rows[] = {
+        {"tiny/attention:tp=1,tokens=5,layout=contig", "global-head-count",
+         "  (mutant invisible here: it changes no call)", false},
+        {"tiny/attention:tp=1,tokens=1", "packed-view",
+         "  (mutant invisible here: it changes calls, and every value stored is right all the same)", true},
+        {"tiny/attention:tp=2,tokens=5", "packed-view", NULL, true},
+        {"tiny/attention:tp=2,tokens=5", NULL, NULL, false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct run_output out = run(rows[i].line, -1, rows[i].mutant ? mutant_by_name(rows[i].mutant) : NULL);
+        const struct case_result *const r = &out.cases[0];
+        cr_expect_str_eq(r->mutant, rows[i].mutant ? rows[i].mutant : "");
+        cr_expect_eq(r->mutant_made, rows[i].made, "%s", rows[i].line);
+        char *const text = text_of(r);
+        cr_expect(rows[i].text ? strstr(text, rows[i].text) != NULL : !strstr(text, "invisible"), "%s", text);
+        free(text);
+        run_output_free(&out);
+    }
+}
+
+Test(run_blame, a_mutant_of_the_sum_is_invisible_where_nothing_is_added_up) {
+    const struct mutant lost = {.name = "lost", .hooks.sum = lose_the_last};
+    struct run_output out = run("tiny/attention:tp=1,tokens=5", -1, &lost);
+    cr_expect(!out.cases[0].mutant_made && out.cases[0].verdict == CASE_PASSED);
+    expect_text(&out.cases[0], "(mutant invisible here: it changes no call)");
+    run_output_free(&out);
+}
