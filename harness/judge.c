@@ -93,6 +93,17 @@ void findings_note(struct findings *f, int stage, int rank, const char *note) {
     f->worst = f->first;
 }
 
+static void add_remark(struct mismatch *m, int rank, const char *remark) {
+    const size_t n = strlen(m->note);
+    if (m->rank == rank) snprintf(m->note + n, sizeof m->note - n, "%s", remark);
+}
+
+void findings_remark(struct findings *f, int stage, int rank, const char *remark) {
+    if (f->stage != stage || !f->named) return;
+    add_remark(&f->first, rank, remark);
+    add_remark(&f->worst, rank, remark);
+}
+
 static size_t print_range(char *text, size_t size, const char *label, int64_t low, int64_t high) {
     return low == high
                ? (size_t)snprintf(text, size, ", %s %lld", label, (long long)low)

@@ -21,6 +21,9 @@ struct findings {
 void findings_init(struct findings *f);
 /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
 void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size);
+/* More to say about the first and the worst element, where they are of this stage and rank (-1: the
+ * unsharded run). */
+void findings_remark(struct findings *f, int stage, int rank, const char *remark);
 /* A failure without an element (a kernel error, a damaged guard). */
 void findings_note(struct findings *f, int stage, int rank, const char *note);
 

@@ -265,6 +265,20 @@ static struct status run_again(struct kernel_seat *seat, const struct placed *at
     return status_ok();
 }
 
+/* The operands that the outcome is judged with are those of the plain schedule: gates follow from the
+ * ids of the same run. */
+static void put_back(struct kernel_seat *seat, const struct placed *at, const struct store *got) {
+    const struct stage_row *const row = placed_row(at);
+    for (int i = 0; row->out[i] != T_NONE; i++) {
+        const struct lie lie = lie_of(at, row->out[i]);
+        const struct stored *const s = &got->of[row->out[i]];
+        const size_t size = dtype_bytes(s->dtype);
+        copy_rows((char *)seat->out[i].host + (size_t)lie.offset * size, (size_t)lie.stride * size,
+                  s->memory.data, (size_t)lie.row * size, (size_t)lie.row * size,
+                  has_gaps(lie) ? at->crew->plan.size[AXIS_T] : 1);
+    }
+}
+
 static struct status run_schedules(struct kernel_seat *seat, const struct placed *at,
                                    const struct mutant *seeded, struct outcome *o) {
     const struct simt_options plain = schedule_numbered(0);
@@ -272,6 +286,7 @@ static struct status run_schedules(struct kernel_seat *seat, const struct placed
     for (int i = 1; i < seat->schedules && !s.code && !o->schedule && !o->problem[0]; i++)
         s = run_again(seat, at, seeded, i, o);
     if (seat->schedules > 1 && !s.code) s = device_set_schedule(seat->device, &plain);
+    if (o->schedule) put_back(seat, at, &o->got);
     return s;
 }
 

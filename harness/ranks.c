@@ -220,6 +220,7 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
 static void shard_edge(struct rank_work *w) {
     const struct verdict v = verdict_on(w, EDGE_SHARD);
     const bool by_answer = is_partial(w->answer.id[0]) || placed_op(&w->at)->collect || !must_be_identical(w);
+    const int64_t before = v.edge->outside;
     judge_running(&w->at, &w->outcome, v);
     judge_own(&w->at, &w->outcome, v);
     if (by_answer) judge_answer(&w->at, &w->outcome, &w->answer, v);
@@ -227,6 +228,7 @@ static void shard_edge(struct rank_work *w) {
         const enum tensor_role role = tensor_table[*id].role;
         if (!by_answer && role != ROLE_LOCAL && role != ROLE_PARTIAL) shard_identical(w, *id);
     }
+    judge_schedule(&w->at, &w->outcome, &w->answer, v.edge->outside == before, v);
 }
 
 /* ---- one stage ---- */

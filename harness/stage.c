@@ -2,6 +2,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "harness/schedules.h"
@@ -23,15 +24,13 @@ void judge_running(const struct placed *at, const struct outcome *o, struct verd
         v.edge->outside++;
         findings_note(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, o->problem);
     }
-    const struct judged judged = placed_judged(at, placed_row(at)->out[0], NULL, 0);
-    schedule_judge(o, &judged, v.edge, v.findings);
 }
 
-static void judge_by(const struct placed *at, int to_rank, const struct outcome *o, const struct answer *a,
+static void judge_by(const struct placed *at, int to_rank, const struct store *stored, const struct answer *a,
                      struct verdict v) {
     for (int i = 0; i < a->n; i++) {
         void *owned;
-        const void *const got = answer_stored(at, &o->got, a, i, &owned);
+        const void *const got = answer_stored(at, stored, a, i, &owned);
         struct judged j = placed_judged(at, a->id[i], got, a->count[i]);
         j.y = a->y[i];
         j.e = a->e[i];
@@ -43,11 +42,34 @@ static void judge_by(const struct placed *at, int to_rank, const struct outcome 
 
 void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a,
                   struct verdict v) {
-    judge_by(at, at->rank, o, a, v);
+    judge_by(at, at->rank, &o->got, a, v);
 }
 
 void judge_sum(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v) {
-    judge_by(at, (int)at->crew->plan.tp - 1, o, a, v);
+    judge_by(at, (int)at->crew->plan.tp - 1, &o->got, a, v);
+}
+
+void judge_schedule(const struct placed *at, const struct outcome *o, const struct answer *a, bool right,
+                    struct verdict v) {
+    if (!o->schedule) return;
+    if (right) {
+        const struct judged judged = placed_judged(at, placed_row(at)->out[0], NULL, 0);
+        schedule_judge(o, &judged, v.edge, v.findings);
+        return;
+    }
+    const bool whole = !placed_op(at)->choose && !placed_op(at)->collect; /* the answer is about all of it */
+    struct edge_result other = {0};
+    struct findings unused;
+    char text[64], remark[140];
+    findings_init(&unused);
+    judge_by(at, at->rank, &o->other, a, (struct verdict){&other, &unused});
+    schedule_describe(o->schedule, text, sizeof text);
+    snprintf(remark, sizeof remark, "; depends on the schedule: %s under (%s)",
+             other.state == EDGE_FAIL ? "other values, not all right either,"
+             : whole                  ? "all right"
+                                      : "other values",
+             text);
+    findings_remark(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, remark);
 }
 
 void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v) {

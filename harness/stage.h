@@ -16,8 +16,12 @@ struct verdict {
 /* One tensor of the stage, whose coordinates follow `id`. */
 struct judged placed_judged(const struct placed *at, enum tensor_id id, const void *got, int64_t count);
 
-/* An error, a damaged guard, a written input; other bits under another schedule. */
+/* An error, a damaged guard, a written input. */
 void judge_running(const struct placed *at, const struct outcome *o, struct verdict v);
+/* Other bits under another schedule, after everything else about the outcome. `right`: what the plain
+ * schedule stored is, so bits must stay; if not, the findings say what the other one makes of it. */
+void judge_schedule(const struct placed *at, const struct outcome *o, const struct answer *a, bool right,
+                    struct verdict v);
 /* Every element of the answers in its acceptance set. */
 void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a, struct verdict v);
 /* The same of a sum over all ranks: a wrong element is no single one's. */
