@@ -174,13 +174,46 @@ Test(hdf5_hostile, types_other_than_floats_are_refused) {
     const hid_t file = small_file();
     add_dataset(file, "weights/norm_w", H5T_STD_I32LE, 1, (hsize_t[]){64}, H5P_DEFAULT, true);
     add_dataset(file, "weights/w_o", H5T_NATIVE_LDOUBLE, 2, (hsize_t[]){64, 128}, H5P_DEFAULT, true);
-    add_dataset(file, "activations/ids", H5T_IEEE_F32LE, 2, (hsize_t[]){2, 4}, H5P_DEFAULT, true);
+    add_dataset(file, "activations/layers.1.ids", H5T_IEEE_F32LE, 2, (hsize_t[]){2, 4}, H5P_DEFAULT, true);
     H5Gclose(H5Gcreate2(file, "weights/w_qkv", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Fclose(file);
     read_must_say(PART_ATTENTION, T_NORM_W, 64, "not a floating-point type");
     read_must_say(PART_ATTENTION, T_W_O, 64 * 128, "unusual size");
-    read_must_say(PART_FFN, T_IDS, 8, "not an integer type");
+    read_layer_must_say(1, PART_FFN, T_IDS, 8, "not an integer type");
     read_must_say(PART_ATTENTION, T_W_QKV, 256 * 64, "not a readable dataset");
+}
+
+Test(hdf5_hostile, a_name_that_nobody_looks_for_is_answered_with_the_nearest) {
+    static const char *const names[][2] = {
+        {"weights/w_oo", "dataset \"weights/w_oo\": layer 0 has no tensor of that name; use w_o"},
+        {"activations/layers.1.ffn.actt", "layer 1 has no tensor of that name; use layers.1.ffn.act"},
+        {"activations/layers.0.ffn.act", "layer 0 has no tensor of that name; use layers.0.ffn."},
+        {"activations/attention.gates", "layer 0 has no tensor of that name"},
+        {"activations/layers.2.y", "the config has layers 0 to 1"},
+        {"activations/w_o", "is not looked for there; move it to weights/"},
+        {"weights/model.layers.1.mlp.gate", "is not looked for there; move it to activations/"},
+        {"weights/model.layers.1.mlp.gat.weight", "use model.layers.1.mlp.gate.weight"},
+        {"weights/model.layers.0.mlp.gate.weight",
+         "layer 0 has no tensor of that name; use model.layers.0.mlp."},
+        {"inputs/hidden_state", "use hidden_states"},
+        {"activations/model.layers.01x", "has no tensor of that name"},
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const hid_t file = small_file();
+        add_dataset(file, names[i][0], H5T_IEEE_F32LE, 1, (hsize_t[]){64}, H5P_DEFAULT, true);
+        H5Fclose(file);
+        open_must_say(names[i][1]);
+    }
+    static const char *const known[] = {"weights/lm_head.weight", "activations/model.layers.1.mlp.act_fn",
+                                        "inputs/w_o", "activations/layers.0.attention.y", "inputs/positions"};
+    const hid_t file = small_file();
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        add_dataset(file, known[i], H5T_IEEE_F32LE, 1, (hsize_t[]){64}, H5P_DEFAULT, true);
+    H5Fclose(file);
+    struct fixture *f;
+    const struct status s = fixture_open(path, &f);
+    cr_expect_eq(s.code, STATUS_OK, "%s", s.message);
+    fixture_close(f);
 }
 
 Test(hdf5_hostile, sizes_are_checked_against_the_file) {
