@@ -79,6 +79,11 @@ static bool is_judgeable(const struct oracle *o, int stage) {
 
 /* ---- one stage ---- */
 
+/* A fused stage counts as the last step that it stands for, which makes the same tensor. */
+static struct edge_result *edge_of(const struct oracle *o, int stage) {
+    return &o->edges[stage + stage_table[stage].fuses];
+}
+
 /* The file's version of one output, judged, and gone on from: `kept` holds what the reference
  * computed. */
 static struct status seat_file(struct oracle *o, const struct placed *at, const struct answer *a, int i,
@@ -97,7 +102,7 @@ static struct status seat_file(struct oracle *o, const struct placed *at, const 
         j.dtype = dtype;
         j.y = a->y[i];
         j.e = a->e[i];
-        if (is_judgeable(o, at->stage)) judge_set(&j, &o->edges[at->stage], o->findings);
+        if (is_judgeable(o, at->stage)) judge_set(&j, edge_of(o, at->stage), o->findings);
         free(got);
         memcpy(kept, file, (size_t)a->count[i] * sizeof *file);
     }
@@ -162,6 +167,14 @@ static void prepare(struct oracle *o) {
     crew_indices(&o->crew, DTYPE_F32);
 }
 
+/* A file of rounded values that shows what a fused kernel stored, and nothing between its steps. */
+static bool is_fused(const struct oracle *o, int stage) {
+    const struct stage_row *const row = &stage_table[stage];
+    return row->fuses && o->stored != DTYPE_F64 && row->part == o->crew.part && row->present(&o->crew.spec) &&
+           fixture_has(o->fixture, o->trunk->layer, o->crew.part, row->out[0]) &&
+           !fixture_has(o->fixture, o->trunk->layer, o->crew.part, stage_table[stage + 1].out[0]);
+}
+
 struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
                               struct edge_result edges[S_COUNT], struct findings *findings) {
     struct oracle o = {.fixture = fixture,
@@ -171,8 +184,12 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
                        .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);
-    for (int stage = 0; stage < S_COUNT && !s.code; stage++)
-        if (stage_applies(stage, trunk->c.part, &trunk->crew.spec)) s = run_stage(&o, stage);
+    for (int stage = 0; stage < S_COUNT && !s.code; stage++) {
+        const bool fused = is_fused(&o, stage);
+        if (!fused && !stage_applies(stage, trunk->c.part, &trunk->crew.spec)) continue;
+        s = run_stage(&o, stage);
+        if (fused) stage += stage_table[stage].fuses;
+    }
     desk_free(&o.desk);
     store_free(&o.store);
     return s;

@@ -7,8 +7,8 @@
 #include "harness/trunk.h"
 
 /* Every tensor of the trunk's part that the file brings is judged; tensors it does not bring are
- * computed on the way. A file without activations is a source of inputs only: the edge stays "not
- * run". */
+ * computed on the way, those between the steps of a fused kernel with that kernel's op. Of a file
+ * without activations nothing is judged: the edge stays "not run", and the case does not pass. */
 struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
                               struct edge_result edges[S_COUNT], struct findings *findings);
 

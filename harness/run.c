@@ -149,6 +149,13 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
             r->mutant_made = t->mistaken || ranks[i].mistaken;
         }
         conclude(r, t, &ranks[i], &oracle, &chain[i]);
+        if (g->fixture && !r->edge[EDGE_ORACLE].elements && r->verdict == CASE_PASSED) {
+            r->verdict = CASE_SKIPPED;
+            snprintf(r->reason, sizeof r->reason,
+                     "the file shows no activation of layer %lld's %s that the reference could be held "
+                     "against; add some (docs/fixtures.md)",
+                     (long long)t->layer, part_name(t->c.part));
+        }
         if (unsupported[0]) { /* a defect found before that stays a defect */
             if (r->verdict != CASE_FAILED) r->verdict = CASE_SKIPPED;
             snprintf(r->reason, sizeof r->reason, "%s", unsupported);

@@ -206,7 +206,44 @@ Test(oracle, a_nan_in_the_file_is_a_failure_and_never_a_crash) {
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) expect_not_a_number_fails(&changes[i]);
 }
 
-Test(oracle, a_file_without_activations_is_a_source_of_inputs_only) {
+static void dump(const char *path) {
+    char text[300];
+    struct options o;
+    struct run_output out;
+    snprintf(text, sizeof text,
+             "tiny --part ffn --tp 1 --tokens 5 --kernel gate_up_act=gated_gemm_wgmma --dump %s", path);
+    run_words(text, &o, &out);
+    cr_assert_eq(out.result.n_passed, 1);
+    done(&o, &out);
+}
+
+/* The file has act, and nothing between gate_up and act. */
+Test(oracle, what_a_fused_kernel_stored_is_judged_in_one_step) {
+    char path[40], text[200];
+    struct options o;
+    struct run_output out;
+    temporary_name(path);
+    snprintf(text, sizeof text, "--fixture %s --tp 1", path);
+    for (int changed = 0; changed < 2; changed++) {
+        char words[200];
+        dump(path);
+        if (changed) scale_element(path, "activations/layers.1.ffn.act", 7, 1.0625);
+        strcpy(words, text);
+        run_words(words, &o, &out);
+        const struct case_result *const r = &out.cases[0];
+        cr_expect_eq(r->verdict, changed ? CASE_FAILED : CASE_PASSED, "%s %s", r->where, r->first.note);
+        for (int s = 0; s < r->n_stages; s++)
+            if (!strcmp(r->stage[s].stage, "activation"))
+                cr_expect(r->stage[s].edge[EDGE_ORACLE].elements == 5 * 4 * 32 &&
+                          r->stage[s].edge[EDGE_ORACLE].outside == changed);
+        cr_expect(!changed || !strncmp(r->where, "stage gate_up_act, expert column 7, row 0", 40), "%s",
+                  r->where);
+        done(&o, &out);
+        unlink(path);
+    }
+}
+
+Test(oracle, a_file_without_activations_does_not_pass) {
     char path[40], text[200];
     struct options o;
     struct run_output out;
@@ -217,8 +254,10 @@ Test(oracle, a_file_without_activations_is_a_source_of_inputs_only) {
     H5Fclose(file);
     snprintf(text, sizeof text, "--fixture %s --part attention --layer 0 --tp 2", path);
     run_words(text, &o, &out);
-    cr_expect_eq(out.cases[0].verdict, CASE_PASSED);
+    cr_expect_eq(out.cases[0].verdict, CASE_SKIPPED);
+    cr_expect(strstr(out.cases[0].reason, "no activation of layer 0's attention"), "%s", out.cases[0].reason);
     cr_expect_eq(out.cases[0].edge[EDGE_ORACLE].state, EDGE_NOT_RUN);
+    cr_expect(out.cases[0].n_stages > 0, "its weights went through the kernels all the same");
     done(&o, &out);
     unlink(path);
 }
