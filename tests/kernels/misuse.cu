@@ -109,6 +109,10 @@ static __global__ void shared_overrun(float *) {
     DYNAMIC_SHARED(shared);
     shared[2048 + threadIdx.x] = 1;
 }
+static __global__ void shared_far_overrun(float *) {
+    DYNAMIC_SHARED(shared);
+    shared[1000000 + threadIdx.x] = 1;
+}
 #endif
 
 static __global__ void harmless(float *g) { g[threadIdx.x] = 1; }
@@ -150,6 +154,9 @@ extern "C" const struct misuse misuse_cases[] = {
     {"stack_overflow", ON_128(stack_overflow), {"stack overflow", "KiB", "thread (7,0,0)"}},
 #ifndef SIMT_ASAN
     {"shared_overrun", ON_128(shared_overrun), {"outside dynamic shared memory: offset 2", "of 2048 bytes"}},
+    {"shared_far_overrun",
+     ON_128(shared_far_overrun),
+     {"outside dynamic shared memory: offset 1000", "of 2048 bytes"}},
 #endif
     {},
 };

@@ -139,7 +139,11 @@ static const size_t SHARED_ALIGNMENT = 1024; /* what a swizzled tile needs */
 
 static size_t shared_capacity() { return round_up(MAX_SHARED_BYTES, page_bytes()); }
 
-size_t shared_map_bytes() { return shared_capacity() + 2 * page_bytes(); }
+/* Addresses on either side that are nobody's: a far overrun is shared memory's all the same, not that of
+ * whatever buffer lies nearest. Reserved, never touched. */
+static const size_t SHARED_GUARD = (size_t)16 << 20;
+
+size_t shared_map_bytes() { return shared_capacity() + 2 * SHARED_GUARD; }
 
 bool shared_map_new(block *b) {
     void *map = mmap(nullptr, shared_map_bytes(), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -151,7 +155,7 @@ bool shared_map_new(block *b) {
 
 void shared_prepare(block *b, size_t bytes) {
     const size_t page = page_bytes();
-    unsigned char *const end = b->shared_map + page + shared_capacity();
+    unsigned char *const end = b->shared_map + SHARED_GUARD + shared_capacity();
     unsigned char *const shared = end - round_up(bytes, SHARED_ALIGNMENT);
     const size_t open = round_up((size_t)(end - shared), page);
     if (open > b->shared_open) mprotect(end - open, open - b->shared_open, PROT_READ | PROT_WRITE);
