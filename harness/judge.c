@@ -224,8 +224,8 @@ static size_t print_choice(char *text, size_t size, int64_t expert, double lo, d
                     : snprintf(text, size, "expert %lld (score %.9g to %.9g)", (long long)expert, lo, hi));
 }
 
-/* Why a set is no top k: the place in it that is wrong, the expert that should stand there (-1: nobody
- * can tell), and both in words. */
+/* Why a set is no top k: the place in it that is wrong, the expert that should stand there (-1:
+ * nobody can tell), and both in words. */
 struct misrouted {
     int64_t place, better;
     char note[200];
@@ -297,8 +297,8 @@ void judge_route(const struct judged *j, const struct call *call, const struct c
     free(hi);
 }
 
-/* `kernels`: operands may come from a kernel. NaN on both sides then came in with them, and the kernel
- * edge has failed. */
+/* `kernels`: operands may come from a kernel. NaN on both sides then came in with them, and the
+ * kernel edge has failed. */
 static void judge_twice(const struct judged *j, const double *a, const double *b, const double *slack,
                         bool kernels, const char *note, struct edge_result *edge, struct findings *findings) {
     edge_count(edge, j->count);

@@ -265,8 +265,8 @@ static struct status run_again(struct kernel_seat *seat, const struct placed *at
     return status_ok();
 }
 
-/* The operands that the outcome is judged with are those of the plain schedule: gates follow from the
- * ids of the same run. */
+/* The operands that the outcome is judged with are those of the plain schedule: gates follow from
+ * the ids of the same run. */
 static void put_back(struct kernel_seat *seat, const struct placed *at, const struct store *got) {
     const struct stage_row *const row = placed_row(at);
     for (int i = 0; row->out[i] != T_NONE; i++) {

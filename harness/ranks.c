@@ -13,7 +13,8 @@
 #include "harness/explain.h"
 #include "harness/stage.h"
 
-/* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every expert. */
+/* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
+ * expert. */
 #define PLAN_WORK 3e8
 #define PLAN_ROWS 4
 
@@ -96,8 +97,8 @@ static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1) {
     v.edge->sampled_rows += row1 - row0;
 }
 
-/* The first sorted row of every group, and where the last one ends. NULL: the stage's rows are in no
- * groups. */
+/* The first sorted row of every group, and where the last one ends. NULL: the stage's rows are in
+ * no groups. */
 static const struct view *group_offsets(const struct call *call, int64_t *n_groups) {
     const bool linear = call->op == OP_LINEAR, gated = call->op == OP_GATED_LINEAR;
     const struct view *const offsets = linear ? &call->u.linear.offsets : &call->u.gated_linear.offsets;
@@ -106,7 +107,8 @@ static const struct view *group_offsets(const struct call *call, int64_t *n_grou
     return offsets;
 }
 
-/* Every expert that has rows is a weight matrix of its own, with a slice of its own: one row of each. */
+/* Every expert that has rows is a weight matrix of its own, with a slice of its own: one row of
+ * each. */
 static void pick_experts(const struct call *call, uint64_t mix, int64_t rows, bool *picked) {
     int64_t n_groups;
     const struct view *const offsets = group_offsets(call, &n_groups);

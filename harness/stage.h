@@ -18,8 +18,9 @@ struct judged placed_judged(const struct placed *at, enum tensor_id id, const vo
 
 /* An error, a damaged guard, a written input. */
 void judge_running(const struct placed *at, const struct outcome *o, struct verdict v);
-/* Other bits under another schedule, after everything else about the outcome. `right`: what the plain
- * schedule stored is, so bits must stay; if not, the findings say what the other one makes of it. */
+/* Other bits under another schedule, after everything else about the outcome. `right`: what the
+ * plain schedule stored is, so bits must stay; if not, the findings say what the other one makes of
+ * it. */
 void judge_schedule(const struct placed *at, const struct outcome *o, const struct answer *a, bool right,
                     struct verdict v);
 /* Every element of the answers in its acceptance set. */

@@ -115,8 +115,8 @@ static void keep_exact(struct store *store, enum tensor_id id, int64_t count, co
     memcpy(store_renew(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
 }
 
-/* Of a stage that failed, what is no number goes on as the reference's value: one kernel's NaN is no
- * defect of the stages that read it, nor of the ranks. */
+/* Of a stage that failed, what is no number goes on as the reference's value: one kernel's NaN is
+ * no defect of the stages that read it, nor of the ranks. */
 static void mend(struct trunk *t, int stage) {
     const struct placed at = {&t->crew, stage, 0};
     const struct answer *const a = &t->answer;

@@ -1,6 +1,6 @@
-/* Is the blame put where it belongs?  Kernels and mutants that are wrong in one known way stand in for
- * real ones: the edges that fail, the ranks and the words of the report must be those of that mistake
- * and of no other. */
+/* Is the blame put where it belongs?  Kernels and mutants that are wrong in one known way stand in
+ * for real ones: the edges that fail, the ranks and the words of the report must be those of that
+ * mistake and of no other. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 
@@ -201,7 +201,8 @@ Test(run_blame, a_wrong_choice_of_experts_is_shown_with_both_scores) {
 
 /* ---- what the plan edge looks at ---- */
 
-/* 160 rows of 8 experts, too many to recompute all: four rows as everywhere, and one of each expert. */
+/* 160 rows of 8 experts, too many to recompute all: four rows as everywhere, and one of each
+ * expert. */
 Test(run_blame, a_sample_of_the_plan_edge_holds_a_row_of_every_expert, .timeout = 120) {
     struct run_output out =
         run("tiny/ffn:tp=1,tokens=40,hidden=2048,experts=8,width=512,shared=64", -1, NULL);

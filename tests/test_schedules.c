@@ -145,8 +145,8 @@ Test(schedules, a_difference_of_a_rank_is_the_shard_edges) {
     done(&o, &out);
 }
 
-/* rope, whose plain run leaves an element of the unsharded call as it found it; `late`: other runs store
- * another wrong value there. */
+/* rope, whose plain run leaves an element of the unsharded call as it found it; `late`: other runs
+ * store another wrong value there. */
 static bool late;
 static const char *rope_wrong_at_first(const struct call *call, void *scratch, void *stream) {
     const struct rope_args *const a = &call->u.rope;

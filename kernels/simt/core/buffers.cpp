@@ -139,8 +139,8 @@ static const size_t SHARED_ALIGNMENT = 1024; /* what a swizzled tile needs */
 
 static size_t shared_capacity() { return round_up(MAX_SHARED_BYTES, page_bytes()); }
 
-/* Addresses on either side that are nobody's: a far overrun is shared memory's all the same, not that of
- * whatever buffer lies nearest. Reserved, never touched. */
+/* Addresses on either side that are nobody's: a far overrun is shared memory's all the same, not
+ * that of whatever buffer lies nearest. Reserved, never touched. */
 static const size_t SHARED_GUARD = (size_t)16 << 20;
 
 size_t shared_map_bytes() { return shared_capacity() + 2 * SHARED_GUARD; }
