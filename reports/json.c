@@ -91,11 +91,9 @@ static json_t *mismatch_object(const struct mismatch *m, bool *failed) {
 }
 
 static json_t *case_object(const struct case_result *r, bool *failed) {
-    static const char *const verdicts[] = {
-        [CASE_PASSED] = "passed", [CASE_FAILED] = "failed", [CASE_SKIPPED] = "skipped"};
     json_t *o = json_object();
     set(o, "case", string(r->line), failed);
-    set(o, "verdict", string(verdicts[r->verdict]), failed);
+    set(o, "verdict", string(verdict_word(r->verdict)), failed);
     set(o, "seconds", number(r->seconds), failed);
     set(o, "edges", edges_object(r->edge, failed), failed);
     set(o, "stages", stages_array(r, failed), failed);
@@ -104,6 +102,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
         set(o, "mutant_changed_calls", json_boolean(r->mutant_made), failed);
     }
     if (r->unchained[0]) set(o, "unchained", string(r->unchained), failed);
+    if (r->crashed) set(o, "crashed", json_true(), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
     if (r->verdict != CASE_FAILED) return o;
     set(o, "where", string(r->where), failed);
@@ -112,6 +111,14 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     if (r->likely[0]) set(o, "likely", string(r->likely), failed);
     if (r->repro) set(o, "repro", string(r->repro), failed);
     return o;
+}
+
+char *report_case_json(const struct case_result *result) {
+    bool failed = false;
+    json_t *const o = case_object(result, &failed);
+    char *const text = failed ? NULL : json_dumps(o, JSON_COMPACT);
+    json_decref(o);
+    return text;
 }
 
 void report_json(FILE *file, const struct run_result *run, int verbosity) {

@@ -65,11 +65,11 @@ static void print_failure(FILE *file, const struct case_result *r, int verbosity
         report_text_case(stream, r, verbosity);
         complete = !fclose(stream);
     }
-    fputs("    <failure type=\"defect\"", file);
-    print_attribute(file, "message", r->where[0] ? r->where : r->reason);
+    fputs(r->crashed ? "    <error type=\"crash\"" : "    <failure type=\"defect\"", file);
+    print_attribute(file, "message", r->where[0] && !r->crashed ? r->where : r->reason);
     fputs(">", file);
     print_escaped_lines(file, complete ? block : r->where);
-    fputs("</failure>\n", file);
+    fputs(r->crashed ? "</error>\n" : "</failure>\n", file);
     free(block);
 }
 
@@ -95,9 +95,10 @@ static void print_case(FILE *file, const struct case_result *r, int verbosity) {
 void report_junit(FILE *file, const struct run_result *run, int verbosity) {
     fprintf(file,
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
-            "<testsuite name=\"shardcheck\" tests=\"%lld\" failures=\"%lld\" errors=\"0\" skipped=\"%lld\""
+            "<testsuite name=\"shardcheck\" tests=\"%lld\" failures=\"%lld\" errors=\"%lld\" skipped=\"%lld\""
             " time=\"%.3f\">\n  <properties>\n",
-            (long long)run->n_cases, (long long)run->n_failed, (long long)run->n_skipped, run->seconds);
+            (long long)run->n_cases, (long long)(run->n_failed - run->n_crashed), (long long)run->n_crashed,
+            (long long)run->n_skipped, run->seconds);
     print_property(file, "version", run->version);
     print_property(file, "device", run->device);
     print_property(file, "command", run->command);

@@ -5,10 +5,11 @@
 #include <string.h>
 
 const struct report_format report_formats[] = {
-    {"text", "one line a case, a block for every failure", report_text},
-    {"json", "everything that was measured (schema shardcheck-result/1)", report_json},
-    {"junit", "JUnit XML for CI servers", report_junit},
-    {NULL, NULL, NULL},
+    {"text", "one line a case, a block for every failure", report_text_begin, report_text_one,
+     report_text_end},
+    {"json", "everything that was measured (schema shardcheck-result/1)", NULL, NULL, report_json},
+    {"junit", "JUnit XML for CI servers", NULL, NULL, report_junit},
+    {0},
 };
 
 static const char *const edge_names[EDGE_COUNT] = {[EDGE_KERNEL] = "kernel",
@@ -20,6 +21,8 @@ static const char *const edge_state_names[] = {
     [EDGE_NOT_RUN] = "-", [EDGE_OK] = "ok", [EDGE_LOOSE] = "too loose", [EDGE_FAIL] = "FAIL"};
 static const char *const verdict_names[] = {
     [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP"};
+static const char *const verdict_words[] = {
+    [CASE_PASSED] = "passed", [CASE_FAILED] = "failed", [CASE_SKIPPED] = "skipped"};
 
 const struct report_format *report_by_name(const char *name) {
     for (const struct report_format *f = report_formats; f->name; f++)
@@ -27,9 +30,16 @@ const struct report_format *report_by_name(const char *name) {
     return NULL;
 }
 
+void report_write(const struct report_format *f, FILE *file, const struct run_result *run, int verbosity) {
+    if (f->begin) f->begin(file, run, verbosity);
+    for (int64_t i = 0; i < run->n_cases && f->one; i++) f->one(file, &run->cases[i], verbosity);
+    f->end(file, run, verbosity);
+}
+
 const char *edge_name(enum edge edge) { return edge_names[edge]; }
 const char *edge_state_name(enum edge_state state) { return edge_state_names[state]; }
 const char *verdict_name(enum case_verdict verdict) { return verdict_names[verdict]; }
+const char *verdict_word(enum case_verdict verdict) { return verdict_words[verdict]; }
 
 /* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
 int report_utf8_length(const char *text) {

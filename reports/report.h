@@ -8,25 +8,43 @@
 
 #include "reports/result.h"
 
+/* verbosity: -1 quiet, 0, 1 -v: stages and times. */
 struct report_format {
     const char *name, *describes;
-    void (*write)(FILE *file, const struct run_result *run,
-                  int verbosity); /* -1 quiet, 0, 1 -v: stages and times */
+    /* A format that is read while it grows: what stands before the cases (version, device and command
+     * are known), and one case after the other. NULL: nothing before the end. */
+    void (*begin)(FILE *file, const struct run_result *run, int verbosity);
+    void (*one)(FILE *file, const struct case_result *result, int verbosity);
+    void (*end)(FILE *file, const struct run_result *run, int verbosity);
 };
 extern const struct report_format
     report_formats[]; /* ended by a row without a name; the first is the default */
 const struct report_format *report_by_name(const char *name);
+/* All of it at once. */
+void report_write(const struct report_format *format, FILE *file, const struct run_result *run,
+                  int verbosity);
 
 /* Text pieces shared by the formats. */
 const char *edge_name(enum edge edge);               /* "kernel", "plan", "shard", ... */
 const char *edge_state_name(enum edge_state state);  /* "-", "ok", "too loose", "FAIL" */
 const char *verdict_name(enum case_verdict verdict); /* "PASS", "FAIL", "SKIP" */
+const char *verdict_word(enum case_verdict verdict); /* "passed", "failed", "skipped" */
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
 int report_utf8_length(const char *text);
 
-void report_text(FILE *file, const struct run_result *run, int verbosity);
+/* One case as a JSON object on one line, to be freed, as the JSON report has it; NULL: no memory.
+ * And back: what it says of the case, `stage` and `repro` to be freed; false: it is no such object. */
+char *report_case_json(const struct case_result *result);
+bool report_read_case(const char *text, size_t length, struct case_result *out);
+/* The lines of a JSON report's cases that came out so. False: it is no such report. */
+bool report_read_lines(const char *text, size_t length, enum case_verdict verdict,
+                       void (*take)(void *context, const char *line), void *context);
+
+void report_text_begin(FILE *file, const struct run_result *run, int verbosity);
+void report_text_one(FILE *file, const struct case_result *result, int verbosity);
+void report_text_end(FILE *file, const struct run_result *run, int verbosity);
 void report_json(FILE *file, const struct run_result *run, int verbosity);
 void report_junit(FILE *file, const struct run_result *run, int verbosity);
 

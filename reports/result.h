@@ -41,6 +41,7 @@ struct case_result {
     char line[5120]; /* the case line; parses back unless its path holds what no line can show */
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
+    bool crashed;     /* failed, and did not come to its end: it died, hung, or took too much memory */
     char reason[500]; /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
     char unchained
@@ -60,6 +61,7 @@ struct run_result {
     const char *version, *device, *command; /* device: the label, always shown */
     const struct case_result *cases;
     int64_t n_cases, n_passed, n_failed, n_skipped;
+    int64_t n_crashed;   /* of the failed */
     int64_t n_unchained; /* of them: without a chain edge */
     double seconds;
 };

@@ -163,11 +163,16 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
 }
 
 /* The device stands first in every report: green on host must not read as green on a GPU. */
-void report_text(FILE *file, const struct run_result *run, int verbosity) {
+void report_text_begin(FILE *file, const struct run_result *run, int verbosity) {
+    (void)verbosity;
     fprintf(file, "shardcheck %s on %s\n", run->version, run->device);
-    for (int64_t i = 0; i < run->n_cases; i++)
-        if (verbosity > QUIET || run->cases[i].verdict == CASE_FAILED)
-            report_text_case(file, &run->cases[i], verbosity);
+}
+
+void report_text_one(FILE *file, const struct case_result *result, int verbosity) {
+    if (verbosity > QUIET || result->verdict == CASE_FAILED) report_text_case(file, result, verbosity);
+}
+
+void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
     if (verbosity > QUIET && run->n_unchained)
         fprintf(file,
                 "%lld cases without the chain edge: reference/plain.c does not know a feature of the layer\n",

@@ -42,7 +42,7 @@ static const struct case_result cases[3] = {
      .reason = "no GPU: \"none\" found; use --device host"},
 };
 static const struct run_result run = {.version = "0.1.0",
-                                      .device = "host (SIMT executor, 2 threads)",
+                                      .device = "host (SIMT executor, 2 cores)",
                                       .command = "shardcheck run --tp '2' & <more>",
                                       .cases = cases,
                                       .n_cases = 3,
@@ -57,7 +57,7 @@ static char *written_of(const struct run_result *result, const char *format, int
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
     cr_assert(file && report_by_name(format));
-    report_by_name(format)->write(file, result, verbosity);
+    report_write(report_by_name(format), file, result, verbosity);
     cr_assert_eq(fclose(file), 0);
     return text;
 }
@@ -71,7 +71,7 @@ static void expect_contains(const char *text, const char *part) {
 Test(reports, formats_have_unique_names_and_the_first_is_text) {
     cr_assert_str_eq(report_formats[0].name, "text");
     for (const struct report_format *f = report_formats; f->name; f++) {
-        cr_assert(f->describes && f->write);
+        cr_assert(f->describes && f->end);
         cr_assert_eq(report_by_name(f->name), f);
     }
     cr_assert_null(report_by_name("xml"));
@@ -79,7 +79,7 @@ Test(reports, formats_have_unique_names_and_the_first_is_text) {
 
 Test(reports, text_shows_one_line_a_pass_and_a_block_a_failure) {
     char *text = written("text", 0);
-    expect_contains(text, "on host (SIMT executor, 2 threads)\n");
+    expect_contains(text, "on host (SIMT executor, 2 cores)\n");
     expect_contains(text,
                     "PASS param2-17b/attention:tp=4  kernel 0.42 (2 ambiguous) · plan ok (12 of 33 rows) · "
                     "shard <0.01  1.25 s\n");
@@ -216,7 +216,7 @@ Test(reports, junit_is_well_formed_and_counts) {
     cr_expect_eq(count_elements(xml, "skipped"), 1);
     expect_contains(xml, "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"");
     expect_contains(xml, "name=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn:tp=2\"");
-    expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 threads)\"");
+    expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 cores)\"");
     expect_contains(xml, "edges   kernel 1.00 · plan ok · shard FAIL");
     expect_contains(xml, "shardcheck run &apos;dir &lt;&amp;&gt;&apos;");
     free(xml);

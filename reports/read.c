@@ -1,0 +1,156 @@
+/* How does a result come back from its JSON? The counterpart of json.c, key by key; a key that is
+ * absent leaves the field empty. */
+/* SPDX-License-Identifier: MIT */
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reports/report.h"
+
+/* Of what a key holds; false: it holds something else. */
+static bool read_number(const json_t *object, const char *key, double *out) {
+    const json_t *const v = json_object_get(object, key);
+    if (!v) return true;
+    if (json_is_number(v)) return *out = json_number_value(v), true;
+    const char *const text = json_string_value(v);
+    if (!text) return false;
+    if (!strcmp(text, "nan")) return *out = NAN, true;
+    if (!strcmp(text, "inf")) return *out = INFINITY, true;
+    if (!strcmp(text, "-inf")) return *out = -INFINITY, true;
+    return false;
+}
+
+static bool read_integer(const json_t *object, const char *key, int64_t *out) {
+    const json_t *const v = json_object_get(object, key);
+    if (v && !json_is_integer(v)) return false;
+    if (v) *out = json_integer_value(v);
+    return true;
+}
+
+static bool read_string(const json_t *object, const char *key, char *out, size_t size) {
+    const json_t *const v = json_object_get(object, key);
+    if (!v) return true;
+    const char *const text = json_string_value(v);
+    if (!text || strlen(text) >= size) return false;
+    strcpy(out, text);
+    return true;
+}
+
+static bool read_state(const json_t *object, enum edge_state *out) {
+    const char *const text = json_string_value(json_object_get(object, "state"));
+    for (int s = EDGE_NOT_RUN; text && s <= EDGE_FAIL; s++)
+        if (!strcmp(text, edge_state_name((enum edge_state)s))) return *out = (enum edge_state)s, true;
+    return false;
+}
+
+static bool read_edges(const json_t *object, struct edge_result *edges) {
+    const json_t *const all = json_object_get(object, "edges");
+    for (int e = 0; e < EDGE_COUNT; e++) {
+        const json_t *const o = json_object_get(all, edge_name((enum edge)e));
+        if (!o) continue;
+        struct edge_result *const r = &edges[e];
+        if (!read_state(o, &r->state) || !read_number(o, "margin", &r->margin) ||
+            !read_integer(o, "elements", &r->elements) || !read_integer(o, "outside", &r->outside) ||
+            !read_integer(o, "ambiguous", &r->ambiguous) ||
+            !read_integer(o, "sampled_rows", &r->sampled_rows) || !read_integer(o, "rows", &r->rows) ||
+            !read_integer(o, "other_bits", &r->other_bits))
+            return false;
+    }
+    return true;
+}
+
+static bool read_stages(const json_t *object, struct case_result *r) {
+    const json_t *const all = json_object_get(object, "stages");
+    const size_t n = json_array_size(all);
+    if (!n) return true;
+    r->stage = calloc(n, sizeof *r->stage);
+    if (!r->stage) return false;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *const o = json_array_get(all, i);
+        struct stage_result *const s = &r->stage[r->n_stages++];
+        if (!read_string(o, "stage", s->stage, sizeof s->stage) ||
+            !read_string(o, "kernel", s->kernel, sizeof s->kernel) || !read_edges(o, s->edge) ||
+            !read_number(o, "seconds_kernel", &s->seconds_kernel) ||
+            !read_number(o, "seconds_reference", &s->seconds_reference))
+            return false;
+    }
+    return true;
+}
+
+/* One rank, several that were added up, or none: the unsharded run. */
+static bool read_ranks(const json_t *o, struct mismatch *m) {
+    const json_t *const several = json_object_get(o, "ranks");
+    int64_t rank = -1;
+    if (several) {
+        m->rank = (int)json_integer_value(json_array_get(several, 0));
+        m->to_rank = (int)json_integer_value(json_array_get(several, 1));
+        return json_array_size(several) == 2;
+    }
+    if (!json_is_null(json_object_get(o, "rank")) && !read_integer(o, "rank", &rank)) return false;
+    m->rank = (int)rank;
+    return true;
+}
+
+static bool read_mismatch(const json_t *object, const char *key, struct mismatch *m) {
+    const json_t *const o = json_object_get(object, key);
+    if (!o) return true;
+    return read_ranks(o, m) && read_string(o, "stage", m->stage, sizeof m->stage) &&
+           read_string(o, "tensor", m->tensor, sizeof m->tensor) &&
+           read_string(o, "where", m->where, sizeof m->where) && read_number(o, "got", &m->got) &&
+           read_number(o, "expected", &m->expected) && read_number(o, "bound", &m->bound) &&
+           read_number(o, "margin", &m->margin) && read_string(o, "note", m->note, sizeof m->note);
+}
+
+static bool read_verdict(const json_t *object, enum case_verdict *out) {
+    const char *const text = json_string_value(json_object_get(object, "verdict"));
+    for (int v = CASE_PASSED; text && v <= CASE_SKIPPED; v++)
+        if (!strcmp(text, verdict_word((enum case_verdict)v))) return *out = (enum case_verdict)v, true;
+    return false;
+}
+
+static bool read_repro(const json_t *object, struct case_result *r) {
+    const char *const text = json_string_value(json_object_get(object, "repro"));
+    return !text || (r->repro = strdup(text));
+}
+
+static bool read_case(const json_t *o, struct case_result *r) {
+    r->crashed = json_is_true(json_object_get(o, "crashed"));
+    r->mutant_made = json_is_true(json_object_get(o, "mutant_changed_calls"));
+    return json_is_object(o) && read_verdict(o, &r->verdict) && read_number(o, "seconds", &r->seconds) &&
+           read_string(o, "case", r->line, sizeof r->line) &&
+           read_string(o, "mutant", r->mutant, sizeof r->mutant) && read_repro(o, r) &&
+           read_edges(o, r->edge) && read_stages(o, r) &&
+           read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
+           read_string(o, "reason", r->reason, sizeof r->reason) &&
+           read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&
+           read_mismatch(o, "worst", &r->worst) && read_string(o, "likely", r->likely, sizeof r->likely);
+}
+
+bool report_read_lines(const char *text, size_t length, enum case_verdict verdict,
+                       void (*take)(void *, const char *), void *context) {
+    json_t *const root = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+    const char *const schema = json_string_value(json_object_get(root, "schema"));
+    const bool ok = schema && !strcmp(schema, "shardcheck-result/1");
+    const json_t *const cases = json_object_get(root, "cases");
+    for (size_t i = 0; ok && i < json_array_size(cases); i++) {
+        const json_t *const o = json_array_get(cases, i);
+        const char *const line = json_string_value(json_object_get(o, "case"));
+        enum case_verdict is;
+        if (line && read_verdict(o, &is) && is == verdict) take(context, line);
+    }
+    json_decref(root);
+    return ok;
+}
+
+bool report_read_case(const char *text, size_t length, struct case_result *out) {
+    json_t *const o = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+    *out = (struct case_result){0};
+    const bool ok = o && read_case(o, out);
+    json_decref(o);
+    if (ok) return true;
+    free(out->stage);
+    free(out->repro);
+    *out = (struct case_result){0};
+    return false;
+}
