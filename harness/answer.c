@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BEAT_WORK 4e9 /* multiply-adds of the reference between two beats */
+
 /* ---- the ops' own ---- */
 
 static double linear_work(const struct call *call) {
@@ -90,8 +92,30 @@ void answer_put(const struct placed *at, struct store *got, const struct answer 
 
 static const double *const *radii_of(const struct outcome *o) { return o->fuzzy ? o->radius : NULL; }
 
-void answer_compute(struct answer *a, int stage, const struct outcome *o) {
-    struct ref_out out[MAX_REF_OUT] = {0};
+double call_row_work(const struct call *call) {
+    double work = 0;
+    for (int i = 0; i < ref_n_outputs(call->op); i++) work += (double)ref_row_size(call, i);
+    return op_table[call->op].row_work ? op_table[call->op].row_work(call) : work;
+}
+
+double call_work(const struct call *call) { return call_row_work(call) * (double)ref_n_rows(call); }
+
+/* As many rows at once as take about a second: the time from one beat to the next. */
+static void compute_rows(const struct answer *a, const struct outcome *o, int64_t rows, struct watch *watch) {
+    const double fit = BEAT_WORK / call_row_work(&o->call);
+    const int64_t step = fit < 1 ? 1 : fit < (double)rows ? (int64_t)fit : rows;
+    for (int64_t row = 0; row < rows; row += step) {
+        struct ref_out out[MAX_REF_OUT] = {0};
+        for (int i = 0; i < a->n; i++) {
+            const int64_t at = row * a->row_size[i];
+            out[i] = (struct ref_out){a->y[i] + at, a->e[i] + at, a->s1[i] ? a->s1[i] + at : NULL};
+        }
+        ref_compute(&o->call, &o->contract, radii_of(o), row, row + step < rows ? row + step : rows, out);
+        watch_beat(watch);
+    }
+}
+
+void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch) {
     const int64_t rows = ref_n_rows(&o->call);
     *a = (struct answer){.n = ref_n_outputs(o->call.op)};
     for (int i = 0; i < a->n; i++) {
@@ -102,9 +126,8 @@ void answer_compute(struct answer *a, int stage, const struct outcome *o) {
         a->e[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
         if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
             a->s1[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
-        out[i] = (struct ref_out){a->y[i], a->e[i], a->s1[i]};
     }
-    ref_compute(&o->call, &o->contract, radii_of(o), 0, rows, out);
+    compute_rows(a, o, rows, watch);
 }
 
 void answer_free(struct answer *a) {

@@ -6,6 +6,7 @@
 #define HARNESS_ANSWER_H
 
 #include "harness/seat.h"
+#include "harness/watch.h"
 #include "reference/reference.h"
 
 /* Per output of the op (reference.h), dense, all rows of the call. */
@@ -16,8 +17,11 @@ struct answer {
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT];
     double *s1[MAX_REF_OUT]; /* of partial outputs; NULL otherwise */
 };
-void answer_compute(struct answer *a, int stage, const struct outcome *o);
+/* watch: hears that rows are done; may be NULL. */
+void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch);
 void answer_free(struct answer *a);
+double call_row_work(const struct call *call); /* multiply-adds of one row of an answer */
+double call_work(const struct call *call);     /* of all of them */
 
 /* y on the unrounded values (double, by tensor) of the stage's partial operands, dense, to be
  * freed: what ranks add up to. NULL where it has none: the answer's own y is that. */

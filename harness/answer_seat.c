@@ -36,7 +36,7 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
     o->by = "answer";
     o->contract = seat->contract(o->call.op);
     if (placed_op(at)->choose) placed_op(at)->choose(&o->call);
-    answer_compute(&a, at->stage, o);
+    answer_compute(&a, at->stage, o, NULL);
     renew_radii(seat, at);
     for (int i = 0; i < a.n; i++) {
         answer_spread(at, &o->got, a.id[i], i, a.y[i], a.count[i]);

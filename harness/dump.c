@@ -7,13 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/output.h"
-
 enum { MAX_CONFIG_BYTES = 1 << 20 };
 
 struct dump {
     char label[300]; /* "--dump FILE" */
-    struct output *output;
     struct fixture_writer *writer;
     struct status skip;
 };
@@ -49,9 +46,7 @@ static struct status check_one_run(const struct check_case *cases, int64_t n_cas
     return status_ok();
 }
 
-static struct status open_writer(struct dump *d, const struct check_case *c) {
-    const char *const path = output_path(d->output);
-    if (!path) return status_error("%s: HDF5 cannot write into a pipe or a device; name a file", d->label);
+static struct status open_writer(struct dump *d, const char *path, const struct check_case *c) {
     char *const json = memory_zeroed(MAX_CONFIG_BYTES, 1);
     struct status s = read_config(c->model, json);
     if (!s.code)
@@ -61,14 +56,12 @@ static struct status open_writer(struct dump *d, const struct check_case *c) {
     return s;
 }
 
-struct status dump_open(const char *path, const struct check_case *cases, int64_t n_cases,
-                        struct dump **out) {
+struct status dump_open(const struct run_request *o, struct dump **out) {
     *out = NULL;
-    TRY(check_one_run(cases, n_cases));
+    TRY(check_one_run(o->cases, o->n_cases));
     struct dump *const d = memory_zeroed(1, sizeof *d);
-    snprintf(d->label, sizeof d->label, "--dump %s", path);
-    struct status s = output_open(d->label, path, &d->output);
-    if (!s.code) s = open_writer(d, &cases[0]);
+    snprintf(d->label, sizeof d->label, "--dump %s", o->dump_name ? o->dump_name : o->dump_path);
+    const struct status s = open_writer(d, o->dump_path, &o->cases[0]);
     if (s.code)
         dump_discard(d);
     else
@@ -88,7 +81,6 @@ struct status dump_keep(struct dump *d) {
         s = fixture_finish(d->writer);
         d->writer = NULL;
     }
-    if (!s.code) s = output_commit(&d->output);
     dump_discard(d);
     return s;
 }
@@ -96,7 +88,6 @@ struct status dump_keep(struct dump *d) {
 void dump_discard(struct dump *d) {
     if (!d) return;
     fixture_abandon(d->writer);
-    output_discard(&d->output);
     free(d);
 }
 

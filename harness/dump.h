@@ -4,17 +4,18 @@
 #ifndef HARNESS_DUMP_H
 #define HARNESS_DUMP_H
 
+#include "harness/run.h"
 #include "harness/trunk.h"
 
-struct dump; /* an output and its writer */
+struct dump;
 
 /* Before the work. Everything in one file: so every layer and part may be run at one size only. */
-struct status dump_open(const char *path, const struct check_case *cases, int64_t n_cases, struct dump **out);
+struct status dump_open(const struct run_request *request, struct dump **out);
 /* After trunk_stage, before trunk_stage_done. */
 struct status dump_stage(struct dump *dump, const struct trunk *trunk, int stage);
 /* A stage of this case was skipped, why says for what reason: there is no whole run to write. */
 void dump_skip(struct dump *dump, const char *case_line, const char *why);
-/* Both end the dump; NULL is accepted. Only a kept one appears under its name. */
+/* Both end the dump; NULL is accepted. Only a kept one is whole. */
 struct status dump_keep(struct dump *dump);
 void dump_discard(struct dump *dump);
 

@@ -6,7 +6,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include "harness/answer.h"
 #include "harness/clock.h"
 #include "harness/schedules.h"
 #include "layer/line.h"
@@ -222,25 +225,50 @@ static struct status fetch_outputs(struct kernel_seat *seat, const struct placed
 
 /* ---- launching ---- */
 
-/* One launch to its end. What the kernel did wrong is o->problem. */
-static struct status run_once(struct kernel_seat *seat, const struct placed *at, const struct call *call,
-                              struct outcome *o, struct store *into, double *seconds) {
-    uint64_t before[MAX_STAGE_IO];
-    const size_t scratch = o->kernel->scratch_bytes ? o->kernel->scratch_bytes(call) : 0;
-    TRY(device_reuse(seat->device, "scratch", scratch, WEIGHT_GUARD, true, &seat->scratch));
-    hash_inputs(seat, placed_row(at), before);
+static bool has_children(void) {
+    siginfo_t info;
+    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+/* One launch to its end, with whoever watches told before and after. A process that the kernel
+ * made and that comes back from it is none of ours. */
+static struct status launch(struct kernel_seat *seat, const struct placed *at, const struct call *call,
+                            struct outcome *o, double *seconds) {
+    const int rank = at->crew->unsharded ? -1 : at->rank;
+    const pid_t self = getpid();
+    const bool had_children = has_children();
+    TRY(watch_step(seat->watch, DOING_KERNEL, at->stage, rank, call_work(call), o->by));
     const double start = clock_seconds();
     const char *const refused = o->kernel->launch[device_kind_of(seat->device)](call, seat->scratch.data,
                                                                                 device_stream(seat->device));
+    if (getpid() != self) _exit(0);
     const struct status ran = device_sync(seat->device);
     *seconds = clock_seconds() - start;
     if (refused)
         snprintf(o->problem, sizeof o->problem, "%.400s", refused);
     else if (ran.code)
         snprintf(o->problem, sizeof o->problem, "%.499s", ran.message);
+    else if (!had_children && has_children())
+        snprintf(o->problem, sizeof o->problem, "%s started a process that is still there", o->by);
     line_clean(o->problem); /* words of the kernel under test */
-    TRY(fetch_outputs(seat, at, into));
-    return check_buffers(seat, at, before, o);
+    return watch_step(seat->watch, DOING_REFERENCE, at->stage, rank, 0, "");
+}
+
+/* The launch between two looks at the buffers. What the kernel did wrong is o->problem. */
+static struct status run_once(struct kernel_seat *seat, const struct placed *at, const struct call *call,
+                              struct outcome *o, struct store *into, double *seconds) {
+    uint64_t before[MAX_STAGE_IO];
+    const size_t scratch = o->kernel->scratch_bytes ? o->kernel->scratch_bytes(call) : 0;
+    TRY(device_reuse(seat->device, "scratch", scratch, WEIGHT_GUARD, true, &seat->scratch));
+    hash_inputs(seat, placed_row(at), before);
+    TRY(launch(seat, at, call, o, seconds));
+    struct status s = fetch_outputs(seat, at, into);
+    if (!s.code) s = check_buffers(seat, at, before, o);
+    if (s.code && o->problem[0]) { /* the device is of no use any more, and that is the kernel's doing */
+        s.code = STATUS_FAULT;
+        snprintf(s.message, sizeof s.message, "%s", o->problem);
+    }
+    return s;
 }
 
 /* The same launch from the same start under one more schedule. */

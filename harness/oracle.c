@@ -141,7 +141,7 @@ static struct status run_stage(struct oracle *o, int stage) {
     if (op->choose) op->choose(&outcome.call);
     struct status s = status_ok();
     if (outcome.call.op == OP_ROUTE) s = seat_experts(o, &at, &outcome);
-    if (!s.code) answer_compute(&a, stage, &outcome);
+    if (!s.code) answer_compute(&a, stage, &outcome, o->trunk->watch);
     for (int i = 0; !s.code && i < a.n; i++) {
         answer_spread(&at, &outcome.got, a.id[i], i, a.y[i], a.count[i]);
         if (!op->answers_inputs) s = seat_file(o, &at, &a, i, outcome.got.of[a.id[i]].memory.data);
@@ -187,7 +187,8 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
     for (int stage = 0; stage < S_COUNT && !s.code; stage++) {
         const bool fused = is_fused(&o, stage);
         if (!fused && !stage_applies(stage, trunk->c.part, &trunk->crew.spec)) continue;
-        s = run_stage(&o, stage);
+        s = watch_step(trunk->watch, DOING_FILE, stage, -1, 0, fixture_model(fixture)->name);
+        if (!s.code) s = run_stage(&o, stage);
         if (fused) stage += stage_table[stage].fuses;
     }
     desk_free(&o.desk);

@@ -73,12 +73,6 @@ static void slice_answer(struct rank_work *w) {
 
 /* ---- plan edge ---- */
 
-static double row_work(const struct call *call) {
-    double work = 0;
-    for (int i = 0; i < ref_n_outputs(call->op); i++) work += (double)ref_row_size(call, i);
-    return op_table[call->op].row_work ? op_table[call->op].row_work(call) : work;
-}
-
 /* The reference on the rank's own operands must give the very bits of its slice of the whole
  * answer. */
 static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1) {
@@ -124,7 +118,7 @@ static void plan_edge(struct rank_work *w) {
     const struct call *const call = &w->outcome.call;
     const int64_t rows = ref_n_rows(call);
     w->ranks->edge[EDGE_PLAN].rows += rows;
-    if (rows <= PLAN_ROWS || row_work(call) * (double)rows <= PLAN_WORK) {
+    if (rows <= PLAN_ROWS || call_row_work(call) * (double)rows <= PLAN_WORK) {
         plan_rows(w, 0, rows);
         return;
     }
@@ -248,7 +242,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     TRY(seat->prepare(seat, &w->at, &w->outcome));
     w->outcome.contract = contract_of(&w->trunk->outcome, &w->outcome.call);
     if (is_partial(w->trunk->answer.id[0])) {
-        answer_compute(&w->answer, w->at.stage, &w->outcome);
+        answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
         if (!*partial) *partial = memory_zeroed((size_t)w->trunk->answer.count[0], sizeof **partial);
         partial_add(w, *partial);
     } else {
@@ -285,7 +279,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     TRY(seat->prepare(seat, &w.at, &w.outcome));
     TRY(seat->fill(seat, &w.at, r->mutant, &w.outcome));
     r->mistaken |= w.outcome.mistaken;
-    answer_compute(&w.answer, stage, &w.outcome);
+    answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     rank_work_free(&w);
     return status_ok();

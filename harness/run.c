@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "harness/chain.h"
 #include "harness/clock.h"
@@ -25,12 +24,12 @@ struct group { /* the cases of one trunk */
     struct dump *dump;              /* NULL: none */
     const struct check_case *cases; /* the first one; same-trunk cases follow it */
     struct case_result *results;
-    int64_t n;
+    int64_t first, n; /* of the request */
 };
 
-/* One line on a terminal that the next one overwrites; silence elsewhere. */
-static void progress(const char *line, const char *what) {
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r\033[K%s%s%s", line, *line ? "  " : "", what);
+/* Which case the next steps belong to; the trunk's are said of the first. */
+static void now_at(const struct group *g, int64_t i) {
+    if (g->request->watch) g->request->watch->case_index = g->first + i;
 }
 
 static void describe_repro(const struct run_request *request, struct case_result *r) {
@@ -94,7 +93,7 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
                                 const struct edge_result oracle[S_COUNT]) {
     for (int stage = 0; stage < S_COUNT; stage++) {
         if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
-        progress(g->results[0].line, stage_table[stage].name);
+        now_at(g, 0);
         TRY(trunk_stage(t, stage));
         if (t->unsupported[0]) { /* nothing was stored */
             if (g->dump) dump_skip(g->dump, g->results[0].line, t->unsupported);
@@ -103,29 +102,35 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
         for (int64_t i = 0; i < g->n && !t->declined; i++) {
             if (ranks[i].unsupported[0]) continue;
             const double start = clock_seconds();
+            now_at(g, i);
+            TRY(watch_step(g->request->watch, DOING_REFERENCE, stage, 0, 0, ""));
             TRY(ranks_stage(&ranks[i], t, stage));
             record_stage(&g->results[i], stage, t, &ranks[i], &oracle[stage]);
             g->results[i].seconds += clock_seconds() - start;
         }
         if (t->declined) continue;
+        now_at(g, 0);
+        if (g->dump) TRY(watch_step(g->request->watch, DOING_FILE, stage, -1, 0, g->request->dump_path));
         if (g->dump) TRY(dump_stage(g->dump, t, stage));
         trunk_stage_done(t, stage);
     }
     return status_ok();
 }
 
-static void run_chain(struct group *g, struct findings *findings) {
+static struct status run_chain(struct group *g, struct findings *findings) {
     const struct layer_spec spec = case_spec(&g->cases[0], g->model);
     const int64_t layer = case_layer(&g->cases[0], g->model);
-    progress(g->results[0].line, "chain");
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
+        now_at(g, i);
+        TRY(watch_step(g->request->watch, DOING_REFERENCE, -1, -1, 0, "chain"));
         const double start = clock_seconds();
         const char *const unknown =
             chain_edge(&spec, layer, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i]);
         if (unknown) snprintf(r->unchained, sizeof r->unchained, "%s", unknown);
         r->seconds += clock_seconds() - start;
     }
+    return status_ok();
 }
 
 static struct status run_edges(struct group *g, struct trunk *t, struct ranks *ranks,
@@ -134,7 +139,8 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
     struct edge_result oracle_edges[S_COUNT] = {0};
     findings_init(&oracle);
     const double start = clock_seconds();
-    run_chain(g, chain);
+    TRY(run_chain(g, chain));
+    now_at(g, 0);
     if (g->fixture) TRY(oracle_edge_run(g->fixture, t, oracle_edges, &oracle));
     TRY(run_stages(g, t, ranks, oracle_edges));
     double shared = clock_seconds() - start;
@@ -169,6 +175,7 @@ static struct status run_group(struct group *g) {
     trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault);
     trunk.kernels.schedules = g->request->schedules;
     trunk.mutant = g->request->mutant;
+    trunk.watch = trunk.kernels.watch = g->request->watch;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     struct findings *const chain = memory_zeroed((size_t)g->n, sizeof *chain);
     for (int64_t i = 0; i < g->n; i++) {
@@ -193,35 +200,99 @@ static struct status load_model(const struct check_case *c, const struct fixture
     return model_load(c->model, model);
 }
 
+/* ---- the cases of a request ---- */
+
+void result_blame(struct case_result *r, int stage, int rank, int64_t n_ranks, const char *reason) {
+    r->verdict = CASE_FAILED;
+    r->crashed = true;
+    snprintf(r->reason, sizeof r->reason, "%s", reason);
+    if (stage < 0) return;
+    const size_t n = (size_t)snprintf(r->where, sizeof r->where, "stage %s", stage_table[stage].name);
+    if (rank < 0)
+        snprintf(r->where + n, sizeof r->where - n, ", unsharded");
+    else
+        snprintf(r->where + n, sizeof r->where - n, ", rank %d of %lld", rank, (long long)n_ranks);
+}
+
+void result_not_run(struct case_result *r, const char *why) {
+    r->verdict = CASE_SKIPPED;
+    snprintf(r->reason, sizeof r->reason, "not run: %.480s", why);
+}
+
+void run_output_open(struct run_output *out, const struct run_request *o) {
+    *out = (struct run_output){.result.n_cases = o->n_cases};
+    out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
+    for (int64_t i = 0; i < o->n_cases; i++) {
+        struct case_result *const r = &out->cases[i];
+        case_print(&o->cases[i], r->line, sizeof r->line);
+        describe_repro(o, r);
+        line_clean(r->line); /* from here on it is shown only */
+    }
+}
+
+void run_output_count(struct run_output *out, double seconds) {
+    struct run_result *const all = &out->result;
+    for (int64_t i = 0; i < all->n_cases; i++) {
+        all->n_passed += out->cases[i].verdict == CASE_PASSED;
+        all->n_failed += out->cases[i].verdict == CASE_FAILED;
+        all->n_skipped += out->cases[i].verdict == CASE_SKIPPED;
+        all->n_crashed += out->cases[i].crashed;
+        all->n_unchained += out->cases[i].unchained[0] != 0;
+    }
+    all->cases = out->cases;
+    all->device = out->device_label;
+    all->version = SHARDCHECK_VERSION;
+    all->command = out->command;
+    all->seconds = seconds;
+}
+
+int64_t request_group(const struct run_request *o, int64_t first) {
+    int64_t n = 1;
+    while (first + n < o->n_cases && case_shares_trunk(&o->cases[first], &o->cases[first + n])) n++;
+    return n;
+}
+
+/* What keeps a group from its end keeps the rest of the run from its beginning. */
+static void settle_group(const struct group *g, const struct status *s, struct run_output *out) {
+    struct watch *const w = g->request->watch;
+    const int64_t blamed = g->request->watch ? g->request->watch->case_index : g->first;
+    for (int64_t i = g->first; i < g->first + g->n && s->code; i++) {
+        struct case_result *const r = &out->cases[i];
+        if (s->code == STATUS_FAULT && (blamed == g->first || i == blamed))
+            result_blame(r, -1, -1, 1, s->message);
+        else
+            result_not_run(r, s->message);
+    }
+    for (int64_t i = g->first; i < g->first + g->n && w && w->result; i++) w->result(w, i, &out->cases[i]);
+}
+
+/* An error is what kept everything from being run. */
 static struct status run_all(const struct run_request *o, const struct fixture *fixture,
                              struct device *device, struct dump *dump, struct run_output *out) {
-    for (int64_t first = 0, n; first < o->n_cases; first += n) {
+    struct status s = status_ok();
+    int64_t n;
+    for (int64_t first = 0; first < o->n_cases; first += n) {
         struct model model;
-        for (n = 1; first + n < o->n_cases && case_shares_trunk(&o->cases[first], &o->cases[first + n]);) n++;
-        for (int64_t i = first; i < first + n; i++) {
-            struct case_result *const r = &out->cases[i];
-            case_print(&o->cases[i], r->line, sizeof r->line);
-            describe_repro(o, r);
-            line_clean(r->line); /* from here on it is shown only */
-            r->stage = memory_zeroed(S_COUNT, sizeof *r->stage);
-        }
-        TRY(load_model(&o->cases[first], fixture, &model));
-        struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], n};
-        TRY(run_group(&g));
+        n = request_group(o, first);
+        struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], first, n};
+        for (int64_t i = first; i < first + n; i++)
+            out->cases[i].stage = memory_zeroed(S_COUNT, sizeof *out->cases[i].stage);
+        if (!s.code) s = load_model(&o->cases[first], fixture, &model);
+        if (!s.code) s = run_group(&g);
+        if (first == 0 && s.code == STATUS_ERROR) return s;
+        if (s.code && dump) dump_skip(dump, out->cases[first].line, s.message);
+        settle_group(&g, &s, out);
     }
-    progress("", "");
+    if (s.code != STATUS_STOPPED) out->trouble = s;
     return status_ok();
 }
 
-static void count_cases(struct run_output *out, int64_t n) {
-    out->result.cases = out->cases;
-    out->result.n_cases = n;
-    for (int64_t i = 0; i < n; i++) {
-        out->result.n_passed += out->cases[i].verdict == CASE_PASSED;
-        out->result.n_failed += out->cases[i].verdict == CASE_FAILED;
-        out->result.n_skipped += out->cases[i].verdict == CASE_SKIPPED;
-        out->result.n_unchained += out->cases[i].unchained[0] != 0;
-    }
+static struct status check_one_device(const struct run_request *o) {
+    for (int64_t i = 1; i < o->n_cases; i++)
+        if (o->cases[i].device != o->cases[0].device)
+            return status_error("one run uses one device; run the %s cases and the %s cases apart",
+                                device_kind_name(o->cases[0].device), device_kind_name(o->cases[i].device));
+    return status_ok();
 }
 
 struct status run_cases(const struct run_request *o, struct run_output *out) {
@@ -230,29 +301,20 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
     struct dump *dump = NULL;
     const double start = clock_seconds();
     *out = (struct run_output){0};
+    TRY(check_one_device(o));
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
     struct status s = device_open(o->cases[0].device, &device);
-    for (int64_t i = 1; i < o->n_cases && !s.code; i++)
-        if (o->cases[i].device != o->cases[0].device)
-            s = status_error("one run uses one device; run the %s cases and the %s cases apart",
-                             device_kind_name(o->cases[0].device), device_kind_name(o->cases[i].device));
+    if (!s.code && o->dump_path) s = dump_open(o, &dump);
     if (!s.code) {
-        out->cases = memory_zeroed((size_t)o->n_cases, sizeof *out->cases);
-        out->result.n_cases = o->n_cases; /* what run_output_free releases, after an error too */
+        run_output_open(out, o);
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
-        if (o->dump_path) s = dump_open(o->dump_path, o->cases, o->n_cases, &dump);
-        if (!s.code) s = run_all(o, fixture, device, dump, out);
-        if (s.code)
+        if (o->watch && o->watch->device) o->watch->device(o->watch, out->device_label);
+        s = run_all(o, fixture, device, dump, out);
+        if (s.code || out->trouble.code)
             dump_discard(dump);
         else
             out->dump = dump_keep(dump);
-    }
-    if (!s.code) {
-        count_cases(out, o->n_cases);
-        out->result.device = out->device_label;
-        out->result.version = SHARDCHECK_VERSION;
-        out->result.command = out->command;
-        out->result.seconds = clock_seconds() - start;
+        run_output_count(out, clock_seconds() - start);
     }
     device_close(device);
     fixture_close(fixture);

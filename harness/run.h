@@ -5,6 +5,7 @@
 
 #include "harness/case.h"
 #include "harness/mutate.h"
+#include "harness/watch.h"
 #include "reports/result.h"
 
 enum { MAX_SCHEDULES = 64 };
@@ -14,23 +15,37 @@ struct run_request {
     const struct check_case *cases; /* checked (case_check) */
     int64_t n_cases;
     const char *fixture_path; /* NULL: none */
-    const char *dump_path;    /* NULL: none */
+    const char *dump_path;    /* written in place; NULL: none */
+    const char *dump_name;    /* what messages call it; NULL: dump_path */
     const struct mutant *mutant;
     const struct mutant
-        *fault;        /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
-    int schedules;     /* of every launch, the plain one included; 0 and 1: no repetition */
-    const char *repro; /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
+        *fault;          /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
+    int schedules;       /* of every launch, the plain one included; 0 and 1: no repetition */
+    struct watch *watch; /* told what happens; NULL: nobody */
+    const char *repro;   /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
 };
 
 struct run_output {
     struct run_result result;
     struct case_result *cases; /* [n] */
     char device_label[200], command[400];
-    struct status dump; /* an error: the dump is not there, but all cases have their results */
+    struct status dump;    /* an error: the dump is not there, but all cases have their results */
+    struct status trouble; /* what kept cases from being run, that is no defect of theirs */
 };
-/* A status is something that kept the run from happening at all (no device, unreadable fixture):
- * nothing is reported. */
+/* In this process, one trunk after the other. A status is something that kept the run from
+ * happening at all (no device, unreadable fixture): nothing is reported. */
 struct status run_cases(const struct run_request *request, struct run_output *out);
 void run_output_free(struct run_output *out);
+
+/* ---- for whoever runs them elsewhere (harness/worker) ---- */
+
+/* Cases from `first` on that share its trunk. */
+int64_t request_group(const struct run_request *request, int64_t first);
+/* One result a case, with its line and repro. */
+void run_output_open(struct run_output *out, const struct run_request *request);
+void run_output_count(struct run_output *out, double seconds);
+/* The code under test ended, or had to be ended. stage -1: nowhere in particular. */
+void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);
+void result_not_run(struct case_result *result, const char *why);
 
 #endif

@@ -85,6 +85,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     t->declined = false;
     t->seconds_reference = 0;
     t->outcome.kernel = NULL;
+    TRY(watch_step(t->watch, t->fixture ? DOING_FILE : DOING_REFERENCE, stage, -1, 0, t->c.model));
     TRY(inputs_prepare(t, stage));
     TRY(seat->prepare(seat, &at, &t->outcome));
     TRY(seat->fill(seat, &at, seeded, &t->outcome));
@@ -101,7 +102,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     const struct verdict verdict = {&t->edge, &t->findings};
     judge_running(&at, &t->outcome, verdict);
     const double start = clock_seconds();
-    answer_compute(&t->answer, stage, &t->outcome);
+    answer_compute(&t->answer, stage, &t->outcome, t->watch);
     t->seconds_reference = clock_seconds() - start;
     judge_choice(&at, &t->outcome, verdict); /* before the gates, which follow from it */
     judge_answer(&at, &t->outcome, &t->answer, verdict);

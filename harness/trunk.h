@@ -23,6 +23,7 @@ struct trunk {
     struct world_seat world;
     const struct mutant *mutant; /* seeded into the run; NULL: none */
     bool mistaken;               /* it changed a call */
+    struct watch *watch;         /* NULL: nobody */
 
     /* of the stage at hand */
     struct outcome outcome; /* what was stored moves into `store` when the stage is done */

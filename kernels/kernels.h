@@ -33,6 +33,8 @@ struct kernel {
 };
 
 extern const struct kernel kernel_table[]; /* ended by a row without a name */
+/* Rows that a program may link in besides; found by name only. NULL: it has none. */
+extern const struct kernel more_kernels[] __attribute__((weak));
 const struct kernel *kernel_by_name(const char *name);
 /* NULL, or why the kernel is not given the call: a need that it does not handle, or
  * what `unsupported` says. */

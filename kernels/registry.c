@@ -101,6 +101,8 @@ const struct kernel kernel_table[] = {
 const struct kernel *kernel_by_name(const char *name) {
     for (const struct kernel *k = kernel_table; k->name; k++)
         if (!strcmp(k->name, name)) return k;
+    for (const struct kernel *k = more_kernels; k && k->name; k++)
+        if (!strcmp(k->name, name)) return k;
     return NULL;
 }
 

@@ -10,7 +10,12 @@
 extern "C" {
 #endif
 
-enum status_code { STATUS_OK = 0, STATUS_ERROR = 1 };
+enum status_code {
+    STATUS_OK = 0,
+    STATUS_ERROR = 1,
+    STATUS_FAULT = 2,  /* the code under test did something after which this process cannot go on */
+    STATUS_STOPPED = 3 /* whoever watches wants no more of it */
+};
 
 struct status {
     enum status_code code;

@@ -57,7 +57,7 @@ static void open_stage(int stage, enum layout layout, int64_t tokens) {
         void *const got = store_renew(&outcome.got, *id, DTYPE_BF16, placed_count(&at, *id));
         if (seat_in_place(*id)) placed_dense(&at, *id, got);
     }
-    answer_compute(&answer, stage, &outcome);
+    answer_compute(&answer, stage, &outcome, NULL);
 }
 
 static void close_stage(void) {
@@ -76,7 +76,7 @@ static void store_as(const struct call *call, const bool *only) {
     struct answer a;
     struct outcome o = outcome;
     o.call = *call;
-    answer_compute(&a, at.stage, &o);
+    answer_compute(&a, at.stage, &o, NULL);
     for (int i = 0; i < a.n; i++) {
         for (int64_t n = 0; n < a.count[i]; n++)
             if (only && !only[n / a.row_size[i]]) a.y[i][n] = answer.y[i][n];

@@ -31,7 +31,7 @@ static struct status fake_fill(struct seat *seat, const struct placed *at, const
     o->problem[0] = 0;
     o->contract = contract_exact(o->call.op);
     if (placed_op(at)->choose) placed_op(at)->choose(&o->call);
-    answer_compute(&a, at->stage, o);
+    answer_compute(&a, at->stage, o, NULL);
     for (int i = 0; i < a.n; i++) {
         struct stored *const got = &o->got.of[a.id[i]];
         if (placed_op(at)->spread)
@@ -69,7 +69,7 @@ static void run(const struct crew *c, int stage, int rank, damage *how, struct o
     fake.seat.prepare(&fake.seat, &at, o);
     fake.seat.fill(&fake.seat, &at, NULL, o);
     judge_running(&at, o, v);
-    answer_compute(&a, stage, o);
+    answer_compute(&a, stage, o, NULL);
     judge_answer(&at, o, &a, v);
     judge_choice(&at, o, v);
     judge_own(&at, o, v);

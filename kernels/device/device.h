@@ -28,7 +28,7 @@ struct device; /* opaque */
 /* Fails with cause and remedy: built without nvcc, no driver, no GPU. */
 struct status device_open(enum device_kind kind, struct device **out);
 void device_close(struct device *device); /* accepts NULL */
-/* "host (SIMT executor, 2 threads)", "NVIDIA H200 (cuda)" */
+/* "host (SIMT executor, 2 cores)", "NVIDIA H200 (cuda)" */
 const char *device_label(const struct device *device);
 void *device_stream(struct device *device);
 enum device_kind device_kind_of(const struct device *device);

@@ -3,6 +3,7 @@
  * out the error that was kept. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "kernels/device/device_ops.h"
 #include "kernels/simt/core/buffers.h"
@@ -11,10 +12,11 @@
 using simt::host_buffer;
 
 static struct status host_open(struct device *device) {
-    const int threads = simt_threads();
+    const long cores =
+        sysconf(_SC_NPROCESSORS_ONLN); /* of the machine: how many work is no part of a result */
     device->stream = nullptr;
-    snprintf(device->label, sizeof device->label, "host (SIMT executor, %d thread%s)", threads,
-             threads == 1 ? "" : "s");
+    snprintf(device->label, sizeof device->label, "host (SIMT executor, %ld core%s)", cores,
+             cores == 1 ? "" : "s");
     return status_ok();
 }
 

@@ -102,12 +102,22 @@ static void helper_main() {
     }
 }
 
+/* A system that refuses threads makes it slower, nothing else. */
+static bool helper_start() {
+    try {
+        std::thread(helper_main).detach();
+        return true;
+    } catch (const std::system_error &) {
+        return false;
+    }
+}
+
 static void work_together(grid *g, int wanted) {
     if (!pool) pool = new helpers;
     std::unique_lock<std::mutex> hold(pool->lock);
     pool->job = g;
     pool->places = wanted;
-    for (; pool->started < wanted; pool->started++) std::thread(helper_main).detach();
+    while (pool->started < wanted && helper_start()) pool->started++;
     pool->start.notify_all();
     hold.unlock();
     work(g);

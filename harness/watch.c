@@ -1,0 +1,21 @@
+/* How does the engine say what it does next? */
+/* SPDX-License-Identifier: MIT */
+#include "harness/watch.h"
+
+#include <stddef.h>
+
+static const char *const doing_names[DOING_COUNT] = {
+    [DOING_REFERENCE] = "reference", [DOING_KERNEL] = "kernel", [DOING_FILE] = "file"};
+
+const char *doing_name(enum doing doing) { return doing_names[doing]; }
+
+struct status watch_step(struct watch *watch, enum doing doing, int stage, int rank, double work,
+                         const char *who) {
+    if (!watch) return status_ok();
+    if (watch->stop.code || !watch->step) return watch->stop;
+    return watch->step(watch, &(struct step){doing, watch->case_index, stage, rank, work, who});
+}
+
+void watch_beat(struct watch *watch) {
+    if (watch && watch->beat && !watch->stop.code) watch->stop = watch->beat(watch);
+}

@@ -1,0 +1,23 @@
+/* How much is there to compute? */
+/* SPDX-License-Identifier: MIT */
+#include "harness/work.h"
+
+#include "harness/answer.h"
+
+double case_work(const struct check_case *c, const struct model *model) {
+    const struct layer_spec spec = case_spec(c, model);
+    const struct fill fill = {.kind = c->fill, .seed = c->seed, .spec = &spec};
+    struct batch batch;
+    struct crew crew = {.storage = c->dtype, .unsharded = true};
+    double work = 0;
+    batch_build(&batch, c, &fill);
+    crew_open(&crew, &spec, c->part, &batch, 1, 1);
+    for (int stage = 0; stage < S_COUNT; stage++) {
+        struct call call;
+        if (!stage_applies(stage, c->part, &spec) || op_table[stage_table[stage].op].by_world) continue;
+        call_sketch(&call, &(struct setting){stage, 0, &spec, &crew.plan, &batch}, crew.storage);
+        work += call_work(&call);
+    }
+    batch_free(&batch);
+    return 2 * work;
+}
