@@ -150,30 +150,58 @@ Test(cli_outputs, closed_standard_streams_lead_no_bytes_into_an_output) {
 
 /* ---- signals ---- */
 
-static void expect_death_by(int number) {
+static pid_t start(bool in_process) {
     static const char *const words[] = {"run",    "param2-17b", "--report", "json:r.json", "--dump", "d.h5",
                                         "--part", "ffn",        "--tp",     "1",           NULL};
     const pid_t child = fork();
     if (child == 0) {
-        if (!freopen("/dev/null", "w", stdout)) _exit(99);
+        if (!freopen("/dev/null", "w", stdout) || !freopen("err", "w", stderr)) _exit(99);
         char *arguments[16] = {"shardcheck"};
-        for (int i = 0; words[i]; i++) arguments[i + 1] = (char *)words[i];
+        int n = 1;
+        for (; words[n - 1]; n++) arguments[n] = (char *)words[n - 1];
+        arguments[n] = in_process ? "--in-process" : NULL;
         execv(getenv("SHARDCHECK"), arguments);
         _exit(99);
     }
-    for (int i = 0; i < 1000 && files_here() < 4; i++) /* the two files beside, and the two that were there */
+    for (int i = 0; i < 3000 && files_here() < 5; i++) /* two files beside, two that were there, err */
         nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-    cr_expect_eq(files_here(), 4, "it is at work");
-    kill(child, number);
-    int status;
-    waitpid(child, &status, 0);
-    cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == number, "%d: %x", number, status);
-    cr_expect_eq(files_here(), 2, "signal %d leaves files", number);
+    cr_expect_eq(files_here(), 5, "it is at work");
+    return child;
 }
 
-Test(cli_outputs, a_signal_kills_and_leaves_the_old_files_only) {
+static int end_of(pid_t child) {
+    int status;
+    waitpid(child, &status, 0);
+    return status;
+}
+
+Test(cli_outputs, a_signal_stops_a_run_with_a_whole_report_and_nothing_half_done) {
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    char text[300];
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        cr_assert(!system("rm -f err; echo old >r.json; echo old >d.h5"));
+        const pid_t child = start(false);
+        kill(child, numbers[i]);
+        const int status = end_of(child);
+        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 2, "%d: %x", numbers[i], status);
+        cr_expect_eq(files_here(), 3, "signal %d leaves files", numbers[i]);
+        snprintf(text, sizeof text,
+                 "grep -q 'not run: interrupted by SIG%s' r.json && tail -n 1 r.json | grep -qx '}'",
+                 sigabbrev_np(numbers[i]));
+        cr_expect(!system(text), "%s", text);
+        cr_expect(!system("[ $(cat d.h5) = old ] && [ $(wc -l <err) = 1 ]"));
+    }
+}
+
+Test(cli_outputs, a_second_signal_kills_and_leaves_the_old_files_only) {
     cr_assert(!system("echo old >r.json; echo old >d.h5"));
-    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGPIPE};
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) expect_death_by(numbers[i]);
-    cr_expect(!system("[ \"$(cat r.json d.h5)\" = \"$(echo old; echo old)\" ]"));
+    const pid_t child = start(true);
+    for (int i = 0; i < 2; i++) {
+        kill(child, SIGTERM);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    const int status = end_of(child);
+    cr_expect((WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM) || WEXITSTATUS(status) == 2, "%x", status);
+    cr_expect_eq(files_here(), 3);
+    cr_expect(!system("[ $(cat d.h5) = old ]"));
 }

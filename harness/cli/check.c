@@ -6,8 +6,11 @@
 #include <string.h>
 
 #include "harness/cli/commands.h"
+#include "harness/cli/console.h"
 #include "harness/cli/outputs.h"
+#include "harness/cli/signals.h"
 #include "harness/quote.h"
+#include "harness/worker/process.h"
 #include "layer/choices.h"
 
 /* ---- options ---- */
@@ -119,6 +122,46 @@ static void report_values(char *text, size_t size) {
         n += (size_t)snprintf(text + n, size - n, "%s%s", n ? ", " : "", f->name);
 }
 
+static struct status apply_flag(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)value;
+    struct options *const out = parse->out;
+    if (!strcmp(row->name, "in-process")) parse->request.in_process = out->in_process = true;
+    if (!strcmp(row->name, "fail-fast")) out->fail_fast = true;
+    return status_ok();
+}
+
+static struct status read_seconds(const struct option_row *row, const char *value, double *out) {
+    char *end;
+    *out = strtod(value, &end);
+    if (*end || end == value || !(*out > 0 && *out <= 1e6))
+        return status_error("--%s %.40s: use a number above 0, up to 1000000", row->name, value);
+    return status_ok();
+}
+
+static struct status apply_timeout(struct parse *parse, const struct option_row *row, const char *value) {
+    return read_seconds(row, value, &parse->out->pool.timeout);
+}
+
+static struct status apply_budget(struct parse *parse, const struct option_row *row, const char *value) {
+    return read_seconds(row, value, &parse->out->time_budget);
+}
+
+static struct status apply_memory(struct parse *parse, const struct option_row *row, const char *value) {
+    double gib;
+    TRY(read_seconds(row, value, &gib));
+    parse->out->pool.memory_bytes = (int64_t)(gib * (1 << 30));
+    return status_ok();
+}
+
+static struct status apply_jobs(struct parse *parse, const struct option_row *row, const char *value) {
+    char *end;
+    const long n = strtol(value, &end, 10);
+    if (*end || end == value || n < 1 || n > 64)
+        return status_error("--%s %.40s: use an integer from 1 to 64", row->name, value);
+    parse->out->pool.jobs = (int)n;
+    return status_ok();
+}
+
 static struct status apply_allow_skips(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row, (void)value;
     parse->out->allow_skips = true;
@@ -145,6 +188,16 @@ const struct option_row check_options[] = {
     {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text goes to standard output unless another report does", report_values},
+    {"jobs", 0, 0, "N", -1, apply_jobs, "small cases at once; default one a core", NULL},
+    {"timeout", 0, 0, "SECONDS", -1, apply_timeout, "of one launch; default 60 s and what its work explains",
+     NULL},
+    {"memory-limit", 0, 0, "GIB", -1, apply_memory, "of one worker; default nine tenths of what is free",
+     NULL},
+    {"time-budget", 0, 0, "SECONDS", -1, apply_budget, "of the run; what has no result by then is skipped",
+     NULL},
+    {"fail-fast", 0, 0, NULL, -1, apply_flag, "stop at the first failed case; the rest is skipped", NULL},
+    {"in-process", 0, 0, NULL, -1, apply_flag,
+     "without workers, for debuggers and profilers: a crash ends everything", NULL},
     {"allow-skips", 0, 0, NULL, -1, apply_allow_skips, "exit 0 although cases were skipped", NULL},
     {"quiet", 'q', 0, NULL, -1, apply_verbosity, "only failures and the last line", NULL},
     {"verbose", 'v', 0, NULL, 1, apply_verbosity, "a table of the stages of every case", NULL},
@@ -209,23 +262,51 @@ struct status check_parse(struct parse *parse) {
 
 /* ---- running it ---- */
 
+/* A defect wins over a skip; what kept the run from its end is never 0. */
+static enum exit_code verdict_of(const struct options *o, const struct run_output *out) {
+    if (signals_asked() || out->trouble.code || out->dump.code) return EXIT_TROUBLE;
+    if (out->result.n_failed) return EXIT_DEFECT;
+    return out->result.n_skipped && !o->allow_skips ? EXIT_TROUBLE : EXIT_PASSED;
+}
+
+static struct status run_somewhere(const struct options *o, const struct run_request *request,
+                                   struct run_output *out) {
+    struct pool_options pool = o->pool;
+    pool.echo = o->verbosity > 0;
+    return o->in_process || !worker_program ? run_cases(request, out) : pool_run(request, &pool, out);
+}
+
+/* The ends of the reports, then the dump; the first problem counts. */
+static struct status keep_outputs(const struct options *o, struct run_output *out, struct output **report,
+                                  struct output **dump) {
+    for (int i = 0; i < o->n_reports; i++) {
+        o->report[i].format->end(output_file(report[i]), &out->result, o->verbosity);
+        TRY(output_commit(&report[i]));
+    }
+    TRY(out->trouble);
+    TRY(out->dump);
+    return *dump ? output_commit(dump) : status_ok();
+}
+
 struct status check_run(const struct options *o, enum exit_code *code) {
     struct run_output out = {0};
-    struct output *report[MAX_REPORTS] = {NULL};
-    struct status s = reports_open(o, report);
-    if (!s.code) s = run_cases(&o->run, &out);
+    struct run_request request = o->run;
+    struct output *report[MAX_REPORTS] = {NULL}, *dump = NULL;
+    struct console console;
+    TRY(reports_open(o, report));
+    struct status s = dump_output_open(&request, &dump);
+    signals_ask_first();
+    console_open(&console, o, report);
+    request.watch = &console.watch;
+    if (!s.code) s = run_somewhere(o, &request, &out);
+    console_close(&console);
     if (!s.code) {
         snprintf(out.command, sizeof out.command, "%s", o->typed);
-        for (int i = 0; i < o->n_reports && !s.code; i++) {
-            o->report[i].format->write(output_file(report[i]), &out.result, o->verbosity);
-            s = output_commit(&report[i]);
-        }
-        if (!s.code) s = out.dump;
-        *code = out.result.n_failed                       ? EXIT_DEFECT
-                : out.result.n_skipped && !o->allow_skips ? EXIT_TROUBLE
-                                                          : EXIT_PASSED;
+        *code = verdict_of(o, &out);
+        s = keep_outputs(o, &out, report, &dump);
     }
     for (int i = 0; i < o->n_reports; i++) output_discard(&report[i]);
+    output_discard(&dump);
     run_output_free(&out);
     return s;
 }

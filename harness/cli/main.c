@@ -4,13 +4,15 @@
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "harness/cli/commands.h"
-#include "harness/output.h"
+#include "harness/cli/signals.h"
+#include "harness/worker/process.h"
+#include "harness/worker/worker.h"
 
 /* A standard stream that is closed gets a file in which its use fails as before; else the next file
  * opened would get its number, and what was meant for the stream. */
@@ -18,25 +20,6 @@ static void occupy_standard_streams(void) {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
         if (fcntl(fd, F_GETFD) < 0) (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
-
-/* ---- signals ---- */
-
-static void die_tidily(int signal_number) {
-    outputs_unlink_all();
-    raise(signal_number); /* blocked until we return; then its default action */
-}
-
-/* No signal leaves a file that nobody asked for. One that is ignored stays so, as under nohup. */
-static void handle_signals(void) {
-    static const int fatal[] = {SIGHUP, SIGINT, SIGQUIT, SIGPIPE, SIGTERM};
-    struct sigaction before, tidy = {.sa_handler = die_tidily, .sa_flags = (int)SA_RESETHAND};
-    for (size_t i = 0; i < sizeof fatal / sizeof *fatal; i++)
-        if (!sigaction(fatal[i], NULL, &before) && before.sa_handler == SIG_DFL)
-            sigaction(fatal[i], &tidy, NULL);
-    signal(SIGXFSZ, SIG_IGN); /* a write beyond the limit is an error like others */
-}
-
-/* ---- the command ---- */
 
 /* What a command printed is its result: it must have arrived. */
 static struct status check_stdout(void) {
@@ -49,8 +32,10 @@ static struct status check_stdout(void) {
 int main(int argc, char **argv) {
     struct options options;
     enum exit_code code = EXIT_PASSED;
+    if (argc == 3 && !strcmp(argv[1], WORKER_OPTION)) return worker_run(WORKER_IN, WORKER_OUT, atoi(argv[2]));
+    worker_program = "/proc/self/exe";
     occupy_standard_streams();
-    handle_signals();
+    signals_handle();
     struct status s = options_parse(argc, argv, &options);
     if (!s.code) s = options.command->run(&options, &code);
     if (!s.code) s = check_stdout();

@@ -4,6 +4,7 @@
 #define HARNESS_CLI_OPTIONS_H
 
 #include "harness/cli/request.h"
+#include "harness/worker/pool.h"
 #include "reports/report.h"
 
 struct command;
@@ -24,8 +25,11 @@ struct options {
 
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
     char *repro;            /* run.repro; owned */
-    bool allow_skips;
-    int verbosity; /* -1: quiet, 1: verbose */
+    bool in_process;
+    struct pool_options pool;
+    bool fail_fast, allow_skips;
+    double time_budget; /* seconds; 0: none */
+    int verbosity;      /* -1: quiet, 1: verbose */
     int n_reports;
     struct report_target report[MAX_REPORTS];
 };

@@ -62,3 +62,15 @@ struct status reports_open(const struct options *o, struct output **report) {
     for (int i = 0; i < o->n_reports && s.code; i++) output_discard(&report[i]);
     return s;
 }
+
+struct status dump_output_open(struct run_request *request, struct output **dump) {
+    char label[300];
+    if (!request->dump_path) return status_ok();
+    snprintf(label, sizeof label, "--dump %s", request->dump_path);
+    TRY(output_open(label, request->dump_path, dump));
+    request->dump_name = request->dump_path;
+    request->dump_path = output_path(*dump);
+    if (request->dump_path) return status_ok();
+    output_discard(dump);
+    return status_error("%s: HDF5 cannot write into a pipe or a device; name a file", label);
+}

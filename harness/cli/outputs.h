@@ -10,5 +10,7 @@
 struct status outputs_check(const struct options *options);
 /* Before the work. report [n_reports]: NULL after an error. */
 struct status reports_open(const struct options *options, struct output **report);
+/* The same of the dump, if there is to be one: the request gets the path that is written. */
+struct status dump_output_open(struct run_request *request, struct output **dump);
 
 #endif

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixtures/fixture.h"
+#include "harness/memory.h"
+#include "harness/worker/pool.h"
+#include "harness/worker/process.h"
 
 /* What case_check accepts has its place in a result. */
 _Static_assert(sizeof(((struct case_result *)0)->line) >= CASE_LINE, "room for a case line");
@@ -24,7 +26,7 @@ struct expansion {
     struct case_given given;
     bool part[PART_COUNT]; /* to be checked */
     struct model model;
-    struct fixture *fixture; /* NULL: none */
+    struct facts *fixture; /* NULL: none */
 };
 
 static struct status add_case(struct expansion *e, const struct check_case *c) {
@@ -59,7 +61,7 @@ static bool is_given(const struct expansion *e, int key) {
 /* A fixture's activations are one sequence that was prefilled: the sizes of the case are those of
  * the file. */
 static struct status fit_fixture(const struct expansion *e, struct check_case *c) {
-    const int64_t n = fixture_n_tokens(e->fixture);
+    const int64_t n = e->fixture->n_tokens;
     if (n == 0) return status_ok(); /* no inputs: refused below, layer by layer */
     if (!is_given(e, CASE_KEY(tokens))) c->tokens = n;
     if (c->tokens != n)
@@ -132,7 +134,7 @@ static struct status expand_part(struct expansion *e, struct check_case c, enum 
     if (!e->fixture) return expand_keys(e, 0, c);
     if (is_given(e, CASE_KEY(layer))) return expand_keys(e, 0, c);
     for (int64_t layer = 0; layer < e->model.n_layers; layer++) {
-        if (!fixture_has_layer(e->fixture, layer, part)) continue;
+        if (!e->fixture->layer[layer][part]) continue;
         c.layer = layer;
         TRY(expand_keys(e, 0, c));
     }
@@ -143,7 +145,7 @@ static struct status check_fixture_layers(const struct expansion *e, int64_t fir
     for (int64_t i = first; i < e->out->n_cases; i++) {
         const struct check_case *c = &e->out->cases[i];
         const int64_t layer = case_layer(c, &e->model);
-        if (!fixture_has_layer(e->fixture, layer, c->part))
+        if (!e->fixture->layer[layer][c->part])
             return status_error("%s%lld: %.200s brings no input of its %s; leave it out to see what there is",
                                 case_label(&e->given, CASE_KEY(layer)).text, (long long)layer,
                                 e->out->fixture_path, part_name(c->part));
@@ -190,7 +192,7 @@ static struct status expand_subject(struct expansion *e) {
         if (strcmp(c.model, e->out->fixture_path))
             return status_error("--fixture %.160s: brings its own model; leave %.160s out",
                                 e->out->fixture_path, c.model);
-        e->model = *fixture_model(e->fixture);
+        e->model = e->fixture->model;
     } else {
         TRY(model_load(c.model, &e->model));
     }
@@ -261,11 +263,17 @@ struct status request_expand(const struct request *request, struct run_request *
     out->cases = e.cases = calloc(MAX_CASES, sizeof *e.cases);
     order_keys(&e);
     if (!e.cases) return status_error("out of memory for %d cases; free some", MAX_CASES);
-    if (out->fixture_path) TRY(fixture_open(out->fixture_path, &e.fixture));
-    struct status status = expand_all(&e);
+    struct facts *const facts = memory_zeroed(1, sizeof *facts);
+    struct status status = status_ok();
+    if (out->fixture_path) {
+        e.fixture = facts;
+        status = request->in_process || !worker_program ? facts_read(out->fixture_path, facts)
+                                                        : pool_describe(out->fixture_path, facts);
+    }
+    if (!status.code) status = expand_all(&e);
     if (!status.code) status = check_kernels_used(request, out);
     if (!status.code) status = check_keys_used(request, out);
     if (!status.code) status = check_sizes_of_files(out);
-    fixture_close(e.fixture);
+    free(facts);
     return status;
 }

@@ -16,6 +16,7 @@ struct value_list {
 struct request {
     struct value_list key[MAX_CASE_KEYS];
     bool part[PART_COUNT], part_given;
+    bool in_process;                      /* read a fixture here, not in a worker */
     const struct kernel *kernel[S_COUNT]; /* NULL: not given */
     const char **subject;                 /* [n_subjects] MODEL or CASE texts */
     int n_subjects;
