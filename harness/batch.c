@@ -25,6 +25,13 @@ int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position) {
            position % PAGE_SIZE;
 }
 
+int64_t batch_tokens(const struct check_case *c) {
+    const int64_t n_seqs = c->phase == PHASE_DECODE ? c->tokens : c->seqs;
+    int64_t n = 0;
+    for (int64_t b = 0; b < n_seqs; b++) n += sequence(c, b).fresh;
+    return n;
+}
+
 static void measure(struct batch *batch, const struct check_case *c) {
     batch->n_seqs = c->phase == PHASE_DECODE ? c->tokens : c->seqs;
     batch->query_start = memory_zeroed((size_t)batch->n_seqs + 1, sizeof(int32_t));

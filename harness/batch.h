@@ -18,6 +18,7 @@ struct batch {
     int32_t *positions;   /* [n_tokens] */
     int32_t *slots;       /* [n_tokens] page * PAGE_SIZE + slot where the new key goes */
 };
+int64_t batch_tokens(const struct check_case *c); /* n_tokens, from the sizes alone */
 void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill);
 void batch_free(struct batch *batch);
 /* An index tensor (positions, slots, page table, query starts, key counts), dense; NULL: not the

@@ -252,6 +252,42 @@ int64_t request_group(const struct run_request *o, int64_t first) {
     return n;
 }
 
+/* The case with what an ffn does not see at its default. */
+static struct check_case plain_ffn(const struct check_case *c) {
+    const int unseen[] = {CASE_KEY(phase), CASE_KEY(cached), CASE_KEY(tokens), CASE_KEY(seqs)};
+    struct check_case plain = *c;
+    for (size_t i = 0; i < sizeof unseen / sizeof *unseen; i++) case_key_reset(unseen[i], &plain);
+    return plain;
+}
+
+static bool does_the_same(const struct check_case *a, const struct check_case *b) {
+    if (a->part != PART_FFN || b->part != PART_FFN || a->tp != b->tp || a->ep != b->ep) return false;
+    const struct check_case plain_a = plain_ffn(a), plain_b = plain_ffn(b);
+    return case_shares_trunk(&plain_a, &plain_b) && batch_tokens(a) == batch_tokens(b);
+}
+
+int64_t request_repeats(const struct run_request *o, int64_t first, int64_t n) {
+    for (int64_t at = 0, m; at < first; at += m) {
+        m = request_group(o, at);
+        int64_t same = 0;
+        while (m >= n && same < n && does_the_same(&o->cases[at + same], &o->cases[first + same])) same++;
+        if (same == n) return at;
+    }
+    return -1;
+}
+
+void result_repeat(struct case_result *r, const struct case_result *of) {
+    struct case_result copy = *of;
+    memcpy(copy.line, r->line, sizeof copy.line);
+    copy.repro = r->repro;
+    copy.seconds = 0;
+    copy.same_as = of->line;
+    copy.stage = memory_zeroed((size_t)of->n_stages, sizeof *copy.stage);
+    if (of->n_stages) memcpy(copy.stage, of->stage, (size_t)of->n_stages * sizeof *copy.stage);
+    free(r->stage);
+    *r = copy;
+}
+
 /* What keeps a group from its end keeps the rest of the run from its beginning. */
 static void settle_group(const struct group *g, const struct status *s, struct run_output *out) {
     struct watch *const w = g->request->watch;
@@ -277,8 +313,11 @@ static struct status run_all(const struct run_request *o, const struct fixture *
         struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], first, n};
         for (int64_t i = first; i < first + n; i++)
             out->cases[i].stage = memory_zeroed(S_COUNT, sizeof *out->cases[i].stage);
+        const int64_t same = o->dump_path ? -1 : request_repeats(o, first, n);
         if (!s.code) s = load_model(&o->cases[first], fixture, &model);
-        if (!s.code) s = run_group(&g);
+        if (!s.code && same < 0) s = run_group(&g);
+        for (int64_t i = 0; i < n && same >= 0; i++)
+            result_repeat(&out->cases[first + i], &out->cases[same + i]);
         if (first == 0 && s.code == STATUS_ERROR) return s;
         if (s.code && dump) dump_skip(dump, out->cases[first].line, s.message);
         settle_group(&g, &s, out);

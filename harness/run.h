@@ -41,6 +41,11 @@ void run_output_free(struct run_output *out);
 
 /* Cases from `first` on that share its trunk. */
 int64_t request_group(const struct run_request *request, int64_t first);
+/* The first case of an earlier group that does the very same as the n cases from `first`: an ffn sees
+ * tokens, not sequences and caches, so that its phases are one. -1: there is none. */
+int64_t request_repeats(const struct run_request *request, int64_t first, int64_t n);
+/* The verdict of `of` for a case that does the same. */
+void result_repeat(struct case_result *result, const struct case_result *of);
 /* One result a case, with its line and repro. */
 void run_output_open(struct run_output *out, const struct run_request *request);
 void run_output_count(struct run_output *out, double seconds);

@@ -102,6 +102,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
         set(o, "mutant_changed_calls", json_boolean(r->mutant_made), failed);
     }
     if (r->unchained[0]) set(o, "unchained", string(r->unchained), failed);
+    if (r->same_as) set(o, "same_as", string(r->same_as), failed);
     if (r->crashed) set(o, "crashed", json_true(), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
     if (r->verdict != CASE_FAILED) return o;
@@ -131,6 +132,7 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     set(root, "version", string(run->version), &failed);
     set(root, "device", string(run->device), &failed);
     set(root, "command", string(run->command), &failed);
+    if (run->in_process) set(root, "in_process", json_true(), &failed);
     set(root, "passed", integer(run->n_passed), &failed);
     set(root, "failed", integer(run->n_failed), &failed);
     set(root, "skipped", integer(run->n_skipped), &failed);

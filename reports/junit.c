@@ -102,6 +102,7 @@ void report_junit(FILE *file, const struct run_result *run, int verbosity) {
     print_property(file, "version", run->version);
     print_property(file, "device", run->device);
     print_property(file, "command", run->command);
+    if (run->in_process) print_property(file, "in_process", "true");
     fputs("  </properties>\n", file);
     for (int64_t i = 0; i < run->n_cases; i++) print_case(file, &run->cases[i], verbosity);
     fputs("</testsuite>\n", file);

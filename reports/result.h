@@ -41,6 +41,7 @@ struct case_result {
     char line[5120]; /* the case line; parses back unless its path holds what no line can show */
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
+    const char *same_as; /* the line of the case that did the same, whose verdict this is; NULL: its own */
     bool crashed;     /* failed, and did not come to its end: it died, hung, or took too much memory */
     char reason[500]; /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
@@ -64,6 +65,7 @@ struct run_result {
     int64_t n_crashed;   /* of the failed */
     int64_t n_unchained; /* of them: without a chain edge */
     double seconds;
+    bool in_process; /* without workers: the code under test could have changed anything */
 };
 
 #endif

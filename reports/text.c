@@ -154,6 +154,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         print_edges(file, r);
         print_invisible(file, r);
     }
+    if (r->same_as) fprintf(file, "  (same as %s)", r->same_as);
     if (r->verdict == CASE_SKIPPED)
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
     else
@@ -165,7 +166,8 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
 /* The device stands first in every report: green on host must not read as green on a GPU. */
 void report_text_begin(FILE *file, const struct run_result *run, int verbosity) {
     (void)verbosity;
-    fprintf(file, "shardcheck %s on %s\n", run->version, run->device);
+    fprintf(file, "shardcheck %s on %s%s\n", run->version, run->device,
+            run->in_process ? ", in one process with the code under test" : "");
 }
 
 void report_text_one(FILE *file, const struct case_result *result, int verbosity) {

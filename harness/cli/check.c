@@ -8,6 +8,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/console.h"
 #include "harness/cli/outputs.h"
+#include "harness/cli/selection.h"
 #include "harness/cli/signals.h"
 #include "harness/quote.h"
 #include "harness/worker/process.h"
@@ -162,6 +163,21 @@ static struct status apply_jobs(struct parse *parse, const struct option_row *ro
     return status_ok();
 }
 
+static struct status apply_split(struct parse *parse, const struct option_row *row, const char *value) {
+    struct options *const out = parse->out;
+    char extra;
+    if (sscanf(value, "%d/%d%c", &out->split, &out->splits, &extra) == 2 && out->split >= 1 &&
+        out->split <= out->splits && out->splits <= MAX_CASES)
+        return status_ok();
+    return status_error("--%s %.40s: use I/N, the I-th of N shares: 1/4, 2/4, 3/4 and 4/4", row->name, value);
+}
+
+static struct status apply_failed(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->failed_path = value;
+    return status_ok();
+}
+
 static struct status apply_allow_skips(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row, (void)value;
     parse->out->allow_skips = true;
@@ -196,6 +212,9 @@ const struct option_row check_options[] = {
     {"time-budget", 0, 0, "SECONDS", -1, apply_budget, "of the run; what has no result by then is skipped",
      NULL},
     {"fail-fast", 0, 0, NULL, -1, apply_flag, "stop at the first failed case; the rest is skipped", NULL},
+    {"failed", 0, 0, "FILE", -1, apply_failed, "the failed cases of a JSON report, instead of CASE", NULL},
+    {"split", 0, 0, "I/N", -1, apply_split, "the I-th of N shares of the cases, for machines side by side",
+     NULL},
     {"in-process", 0, 0, NULL, -1, apply_flag,
      "without workers, for debuggers and profilers: a crash ends everything", NULL},
     {"allow-skips", 0, 0, NULL, -1, apply_allow_skips, "exit 0 although cases were skipped", NULL},
@@ -254,7 +273,13 @@ struct status check_parse(struct parse *parse) {
     bool to_stdout = false;
     for (int i = 0; i < out->n_reports; i++) to_stdout |= out->report[i].path == NULL;
     if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
-    TRY(request_expand(&parse->request, &out->run));
+    struct failed_lines failed = {0};
+    struct status s = status_ok();
+    if (out->failed_path) s = failed_read(out->failed_path, &parse->request, &failed);
+    if (!s.code) s = request_expand(&parse->request, &out->run);
+    failed_free(&failed, &parse->request);
+    if (!s.code && out->splits) s = split_cases(&out->run, out->split, out->splits);
+    TRY(s);
     TRY(check_schedules(&out->run));
     TRY(outputs_check(out));
     return compose_repro(parse);
@@ -302,6 +327,7 @@ struct status check_run(const struct options *o, enum exit_code *code) {
     console_close(&console);
     if (!s.code) {
         snprintf(out.command, sizeof out.command, "%s", o->typed);
+        out.result.in_process = o->in_process;
         *code = verdict_of(o, &out);
         s = keep_outputs(o, &out, report, &dump);
     }

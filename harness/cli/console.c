@@ -87,8 +87,10 @@ static void draw(struct console *c, const struct step *step) {
 
 /* With the first result: a run that cannot begin has no report. */
 static void begin_reports(const struct console *c) {
-    const struct run_result head = {
-        .version = SHARDCHECK_VERSION, .device = c->device, .command = c->options->typed};
+    const struct run_result head = {.version = SHARDCHECK_VERSION,
+                                    .device = c->device,
+                                    .command = c->options->typed,
+                                    .in_process = c->options->in_process};
     for (int i = 0; i < c->options->n_reports; i++) {
         const struct report_format *const f = c->options->report[i].format;
         if (f->begin) f->begin(output_file(c->report[i]), &head, c->options->verbosity);

@@ -28,8 +28,10 @@ struct options {
     bool in_process;
     struct pool_options pool;
     bool fail_fast, allow_skips;
-    double time_budget; /* seconds; 0: none */
-    int verbosity;      /* -1: quiet, 1: verbose */
+    double time_budget;      /* seconds; 0: none */
+    int split, splits;       /* the split-th of so many shares; 0: all */
+    const char *failed_path; /* a JSON report whose failed cases are to be run; NULL: none */
+    int verbosity;           /* -1: quiet, 1: verbose */
     int n_reports;
     struct report_target report[MAX_REPORTS];
 };

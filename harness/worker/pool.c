@@ -49,6 +49,7 @@ struct pool {
     int64_t n_queue, next;
     struct slot slot[MAX_JOBS];
     bool *done;       /* [n_cases] the result is final */
+    int64_t *same;    /* [n_cases] an earlier case that does the same; -1: none, it is run */
     int64_t reported; /* results that were handed on, in order */
     bool labelled;    /* out->device_label is there */
     bool dump_lost;   /* with the worker that wrote it */
@@ -113,6 +114,9 @@ static struct status build_queue(struct pool *p) {
     for (int64_t first = 0; first < o->n_cases && !s.code; first += n) {
         struct model model;
         n = request_group(o, first);
+        const int64_t same = o->dump_path ? -1 : request_repeats(o, first, n);
+        for (int64_t i = 0; i < n; i++) p->same[first + i] = same < 0 ? -1 : same + i;
+        if (same >= 0) continue;
         if (!o->fixture_path) s = model_load(o->cases[first].model, &model);
         const double work =
             o->fixture_path ? 2 * SMALL_WORK : case_work(&o->cases[first], &model) * (1 + 0.5 * (double)n);
@@ -133,8 +137,14 @@ static void report_in_order(struct pool *p) {
     }
 }
 
+/* And of the cases that do the same. */
 static void settle(struct pool *p, int64_t i) {
     p->done[i] = true;
+    for (int64_t j = i + 1; j < p->request->n_cases; j++) {
+        if (p->same[j] != i) continue;
+        result_repeat(&p->out->cases[j], &p->out->cases[i]);
+        p->done[j] = true;
+    }
     report_in_order(p);
 }
 
@@ -424,6 +434,7 @@ static void close_pool(struct pool *p) {
     for (int64_t i = 0; i < p->n_queue; i++) task_free(&p->queue[i]);
     free(p->queue);
     free(p->done);
+    free(p->same);
 }
 
 struct status pool_run(const struct run_request *o, const struct pool_options *options,
@@ -438,6 +449,7 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
     if (p->options.memory_bytes < 1) p->options.memory_bytes = memory_default();
     p->queue = memory_zeroed((size_t)(4 * o->n_cases + 4), sizeof *p->queue); /* a death adds at most two */
     p->done = memory_zeroed((size_t)o->n_cases, sizeof *p->done);
+    p->same = memory_zeroed((size_t)o->n_cases, sizeof *p->same);
     run_output_open(out, o);
     struct status s = build_queue(p);
     if (!s.code) s = work(p);

@@ -1,0 +1,136 @@
+/* What does somebody get from a long run that ends early, fails, or is cut into shares? */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/shardcheck-run-XXXXXX", text[1 << 16];
+
+static void enter(void) { cr_assert(mkdtemp(folder) && !chdir(folder)); }
+static void leave(void) {
+    cr_assert(!chdir("/") && system((snprintf(text, sizeof text, "rm -r %s", folder), text)) == 0);
+}
+
+TestSuite(cli_run, .init = enter, .fini = leave);
+
+/* Exit status of "shardcheck ARGUMENTS"; what it printed is in text. */
+static int run(const char *arguments) {
+    char command[600];
+    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s 2>&1", arguments);
+    FILE *const out = popen(command, "r");
+    cr_assert(out);
+    text[fread(text, 1, sizeof text - 1, out)] = 0;
+    const int status = pclose(out);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static int count(const char *word) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) n++;
+    return n;
+}
+
+static void expect(const char *arguments, int status, const char *word) {
+    const int got = run(arguments);
+    cr_expect_eq(got, status, "%s: exit %d instead of %d\n%s", arguments, got, status, text);
+    cr_expect(strstr(text, word), "%s: no '%s' in\n%s", arguments, word, text);
+}
+
+Test(cli_run, a_worker_and_one_process_report_the_same) {
+    cr_assert_eq(run("run tiny --report json:a.json"), 0);
+    expect("run tiny --report json:b.json --in-process", 0, ", in one process with the code under test\n");
+    expect("run tiny --tp 2 --mutant packed-view --report json:c.json", 1, "packed-view");
+    expect("run tiny --tp 2 --mutant packed-view --report json:d.json --in-process", 1, "packed-view");
+    const char *const same =
+        "for f in a b c d; do grep -v 'seconds\\|command\\|in_process' $f.json >$f; done; cmp a b && cmp c d";
+    cr_expect(!system(same));
+    cr_expect(!system("grep -q '\"in_process\": true' b.json && ! grep -q in_process a.json"));
+}
+
+/* The first result is there while the others are still to come. */
+Test(cli_run, results_come_as_they_are_known) {
+    FILE *const out = popen("\"$SHARDCHECK\" run tiny/attention:tp=1 param2-17b/ffn:tp=1", "r");
+    cr_assert(out);
+    char line[400];
+    bool early = false;
+    while (fgets(line, sizeof line, out))
+        if (!strncmp(line, "PASS tiny", 9))
+            early = !system("pgrep -f 'run tiny/attention:tp=1 param2-17b/ffn' >/dev/null");
+    cr_expect_eq(pclose(out), 0);
+    cr_expect(early);
+}
+
+Test(cli_run, fail_fast_skips_what_is_left) {
+    expect("run tiny --part attention --tp 2,4 --tokens 9,10 --mutant packed-view --fail-fast --jobs 1", 1,
+           "not run: --fail-fast, after ");
+    cr_expect(count("FAIL tiny") >= 1, "%s", text);
+    cr_expect(count("SKIP tiny") >= 2);
+    cr_expect_eq(count("FAIL tiny") + count("SKIP tiny"), 4);
+}
+
+Test(cli_run, a_budget_ends_a_run_and_says_what_it_left) {
+    expect("run tiny/attention:tp=1 param2-17b/ffn:tp=1,tokens=900 --time-budget 1.5", 2,
+           "not run: the 1.5 s of --time-budget were over");
+    cr_expect_eq(count("PASS tiny"), 1, "%s", text);
+    expect("run param2-17b/ffn:tp=1,tokens=900 --time-budget 0.2 --allow-skips", 0, "1 skipped");
+    expect("run tiny --time-budget 0", 2, "use a number above 0");
+}
+
+Test(cli_run, failed_cases_run_again_from_a_report) {
+    expect(
+        "run tiny --part attention --tp 1,2,4 --mutant global-head-count --report json:r.json --report text",
+        1, "1 passed, 2 failed");
+    expect("run --failed r.json --mutant global-head-count", 1, "0 passed, 2 failed");
+    expect("run --failed r.json --report json:s.json", 0, "");
+    expect("run --failed s.json", 2, "no case failed there");
+    expect("run --failed r.json tiny", 2, "leave tiny out");
+    expect("run --failed nowhere.json", 2, "No such file");
+    expect("run --failed r.json --report json:r.json", 2, "which is read");
+    cr_assert(!system("echo '{}' >e.json"));
+    expect("run --failed e.json", 2, "no report of shardcheck");
+}
+
+Test(cli_run, shares_hold_every_case_once_and_none_is_empty) {
+    char arguments[100];
+    for (int n = 1; n <= 8; n += n < 3 ? 1 : 5) {
+        int cases = 0;
+        cr_assert(!system("rm -f lines"));
+        for (int i = 1; i <= n; i++) {
+            snprintf(arguments, sizeof arguments, "run tiny --split %d/%d", i, n);
+            cr_assert_eq(run(arguments), 0);
+            const int here = count("PASS tiny");
+            cr_expect(here > 0, "share %d of %d is empty", i, n);
+            cases += here;
+            cr_assert(!system(
+                (snprintf(arguments, sizeof arguments,
+                          "\"$SHARDCHECK\" run tiny --split %d/%d | grep -o '^PASS [^ ]*' >>lines", i, n),
+                 arguments)));
+        }
+        cr_expect_eq(cases, 8);
+        cr_expect(!system("[ $(sort -u lines | wc -l) = 8 ]"));
+    }
+    expect("run tiny --split 9/9", 2, "at most as many shares");
+    expect("run tiny --split 0/2", 2, "use I/N");
+    expect("run tiny --split 3/2", 2, "use I/N");
+    expect("run tiny --split 1/2x", 2, "use I/N");
+}
+
+Test(cli_run, an_ffn_is_run_once_for_phases_that_are_the_same_to_it) {
+    expect("run tiny --part ffn --tp 2 --phase prefill,chunked,decode", 0, "(same as tiny/ffn:tp=2)");
+    cr_expect_eq(count("(same as "), 2, "%s", text);
+    cr_expect(strstr(text, "3 passed"));
+    expect("run tiny/ffn:tp=2,seqs=2 tiny/ffn:tp=2,phase=decode", 0, "2 passed");
+    cr_expect_eq(count("(same as "), 0, "65 tokens are not 33\n%s", text);
+    expect("run tiny --part attention --tp 2 --phase prefill,decode", 0, "2 passed");
+    cr_expect_eq(count("(same as "), 0);
+}
+
+Test(cli_run, numbers_of_the_run_are_read_strictly) {
+    expect("run tiny --jobs 0", 2, "an integer from 1 to 64");
+    expect("run tiny --timeout x", 2, "use a number above 0");
+    expect("run tiny --memory-limit -1", 2, "use a number above 0");
+    expect("run tiny/attention:tp=1 --memory-limit 0.001", 2, "--memory-limit GIB allows more");
+}
