@@ -134,3 +134,10 @@ Test(cli_run, numbers_of_the_run_are_read_strictly) {
     expect("run tiny --memory-limit -1", 2, "use a number above 0");
     expect("run tiny/attention:tp=1 --memory-limit 0.001", 2, "--memory-limit GIB allows more");
 }
+
+Test(cli_run, a_dump_holds_both_parts_and_says_what_it_lacks) {
+    expect("run tiny --tp 1 --dump d.h5", 0, "2 passed");
+    cr_expect_eq(count("(same as "), 0, "%s", text);
+    expect("run --fixture d.h5 --tp 1", 0, "2 passed");
+    cr_expect_eq(count("oracle ok") + count("oracle 0."), 2, "%s", text);
+}

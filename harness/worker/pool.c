@@ -110,7 +110,10 @@ static struct status build_queue(struct pool *p) {
     int64_t *const index = memory_zeroed((size_t)o->n_cases, sizeof *index);
     int64_t n;
     struct status s = status_ok();
-    for (int64_t i = 0; i < o->n_cases; i++) index[i] = i;
+    for (int64_t i = 0; i < o->n_cases; i++) {
+        index[i] = i;
+        p->same[i] = -1;
+    }
     for (int64_t first = 0; first < o->n_cases && !s.code; first += n) {
         struct model model;
         n = request_group(o, first);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +41,12 @@ static bool open_pipe(int ends[2]) {
     return ends[0] >= 0 && ends[1] >= 0;
 }
 
+/* A model may be called /dev/stdin; a terminal or a pipe is not for workers. */
+static bool reads_a_file(void) {
+    struct stat in;
+    return !fstat(STDIN_FILENO, &in) && S_ISREG(in.st_mode);
+}
+
 static int spawn(struct process *p, const struct pipes *pipes) {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
@@ -47,7 +54,7 @@ static int spawn(struct process *p, const struct pipes *pipes) {
     char parent[16], *const argv[] = {"shardcheck", WORKER_OPTION, parent, NULL};
     snprintf(parent, sizeof parent, "%d", (int)getpid());
     posix_spawn_file_actions_init(&files);
-    posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (!reads_a_file()) posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&files, pipes->words[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&files, pipes->words[1], STDERR_FILENO);
     posix_spawn_file_actions_adddup2(&files, pipes->request[0], WORKER_IN);
