@@ -34,7 +34,8 @@ int main(int argc, char **argv) {
     enum exit_code code = EXIT_PASSED;
     if (argc == 3 && !strcmp(argv[1], WORKER_OPTION)) return worker_run(WORKER_IN, WORKER_OUT, atoi(argv[2]));
     worker_program = "/proc/self/exe";
-    setvbuf(stdout, NULL, _IOFBF, 1 << 16); /* a whole list or help: why it cannot be written is not lost */
+    static char whole[1 << 16]; /* a list or a help: why it cannot be written is known at its end */
+    setvbuf(stdout, whole, _IOFBF, sizeof whole);
     occupy_standard_streams();
     signals_handle();
     struct status s = options_parse(argc, argv, &options);

@@ -36,7 +36,7 @@ static void what(const struct death *d, char *text, size_t size) {
     const int signal = WIFSIGNALED(d->wait_status) ? WTERMSIG(d->wait_status) : 0;
     const char *const name = signal ? sigabbrev_np(signal) : NULL;
     switch (d->end) {
-    case END_TIMEOUT: snprintf(text, size, "did not come back within %.0f s", d->seconds); return;
+    case END_TIMEOUT: snprintf(text, size, "did not come back within %.3g s", d->seconds); return;
     case END_MEMORY: snprintf(text, size, "took more than %.1f GiB of memory", d->gib); return;
     case END_FORKED: snprintf(text, size, "made another process that went on in its place"); return;
     case END_GARBAGE: snprintf(text, size, "wrote into the descriptor of the results"); return;
