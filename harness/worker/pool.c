@@ -5,7 +5,6 @@
 #include "harness/worker/pool.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,12 +14,12 @@
 #include "harness/memory.h"
 #include "harness/work.h"
 #include "harness/worker/death.h"
+#include "harness/worker/limits.h"
 #include "harness/worker/message.h"
 #include "harness/worker/process.h"
 
-#define SMALL_WORK 4e8      /* multiply-adds of a trunk and its cases: about a third of a second */
-#define REFERENCE_LIMIT 120 /* seconds that the reference may be silent: thirty times what a beat takes */
-enum { TICK_MS = 50, MAX_JOBS = 64 };
+#define SMALL_WORK 4e8 /* multiply-adds of a trunk and its cases: about a third of a second */
+enum { TICK_MS = 50 };
 
 /* Cases of one trunk that have no result yet (of all trunks, where one file takes all of them). */
 struct task {
@@ -55,42 +54,6 @@ struct pool {
     bool dump_lost;   /* with the worker that wrote it */
     struct status stop;
 };
-
-static int cores(void) {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set)) return 1;
-    const int n = CPU_COUNT(&set);
-    return n < 1 ? 1 : n > MAX_JOBS ? MAX_JOBS : n;
-}
-
-/* ---- limits ---- */
-
-#if defined __SANITIZE_ADDRESS__ || defined SIMT_RACE
-enum { SLOWER = 30 };
-#else
-enum { SLOWER = 1 };
-#endif
-
-double launch_limit(double work, enum device_kind device) {
-    return SLOWER * (60 + work / (device == DEVICE_HOST ? 1e7 : 1e10));
-}
-
-static int64_t number_in(const char *path, const char *format) {
-    char line[256];
-    long long value = -1;
-    FILE *const file = fopen(path, "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, format, &value) == 1) break;
-    if (file) fclose(file);
-    return value;
-}
-
-static int64_t memory_default(void) {
-    const int64_t available = number_in("/proc/meminfo", "MemAvailable: %lld kB") * 1024;
-    const int64_t group = number_in("/sys/fs/cgroup/memory.max", "%lld");
-    const int64_t least = group > 0 && group < available ? group : available;
-    return least > 0 ? least / 10 * 9 : INT64_MAX;
-}
 
 /* ---- tasks ---- */
 
@@ -362,7 +325,7 @@ static void hear(struct pool *p, struct slot *s) {
 static void watch_limits(struct pool *p, struct slot *s) {
     const double silent = clock_seconds() - s->since;
     const int64_t at = s->task.index[s->step.case_index < s->task.n ? s->step.case_index : 0];
-    const double limit = s->step.doing != DOING_KERNEL ? REFERENCE_LIMIT * SLOWER
+    const double limit = s->step.doing != DOING_KERNEL ? reference_limit()
                          : p->options.timeout > 0      ? p->options.timeout
                                                   : launch_limit(s->step.work, p->request->cases[at].device);
     if (silent > limit)
@@ -393,7 +356,7 @@ static struct status start_what_fits(struct pool *p, bool *alone) {
         const bool large = t->work > SMALL_WORK || p->options.jobs == 1;
         struct slot *const s = *alone ? NULL : idle_slot(p);
         if (!s || (large && n_busy(p))) return status_ok();
-        TRY(begin(p, s, t, large ? cores() : 1));
+        TRY(begin(p, s, t, large ? machine_cores() : 1));
         *t = (struct task){0}; /* the slot's now */
         p->next++;
         *alone = large;
@@ -446,10 +409,10 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
     struct pool *const p = memory_zeroed(1, sizeof *p);
     signal(SIGPIPE, SIG_IGN); /* a worker that is gone is seen, not heard */
     *p = (struct pool){.request = o, .options = *options, .out = out};
-    if (p->options.jobs < 1) p->options.jobs = cores();
+    if (p->options.jobs < 1) p->options.jobs = machine_cores();
     if (p->options.jobs > MAX_JOBS) p->options.jobs = MAX_JOBS;
     if (o->dump_path || o->cases[0].device != DEVICE_HOST) p->options.jobs = 1;
-    if (p->options.memory_bytes < 1) p->options.memory_bytes = memory_default();
+    if (p->options.memory_bytes < 1) p->options.memory_bytes = memory_limit();
     p->queue = memory_zeroed((size_t)(4 * o->n_cases + 4), sizeof *p->queue); /* a death adds at most two */
     p->done = memory_zeroed((size_t)o->n_cases, sizeof *p->done);
     p->same = memory_zeroed((size_t)o->n_cases, sizeof *p->same);

@@ -24,7 +24,4 @@ struct status pool_run(const struct run_request *request, const struct pool_opti
 /* facts_read in a worker: a file may crash the library that reads it. */
 struct status pool_describe(const char *path, struct facts *out);
 
-/* Seconds that a launch of so much work may take (pool_options.timeout = 0). */
-double launch_limit(double work, enum device_kind device);
-
 #endif
