@@ -261,6 +261,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     }
     if (ids_first) plan_edge(w);
     shard_edge(w);
+    inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage)
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
     crew_keep(&r->crew, w->at.stage, w->at.rank, &w->outcome.got, false);
@@ -281,6 +282,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     r->mistaken |= w.outcome.mistaken;
     answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
+    inspect(t->print, &w.at, &w.outcome, &w.answer);
     rank_work_free(&w);
     return status_ok();
 }

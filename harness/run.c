@@ -175,6 +175,7 @@ static struct status run_group(struct group *g) {
     trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault);
     trunk.kernels.schedules = g->request->schedules;
     trunk.mutant = g->request->mutant;
+    trunk.print = g->request->print;
     trunk.watch = trunk.kernels.watch = g->request->watch;
     struct ranks *const ranks = memory_zeroed((size_t)g->n, sizeof *ranks);
     struct findings *const chain = memory_zeroed((size_t)g->n, sizeof *chain);

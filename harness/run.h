@@ -4,6 +4,7 @@
 #define HARNESS_RUN_H
 
 #include "harness/case.h"
+#include "harness/inspect.h"
 #include "harness/mutate.h"
 #include "harness/watch.h"
 #include "reports/result.h"
@@ -19,10 +20,11 @@ struct run_request {
     const char *dump_name;    /* what messages call it; NULL: dump_path */
     const struct mutant *mutant;
     const struct mutant
-        *fault;          /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
-    int schedules;       /* of every launch, the plain one included; 0 and 1: no repetition */
-    struct watch *watch; /* told what happens; NULL: nobody */
-    const char *repro;   /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
+        *fault;    /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
+    int schedules; /* of every launch, the plain one included; 0 and 1: no repetition */
+    const struct inspection *print; /* what to show of the case; NULL: nothing. In this process only */
+    struct watch *watch;            /* told what happens; NULL: nobody */
+    const char *repro; /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
 };
 
 struct run_output {

@@ -107,6 +107,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_choice(&at, &t->outcome, verdict); /* before the gates, which follow from it */
     judge_answer(&at, &t->outcome, &t->answer, verdict);
     judge_own(&at, &t->outcome, verdict);
+    inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     sum_exactly(t, &at);
     return status_ok();

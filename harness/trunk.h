@@ -7,6 +7,7 @@
 
 #include "fixtures/fixture.h"
 #include "harness/answer.h"
+#include "harness/inspect.h"
 #include "harness/judge.h"
 #include "harness/kernel_seat.h"
 #include "harness/world.h"
@@ -21,9 +22,10 @@ struct trunk {
     struct crew crew;   /* of one rank, which owns `store` */
     struct kernel_seat kernels;
     struct world_seat world;
-    const struct mutant *mutant; /* seeded into the run; NULL: none */
-    bool mistaken;               /* it changed a call */
-    struct watch *watch;         /* NULL: nobody */
+    const struct mutant *mutant;    /* seeded into the run; NULL: none */
+    bool mistaken;                  /* it changed a call */
+    const struct inspection *print; /* NULL: nothing */
+    struct watch *watch;            /* NULL: nobody */
 
     /* of the stage at hand */
     struct outcome outcome; /* what was stored moves into `store` when the stage is done */

@@ -141,3 +141,17 @@ Test(cli_run, a_dump_holds_both_parts_and_says_what_it_lacks) {
     expect("run --fixture d.h5 --tp 1", 0, "2 passed");
     cr_expect_eq(count("oracle ok") + count("oracle 0."), 2, "%s", text);
 }
+
+Test(cli_run, print_shows_an_element_with_what_it_was_made_of) {
+    expect("run tiny/attention:tp=2 --print o[3,5]", 0,
+           "attention.o, rank 1 of 2, by attention_simt\n  token 3 head 5 dim 0: got ");
+    cr_expect_eq(count("attention.o, "), 2, "the whole and the rank that holds head 5\n%s", text);
+    cr_expect_eq(count("token 3 head 5 dim "), 2 * 16 + 2, "outputs, and where the reading of q begins\n%s",
+                 text);
+    cr_expect_eq(count("reads q from token 3 head 5 dim 0: "), 2, "%s", text);
+    expect("run tiny/attention:tp=2 --mutant packed-view --print k[1,0]", 1, "nan, expected -0.7421875 +- 0, margin inf");
+    expect("run tiny/attention:tp=1,2 --print o", 2, "");
+    expect("run tiny/attention:tp=2 --print oo", 2, "no stage stores such a tensor");
+    expect("run tiny/attention:tp=2 --print o[3", 2, "use TENSOR[i,j]");
+    expect("run tiny --print o[3]", 2, "shows one case");
+}

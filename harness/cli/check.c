@@ -163,6 +163,14 @@ static struct status apply_jobs(struct parse *parse, const struct option_row *ro
     return status_ok();
 }
 
+static struct status apply_print(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    struct options *const out = parse->out;
+    parse->request.in_process = out->in_process = true;
+    out->run.print = &out->print;
+    return inspection_parse(value, &out->print);
+}
+
 static struct status apply_split(struct parse *parse, const struct option_row *row, const char *value) {
     struct options *const out = parse->out;
     char extra;
@@ -215,6 +223,8 @@ const struct option_row check_options[] = {
     {"failed", 0, 0, "FILE", -1, apply_failed, "the failed cases of a JSON report, instead of CASE", NULL},
     {"split", 0, 0, "I/N", -1, apply_split, "the I-th of N shares of the cases, for machines side by side",
      NULL},
+    {"print", 0, 0, "TENSOR[I,J]", -1, apply_print,
+     "one case: an element, its neighbours and what the stage reads there; implies --in-process", NULL},
     {"in-process", 0, 0, NULL, -1, apply_flag,
      "without workers, for debuggers and profilers: a crash ends everything", NULL},
     {"allow-skips", 0, 0, NULL, -1, apply_allow_skips, "exit 0 although cases were skipped", NULL},
@@ -278,6 +288,8 @@ struct status check_parse(struct parse *parse) {
     if (out->failed_path) s = failed_read(out->failed_path, &parse->request, &failed);
     if (!s.code) s = request_expand(&parse->request, &out->run);
     failed_free(&failed, &parse->request);
+    if (!s.code && out->run.print && out->run.n_cases != 1)
+        s = status_error("--print: shows one case, these are %lld; name one", (long long)out->run.n_cases);
     if (!s.code && out->splits) s = split_cases(&out->run, out->split, out->splits);
     TRY(s);
     TRY(check_schedules(&out->run));

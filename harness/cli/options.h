@@ -29,6 +29,7 @@ struct options {
     struct pool_options pool;
     bool fail_fast, allow_skips;
     double time_budget;      /* seconds; 0: none */
+    struct inspection print; /* run.print */
     int split, splits;       /* the split-th of so many shares; 0: all */
     const char *failed_path; /* a JSON report whose failed cases are to be run; NULL: none */
     int verbosity;           /* -1: quiet, 1: verbose */
