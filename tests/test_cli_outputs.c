@@ -158,7 +158,8 @@ static pid_t start(bool in_process) {
         if (!freopen("/dev/null", "w", stdout) || !freopen("err", "w", stderr)) _exit(99);
         char *arguments[16] = {"shardcheck"};
         int n = 1;
-        signal(SIGHUP, SIG_DFL); /* under nohup it is ignored */
+        for (const int *s = (const int[]){SIGHUP, SIGINT, SIGTERM, 0}; *s; s++)
+            signal(*s, SIG_DFL); /* ignored under nohup, and behind an & of sh */
         for (; words[n - 1]; n++) arguments[n] = (char *)words[n - 1];
         arguments[n] = in_process ? "--in-process" : NULL;
         execv(getenv("SHARDCHECK"), arguments);
