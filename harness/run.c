@@ -319,6 +319,7 @@ static struct status run_all(const struct run_request *o, const struct fixture *
         if (!s.code && same < 0) s = run_group(&g);
         for (int64_t i = 0; i < n && same >= 0; i++)
             result_repeat(&out->cases[first + i], &out->cases[same + i]);
+        if (s.code == STATUS_FAULT && o->watch && o->watch->gives_up) return s;
         if (first == 0 && s.code == STATUS_ERROR) return s;
         if (s.code && dump) dump_skip(dump, out->cases[first].line, s.message);
         settle_group(&g, &s, out);

@@ -4,6 +4,7 @@
 #ifndef HARNESS_WATCH_H
 #define HARNESS_WATCH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "layer/status.h"
@@ -33,6 +34,7 @@ struct watch {
     /* Case i of the request is settled. */
     void (*result)(struct watch *watch, int64_t i, const struct case_result *result);
 
+    bool gives_up;      /* after a fault nothing is settled: whoever watches runs the rest elsewhere */
     int64_t case_index; /* the engine's: the case at hand */
     struct status stop; /* of a beat */
 };
