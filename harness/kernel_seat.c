@@ -6,12 +6,12 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "harness/answer.h"
 #include "harness/clock.h"
 #include "harness/schedules.h"
+#include "harness/traces.h"
 #include "layer/line.h"
 
 #define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
@@ -225,18 +225,15 @@ static struct status fetch_outputs(struct kernel_seat *seat, const struct placed
 
 /* ---- launching ---- */
 
-static bool has_children(void) {
-    siginfo_t info;
-    return waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
 /* One launch to its end, with whoever watches told before and after. A process that the kernel
  * made and that comes back from it is none of ours. */
 static struct status launch(struct kernel_seat *seat, const struct placed *at, const struct call *call,
                             struct outcome *o, double *seconds) {
     const int rank = at->crew->unsharded ? -1 : at->rank;
     const pid_t self = getpid();
-    const bool had_children = has_children();
+    struct traces before;
+    char left[300];
+    traces_look(&before);
     TRY(watch_step(seat->watch, DOING_KERNEL, at->stage, rank, call_work(call), o->by));
     const double start = clock_seconds();
     const char *const refused = o->kernel->launch[device_kind_of(seat->device)](call, seat->scratch.data,
@@ -244,12 +241,18 @@ static struct status launch(struct kernel_seat *seat, const struct placed *at, c
     if (getpid() != self) _exit(0);
     const struct status ran = device_sync(seat->device);
     *seconds = clock_seconds() - start;
+    const int changed = traces_compare(&before, o->by, left, sizeof left);
+    if (changed < 0) {
+        struct status s = status_error("%s", left);
+        s.code = STATUS_FAULT;
+        return s;
+    }
     if (refused)
         snprintf(o->problem, sizeof o->problem, "%.400s", refused);
     else if (ran.code)
         snprintf(o->problem, sizeof o->problem, "%.499s", ran.message);
-    else if (!had_children && has_children())
-        snprintf(o->problem, sizeof o->problem, "%s started a process that is still there", o->by);
+    else if (changed)
+        snprintf(o->problem, sizeof o->problem, "%s", left);
     line_clean(o->problem); /* words of the kernel under test */
     return watch_step(seat->watch, DOING_REFERENCE, at->stage, rank, 0, "");
 }

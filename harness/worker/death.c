@@ -14,12 +14,20 @@
 
 static bool crashed(const struct death *d) { return d->end == END_DIED && WIFSIGNALED(d->wait_status); }
 
-/* Exits in our own code are ours: no memory, no threads. */
+/* No memory (harness/memory.c), no threads: exits of our own. Any other is that of a thread, a handler
+ * or a limit that a kernel has left. */
+static bool is_our_exit(const struct death *d) {
+    static const char *const ours[] = {"shardcheck: ", "libgomp: "};
+    bool said = false;
+    for (size_t i = 0; i < sizeof ours / sizeof *ours && d->words; i++)
+        said |= !strncmp(d->words, ours[i], strlen(ours[i]));
+    return d->end == END_DIED && !crashed(d) && said;
+}
+
 bool death_is_kernels(const struct death *d) {
     if (d->step.doing == DOING_KERNEL) return true;
     if (!d->launch.who[0]) return false;
-    return crashed(d) || d->end == END_FORKED || d->end == END_GARBAGE || d->end == END_MISCOUNTED ||
-           (d->end == END_DIED && WEXITSTATUS(d->wait_status) == EXIT_UNHEARD);
+    return d->end != END_TIMEOUT && d->end != END_MEMORY && !is_our_exit(d);
 }
 
 static void place(const struct step *s, char *text, size_t size) {

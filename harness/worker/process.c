@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "harness/worker/strays.h"
 #include "harness/worker/worker.h"
 
 extern char **environ;
@@ -83,6 +84,7 @@ struct status process_start(struct process *p, bool echo) {
         return status_error("no pipe to a worker: %s; run with --in-process", strerror(why));
     }
     prefer_passive_waiting();
+    strays_expect();
     const int error = spawn(p, &pipes);
     if (error) {
         close_all(&pipes);
@@ -90,6 +92,7 @@ struct status process_start(struct process *p, bool echo) {
         return status_error("%.200s does not start as a worker: %s; run with --in-process", worker_program,
                             strerror(error));
     }
+    strays_spare(p->pid);
     close(pipes.request[0]);
     close(pipes.frames[1]);
     close(pipes.words[1]);
@@ -167,6 +170,8 @@ void process_stop(struct process *p) {
         while (waitpid(p->pid, &p->wait_status, 0) < 0 && errno == EINTR) {
         }
     }
+    strays_forget(p->pid);
+    strays_end();
     close(p->to);
     close(p->from);
     close(p->said);
