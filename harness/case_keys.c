@@ -272,16 +272,14 @@ static struct status set_kernel(struct check_case *c, const char *label, const c
         return status_error("%s%.48s: no stage %.48s; use %s", label, name, stage, text);
     }
     const enum op op = stage_table[s].op;
-    for (const struct kernel *k = kernel_table; k->name; k++) {
-        if (k->op != op) continue;
-        if (!strcmp(k->name, name)) {
-            c->kernel[s] = k;
-            return status_ok();
-        }
-        choices_add(&choices, "%s", k->name);
+    const struct kernel *const other = kernel_by_name(name);
+    if (other && other->op == op) {
+        c->kernel[s] = other;
+        return status_ok();
     }
+    for (const struct kernel *k = kernel_table; k->name; k++)
+        if (k->op == op) choices_add(&choices, "%s", k->name);
     choices_text(&choices, name, text, sizeof text);
-    const struct kernel *other = kernel_by_name(name);
     if (other)
         return status_error("%s%s: computes %s, the stage needs %s; use %s", label, name, op_name(other->op),
                             op_name(op), choices.n ? text : "none, this build has no kernel for it");
