@@ -88,7 +88,8 @@ schedules: all ## every kernel under seeded thread orders and copy timings: the 
 bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
 	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'
 
-faults: all ## every write of every output fails once, and the run says so
+faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
+	@BUILD=$(BUILD) tests/faults/kernels
 	@BUILD=$(BUILD) tests/faults/writes
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
@@ -116,6 +117,9 @@ $(BUILD)/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+$(BUILD)/faults/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS) $(BUILD)/tests/faults/kernels.o $(BUILD)/tests/faults/kernels_simt.host.o
+	@mkdir -p $(@D)
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 # A kernel with a bug compiled in: the table says which file.
 SEEDED = $(shell awk '$$1 == "BUG_$*" { print $$2; exit }' tests/kernels/bugs/table)
 $(BUILD)/bugs/BUG_%: $(BUILD)/harness/cli/main.o $(OBJECTS)
