@@ -90,6 +90,7 @@ bugs: setup-done ## every seeded kernel bug is caught, the kernels without are c
 
 faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
 	@BUILD=$(BUILD) tests/faults/kernels
+	@BUILD=$(BUILD) tests/faults/limits
 	@BUILD=$(BUILD) tests/faults/writes
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device

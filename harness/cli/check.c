@@ -322,6 +322,9 @@ static struct status keep_outputs(const struct options *o, struct run_output *ou
     }
     TRY(out->trouble);
     TRY(out->dump);
+    if (signals_asked())
+        return status_error("interrupted by SIG%s; cases without a result are reported as not run",
+                            sigabbrev_np(signals_asked()));
     return *dump ? output_commit(dump) : status_ok();
 }
 
