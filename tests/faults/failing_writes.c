@@ -5,7 +5,7 @@
  *   FAULT_CALL  write, truncate, sync, close or rename; write is any of write, pwrite and writev
  *   FAULT_AT    N: the N-th call; N+: that and all later ones; 0: none
  *   FAULT_HOW   EIO or ENOSPC; short: half of the bytes
- *   FAULT_LOG   a file that gets a line for every call counted
+ *   FAULT_LOG   a file that gets a line for every call counted, in whichever process
  *
  * A stream of libc writes without these symbols: a program must call write itself to be tried. */
 /* SPDX-License-Identifier: MIT */
@@ -25,24 +25,25 @@ static bool is(const char *variable, const char *value) {
     return text && !strcmp(text, value);
 }
 
-/* By system calls: these calls are not to be counted. */
-static void log_call(const char *call) {
+/* By system calls: these calls are not to be counted. The lines are the count, for the calls of one
+ * kind are spread over a run and its workers. */
+static long log_call(const char *call) {
     const char *const path = getenv("FAULT_LOG");
     const int fd = path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_APPEND | O_CREAT, 0666) : -1;
     char line[32];
     const int n = snprintf(line, sizeof line, "%s\n", call);
-    if (fd < 0) return;
+    if (fd < 0) return 0;
     syscall(SYS_write, fd, line, n);
+    const long end = syscall(SYS_lseek, fd, 0, SEEK_CUR); /* of this line, whoever writes beside */
     syscall(SYS_close, fd);
+    return end / n;
 }
 
 /* Is this the call that has to fail?  errno is set for it. */
 static bool hit(const char *call, const char *path) {
-    static int n_calls;
     const char *const part = getenv("FAULT_FILE"), *const at = getenv("FAULT_AT");
     if (!part || !strstr(path, part) || !is("FAULT_CALL", call)) return false;
-    const int n = __atomic_add_fetch(&n_calls, 1, __ATOMIC_SEQ_CST);
-    log_call(call);
+    const long n = log_call(call);
     char *end;
     const long from = at ? strtol(at, &end, 10) : 0;
     if (!from || n < from || (n > from && *end != '+')) return false;
