@@ -79,6 +79,8 @@ bool case_key_is_set(int key, const struct check_case *c); /* not at its default
 void case_key_reset(int key, struct check_case *c);        /* to its default */
 /* Do the two differ in their rank counts only? */
 bool case_shares_trunk(const struct check_case *a, const struct check_case *b);
+/* ... in phase, tokens, sequences and cached keys only? */
+bool case_same_but_sequences(const struct check_case *a, const struct check_case *b);
 bool case_key_in_part(int key, enum part part);
 /* "decode", "129" */
 void case_key_text(int key, const struct check_case *c, char *text, size_t size);

@@ -308,9 +308,22 @@ struct status case_set(struct check_case *c, const char *label, const char *key,
     return status_ok();
 }
 
+/* In all but some keys (ended by -1)? */
+static bool agree(const struct check_case *a, const struct check_case *b, const int *but) {
+    if (a->part != b->part) return false;
+    for (int k = 0; case_keys[k].name; k++) {
+        const int *free_key = but;
+        while (*free_key >= 0 && *free_key != k) free_key++;
+        if (*free_key < 0 && case_key_get(k, a) != case_key_get(k, b)) return false;
+    }
+    return !strcmp(a->model, b->model) && !memcmp(a->kernel, b->kernel, sizeof a->kernel);
+}
+
 bool case_shares_trunk(const struct check_case *a, const struct check_case *b) {
-    for (int k = 0; case_keys[k].name; k++)
-        if (k != CASE_KEY(tp) && k != CASE_KEY(ep) && case_key_get(k, a) != case_key_get(k, b)) return false;
-    return a->part == b->part && !strcmp(a->model, b->model) &&
-           !memcmp(a->kernel, b->kernel, sizeof a->kernel);
+    return agree(a, b, (const int[]){CASE_KEY(tp), CASE_KEY(ep), -1});
+}
+
+bool case_same_but_sequences(const struct check_case *a, const struct check_case *b) {
+    return agree(a, b,
+                 (const int[]){CASE_KEY(phase), CASE_KEY(cached), CASE_KEY(tokens), CASE_KEY(seqs), -1});
 }

@@ -253,28 +253,35 @@ int64_t request_group(const struct run_request *o, int64_t first) {
     return n;
 }
 
-/* The case with what an ffn does not see at its default. */
-static struct check_case plain_ffn(const struct check_case *c) {
-    const int unseen[] = {CASE_KEY(phase), CASE_KEY(cached), CASE_KEY(tokens), CASE_KEY(seqs)};
-    struct check_case plain = *c;
-    for (size_t i = 0; i < sizeof unseen / sizeof *unseen; i++) case_key_reset(unseen[i], &plain);
-    return plain;
+/* An ffn sees tokens, not sequences and caches: its phases are one. `tokens` [n_cases]. */
+static bool does_the_same(const struct run_request *o, const int64_t *tokens, int64_t a, int64_t b) {
+    return tokens[a] == tokens[b] && o->cases[a].part == PART_FFN &&
+           case_same_but_sequences(&o->cases[a], &o->cases[b]);
 }
 
-static bool does_the_same(const struct check_case *a, const struct check_case *b) {
-    if (a->part != PART_FFN || b->part != PART_FFN || a->tp != b->tp || a->ep != b->ep) return false;
-    const struct check_case plain_a = plain_ffn(a), plain_b = plain_ffn(b);
-    return case_shares_trunk(&plain_a, &plain_b) && batch_tokens(a) == batch_tokens(b);
-}
-
-int64_t request_repeats(const struct run_request *o, int64_t first, int64_t n) {
-    for (int64_t at = 0, m; at < first; at += m) {
-        m = request_group(o, at);
-        int64_t same = 0;
-        while (m >= n && same < n && does_the_same(&o->cases[at + same], &o->cases[first + same])) same++;
-        if (same == n) return at;
+/* Where n earlier cases, which repeat none themselves, do the same as those from `first`, in their
+ * order; -1: nowhere. */
+static int64_t earlier_twin(const struct run_request *o, const int64_t *tokens, const int64_t *same,
+                            int64_t first, int64_t n) {
+    for (int64_t at = 0; at + n <= first; at++) {
+        int64_t i = 0;
+        while (i < n && same[at + i] < 0 && does_the_same(o, tokens, at + i, first + i)) i++;
+        if (i == n) return at;
     }
     return -1;
+}
+
+int64_t *request_repeats(const struct run_request *o) {
+    int64_t *const same = memory_zeroed((size_t)o->n_cases, sizeof *same);
+    int64_t *const tokens = memory_zeroed((size_t)o->n_cases, sizeof *tokens);
+    for (int64_t i = 0; i < o->n_cases; i++) tokens[i] = batch_tokens(&o->cases[i]);
+    for (int64_t first = 0, n; first < o->n_cases; first += n) {
+        n = request_group(o, first);
+        const int64_t twin = o->dump_path ? -1 : earlier_twin(o, tokens, same, first, n);
+        for (int64_t i = 0; i < n; i++) same[first + i] = twin < 0 ? -1 : twin + i;
+    }
+    free(tokens);
+    return same;
 }
 
 void result_repeat(struct case_result *r, const struct case_result *of) {
@@ -304,7 +311,7 @@ static void settle_group(const struct group *g, const struct status *s, struct r
 }
 
 /* An error is what kept everything from being run. */
-static struct status run_all(const struct run_request *o, const struct fixture *fixture,
+static struct status run_all(const struct run_request *o, const int64_t *same, const struct fixture *fixture,
                              struct device *device, struct dump *dump, struct run_output *out) {
     struct status s = status_ok();
     int64_t n;
@@ -314,11 +321,10 @@ static struct status run_all(const struct run_request *o, const struct fixture *
         struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], first, n};
         for (int64_t i = first; i < first + n; i++)
             out->cases[i].stage = memory_zeroed(S_COUNT, sizeof *out->cases[i].stage);
-        const int64_t same = o->dump_path ? -1 : request_repeats(o, first, n);
         if (!s.code) s = load_model(&o->cases[first], fixture, &model);
-        if (!s.code && same < 0) s = run_group(&g);
-        for (int64_t i = 0; i < n && same >= 0; i++)
-            result_repeat(&out->cases[first + i], &out->cases[same + i]);
+        if (!s.code && same[first] < 0) s = run_group(&g);
+        for (int64_t i = first; i < first + n && same[i] >= 0; i++)
+            result_repeat(&out->cases[i], &out->cases[same[i]]);
         if (s.code == STATUS_FAULT && o->watch && o->watch->gives_up) return s;
         if (first == 0 && s.code == STATUS_ERROR) return s;
         if (s.code && dump) dump_skip(dump, out->cases[first].line, s.message);
@@ -350,7 +356,9 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
         run_output_open(out, o);
         snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
         if (o->watch && o->watch->device) o->watch->device(o->watch, out->device_label);
-        s = run_all(o, fixture, device, dump, out);
+        int64_t *const same = request_repeats(o);
+        s = run_all(o, same, fixture, device, dump, out);
+        free(same);
         if (s.code || out->trouble.code)
             dump_discard(dump);
         else

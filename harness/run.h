@@ -43,9 +43,9 @@ void run_output_free(struct run_output *out);
 
 /* Cases from `first` on that share its trunk. */
 int64_t request_group(const struct run_request *request, int64_t first);
-/* The first case of an earlier group that does the very same as the n cases from `first`: an ffn sees
- * tokens, not sequences and caches, so that its phases are one. -1: there is none. */
-int64_t request_repeats(const struct run_request *request, int64_t first, int64_t n);
+/* [n_cases], to be freed: an earlier case that does the very same, whose verdict serves both; -1: there
+ * is none. A group repeats another as a whole or not at all; where a dump is written, never. */
+int64_t *request_repeats(const struct run_request *request);
 /* The verdict of `of` for a case that does the same. */
 void result_repeat(struct case_result *result, const struct case_result *of);
 /* One result a case, with its line and repro. */

@@ -4,7 +4,9 @@
 
 #include "harness/answer.h"
 
-double case_work(const struct check_case *c, const struct model *model) {
+#define UNKNOWN_WORK 8e8 /* about a second */
+
+static double case_work(const struct check_case *c, const struct model *model) {
     const struct layer_spec spec = case_spec(c, model);
     const struct fill fill = {.kind = c->fill, .seed = c->seed, .spec = &spec};
     struct batch batch;
@@ -20,4 +22,18 @@ double case_work(const struct check_case *c, const struct model *model) {
     }
     batch_free(&batch);
     return 2 * work;
+}
+
+/* Cases that share a trunk have the same. */
+double *request_work(const struct run_request *o) {
+    double *const work = memory_zeroed((size_t)o->n_cases, sizeof *work);
+    for (int64_t first = 0, n; first < o->n_cases; first += n) {
+        const struct check_case *const c = &o->cases[first];
+        struct model model;
+        n = request_group(o, first);
+        const bool known = !o->fixture_path && !model_load(c->model, &model).code;
+        work[first] = known ? case_work(c, &model) : UNKNOWN_WORK;
+        for (int64_t i = 1; i < n; i++) work[first + i] = work[first];
+    }
+    return work;
 }

@@ -71,10 +71,8 @@ static void draw(struct console *c, const struct step *step) {
     int all;
     const int before = stages_before(at->part, step->stage, &all);
     char left[48], where[64] = "chain";
-    int64_t group = 1; /* cases that share the trunk go through the stages together */
-    while (step->case_index + group < c->options->run.n_cases &&
-           case_shares_trunk(at, &c->options->run.cases[step->case_index + group]))
-        group++;
+    /* Cases that share the trunk go through the stages together. */
+    const int64_t group = request_group(&c->options->run, step->case_index);
     time_left(c, c->settled + c->work[step->case_index] * (double)group * before / all, left, sizeof left);
     if (step->stage >= 0)
         snprintf(where, sizeof where, "%s (%d of %d)", stage_table[step->stage].name, before + 1, all);
@@ -131,16 +129,8 @@ void console_open(struct console *c, const struct options *options, struct outpu
                           .report = report,
                           .start = clock_seconds(),
                           .live = isatty(STDERR_FILENO)};
-    c->work = memory_zeroed((size_t)options->run.n_cases, sizeof *c->work);
-    for (int64_t i = 0; i < options->run.n_cases; i++) {
-        const struct check_case *const at = &options->run.cases[i];
-        struct model model;
-        if (options->run.fixture_path || model_load(at->model, &model).code)
-            c->work[i] = 1;
-        else
-            c->work[i] = i && case_shares_trunk(at, at - 1) ? c->work[i - 1] : case_work(at, &model);
-        c->all += c->work[i];
-    }
+    c->work = request_work(&options->run);
+    for (int64_t i = 0; i < options->run.n_cases; i++) c->all += c->work[i];
 }
 
 void console_close(struct console *c) {

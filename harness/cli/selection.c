@@ -69,13 +69,6 @@ void failed_free(struct failed_lines *f, struct request *request) {
 
 /* ---- a share ---- */
 
-/* Of a fixture every case counts the same. */
-static double cost(const struct run_request *run, int64_t i) {
-    struct model model;
-    if (run->fixture_path || model_load(run->cases[i].model, &model).code) return 1;
-    return case_work(&run->cases[i], &model);
-}
-
 /* Where share k ends: behind the cases with which k n-ths of the work are done, with a case left for
  * every share before and behind. */
 static int64_t share_end(const double *until, int64_t n_cases, int k, int n) {
@@ -88,8 +81,8 @@ struct status split_cases(struct run_request *run, int i, int n) {
     if (run->n_cases < n)
         return status_error("--split %d/%d: there are %lld cases; use at most as many shares", i, n,
                             (long long)run->n_cases);
-    double *const until = memory_zeroed((size_t)run->n_cases, sizeof *until);
-    for (int64_t k = 0; k < run->n_cases; k++) until[k] = cost(run, k) + (k ? until[k - 1] : 0);
+    double *const until = request_work(run);
+    for (int64_t k = 1; k < run->n_cases; k++) until[k] += until[k - 1];
     const int64_t first = share_end(until, run->n_cases, i - 1, n),
                   end = share_end(until, run->n_cases, i, n);
     free(until);

@@ -43,8 +43,7 @@ struct pool {
     const struct run_request *request;
     struct pool_options options;
     struct run_output *out;
-    struct model *model; /* of the cases; for estimates */
-    struct task *queue;  /* [n_queue] in the order in which they start */
+    struct task *queue; /* [n_queue] in the order in which they start */
     int64_t n_queue, next;
     struct slot slot[MAX_JOBS];
     bool *done;       /* [n_cases] the result is final */
@@ -68,29 +67,20 @@ static void task_free(struct task *t) {
     *t = (struct task){0};
 }
 
-static struct status build_queue(struct pool *p) {
+/* A task a group; all of them in one where a dump is written. */
+static void build_queue(struct pool *p) {
     const struct run_request *const o = p->request;
     int64_t *const index = memory_zeroed((size_t)o->n_cases, sizeof *index);
-    int64_t n;
-    struct status s = status_ok();
-    for (int64_t i = 0; i < o->n_cases; i++) {
-        index[i] = i;
-        p->same[i] = -1;
-    }
-    for (int64_t first = 0; first < o->n_cases && !s.code; first += n) {
-        struct model model;
+    double *const work = request_work(o);
+    for (int64_t i = 0; i < o->n_cases; i++) index[i] = i;
+    for (int64_t first = 0, n; first < o->n_cases; first += n) {
         n = request_group(o, first);
-        const int64_t same = o->dump_path ? -1 : request_repeats(o, first, n);
-        for (int64_t i = 0; i < n; i++) p->same[first + i] = same < 0 ? -1 : same + i;
-        if (same >= 0) continue;
-        if (!o->fixture_path) s = model_load(o->cases[first].model, &model);
-        const double work =
-            o->fixture_path ? 2 * SMALL_WORK : case_work(&o->cases[first], &model) * (1 + 0.5 * (double)n);
-        if (o->dump_path) n = o->n_cases - first;
-        if (!s.code) queue_task(p, index + first, n, work, false);
+        const double all = work[first] * (1 + 0.5 * (double)n);
+        if (o->dump_path) n = o->n_cases;
+        if (p->same[first] < 0) queue_task(p, index + first, n, all, false);
     }
+    free(work);
     free(index);
-    return s;
 }
 
 /* ---- results ---- */
@@ -116,7 +106,6 @@ static void settle(struct pool *p, int64_t i) {
 
 static void stop(struct pool *p, const struct status *why, bool trouble) {
     if (!p->stop.code) p->stop = *why;
-    if (!p->stop.code) p->stop.code = STATUS_STOPPED;
     if (trouble && !p->out->trouble.code) p->out->trouble = *why;
 }
 
@@ -272,11 +261,13 @@ static bool take_end(struct pool *p, struct slot *s, const char *text, size_t le
 static void blame_fault(struct pool *p, struct slot *s, const char *reason) {
     lose_dump(p, reason);
     blame(p, s, &s->launch, reason);
+    end_task(s, true);
 }
 
 /* False: not what a worker says. */
 static bool take_frame(struct pool *p, struct slot *s, const struct frame_head *head, const char *payload) {
-    char text[600];
+    char text[500]; /* of those that are a line */
+    snprintf(text, sizeof text, "%.*s", (int)(head->length < 490 ? head->length : 490), payload);
     s->since = clock_seconds();
     switch ((enum frame_type)head->type) {
     case FRAME_DEVICE: take_label(p, payload, head->length); return true;
@@ -284,22 +275,13 @@ static bool take_frame(struct pool *p, struct slot *s, const struct frame_head *
     case FRAME_BEAT: return true;
     case FRAME_CASE: return take_result(p, s, payload, head->length);
     case FRAME_DONE: return take_end(p, s, payload, head->length);
-    case FRAME_NO_DUMP:
-    case FRAME_FAULT:
-    case FRAME_TROUBLE:
-        snprintf(text, sizeof text, "%.*s", (int)(head->length < 490 ? head->length : 490), payload);
-        if (head->type == FRAME_NO_DUMP) {
-            p->out->dump = status_error("%s", text);
-            return true;
-        }
-        if (head->type == FRAME_FAULT)
-            blame_fault(p, s, text);
-        else
-            trouble(p, s, text);
-        end_task(s, true);
-        return true;
+    case FRAME_NO_DUMP: p->out->dump = status_error("%s", text); return true;
+    case FRAME_FAULT: blame_fault(p, s, text); return true;
+    case FRAME_TROUBLE: trouble(p, s, text); break;
     default: return false;
     }
+    end_task(s, true);
+    return true;
 }
 
 static void hear(struct pool *p, struct slot *s) {
@@ -415,10 +397,10 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
     if (p->options.memory_bytes < 1) p->options.memory_bytes = memory_limit();
     p->queue = memory_zeroed((size_t)(4 * o->n_cases + 4), sizeof *p->queue); /* a death adds at most two */
     p->done = memory_zeroed((size_t)o->n_cases, sizeof *p->done);
-    p->same = memory_zeroed((size_t)o->n_cases, sizeof *p->same);
+    p->same = request_repeats(o);
     run_output_open(out, o);
-    struct status s = build_queue(p);
-    if (!s.code) s = work(p);
+    build_queue(p);
+    struct status s = work(p);
     if (!s.code && !p->reported && out->trouble.code) s = out->trouble; /* nothing to report */
     if (p->stop.code) lose_dump(p, p->stop.message);
     if (!s.code && !p->labelled) take_label(p, "no device", strlen("no device"));
