@@ -4,11 +4,6 @@
 
 #include <stddef.h>
 
-static const char *const doing_names[DOING_COUNT] = {
-    [DOING_REFERENCE] = "reference", [DOING_KERNEL] = "kernel", [DOING_FILE] = "file"};
-
-const char *doing_name(enum doing doing) { return doing_names[doing]; }
-
 struct status watch_step(struct watch *watch, enum doing doing, int stage, int rank, double work,
                          const char *who) {
     if (!watch) return status_ok();

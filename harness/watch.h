@@ -12,7 +12,6 @@
 
 /* Whose code runs next. */
 enum doing { DOING_REFERENCE, DOING_KERNEL, DOING_FILE, DOING_COUNT };
-const char *doing_name(enum doing doing); /* "reference", "kernel", "file" */
 
 struct step {
     enum doing doing;

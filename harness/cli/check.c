@@ -11,6 +11,7 @@
 #include "harness/cli/selection.h"
 #include "harness/cli/signals.h"
 #include "harness/quote.h"
+#include "harness/worker/limits.h"
 #include "harness/worker/process.h"
 #include "layer/choices.h"
 
@@ -76,13 +77,17 @@ static struct status apply_mutant(struct parse *parse, const struct option_row *
     return status_error("--mutant %.48s: no such mutant; use %s", value, text);
 }
 
-static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
+static struct status read_count(const struct option_row *row, const char *value, int most, int *out) {
     char *end;
     const long n = strtol(value, &end, 10);
-    if (*end || end == value || n < 1 || n > MAX_SCHEDULES)
-        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, MAX_SCHEDULES);
-    parse->out->run.schedules = (int)n;
+    if (*end || end == value || n < 1 || n > most)
+        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, most);
+    *out = (int)n;
     return status_ok();
+}
+
+static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
+    return read_count(row, value, MAX_SCHEDULES, &parse->out->run.schedules);
 }
 
 static bool names_stdout(const char *path) {
@@ -128,10 +133,11 @@ static struct status apply_flag(struct parse *parse, const struct option_row *ro
     struct options *const out = parse->out;
     if (!strcmp(row->name, "in-process")) parse->request.in_process = out->in_process = true;
     if (!strcmp(row->name, "fail-fast")) out->fail_fast = true;
+    if (!strcmp(row->name, "allow-skips")) out->allow_skips = true;
     return status_ok();
 }
 
-static struct status read_seconds(const struct option_row *row, const char *value, double *out) {
+static struct status read_positive(const struct option_row *row, const char *value, double *out) {
     char *end;
     *out = strtod(value, &end);
     if (*end || end == value || !(*out > 0 && *out <= 1e6))
@@ -140,27 +146,22 @@ static struct status read_seconds(const struct option_row *row, const char *valu
 }
 
 static struct status apply_timeout(struct parse *parse, const struct option_row *row, const char *value) {
-    return read_seconds(row, value, &parse->out->pool.timeout);
+    return read_positive(row, value, &parse->out->pool.timeout);
 }
 
 static struct status apply_budget(struct parse *parse, const struct option_row *row, const char *value) {
-    return read_seconds(row, value, &parse->out->time_budget);
+    return read_positive(row, value, &parse->out->time_budget);
 }
 
 static struct status apply_memory(struct parse *parse, const struct option_row *row, const char *value) {
     double gib;
-    TRY(read_seconds(row, value, &gib));
+    TRY(read_positive(row, value, &gib));
     parse->out->pool.memory_bytes = (int64_t)(gib * (1 << 30));
     return status_ok();
 }
 
 static struct status apply_jobs(struct parse *parse, const struct option_row *row, const char *value) {
-    char *end;
-    const long n = strtol(value, &end, 10);
-    if (*end || end == value || n < 1 || n > 64)
-        return status_error("--%s %.40s: use an integer from 1 to 64", row->name, value);
-    parse->out->pool.jobs = (int)n;
-    return status_ok();
+    return read_count(row, value, MAX_JOBS, &parse->out->pool.jobs);
 }
 
 static struct status apply_print(struct parse *parse, const struct option_row *row, const char *value) {
@@ -183,12 +184,6 @@ static struct status apply_split(struct parse *parse, const struct option_row *r
 static struct status apply_failed(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
     parse->out->failed_path = value;
-    return status_ok();
-}
-
-static struct status apply_allow_skips(struct parse *parse, const struct option_row *row, const char *value) {
-    (void)row, (void)value;
-    parse->out->allow_skips = true;
     return status_ok();
 }
 
@@ -227,7 +222,7 @@ const struct option_row check_options[] = {
      "one case: an element, its neighbours and what the stage reads there; implies --in-process", NULL},
     {"in-process", 0, 0, NULL, -1, apply_flag,
      "without workers, for debuggers and profilers: a crash ends everything", NULL},
-    {"allow-skips", 0, 0, NULL, -1, apply_allow_skips, "exit 0 although cases were skipped", NULL},
+    {"allow-skips", 0, 0, NULL, -1, apply_flag, "exit 0 although cases were skipped", NULL},
     {"quiet", 'q', 0, NULL, -1, apply_verbosity, "only failures and the last line", NULL},
     {"verbose", 'v', 0, NULL, 1, apply_verbosity, "a table of the stages of every case", NULL},
     {0},
@@ -299,9 +294,8 @@ struct status check_parse(struct parse *parse) {
 
 /* ---- running it ---- */
 
-/* A defect wins over a skip; what kept the run from its end is never 0. */
+/* A defect wins over a skip. What kept the run from its end is an error of keep_outputs. */
 static enum exit_code verdict_of(const struct options *o, const struct run_output *out) {
-    if (signals_asked() || out->trouble.code || out->dump.code) return EXIT_TROUBLE;
     if (out->result.n_failed) return EXIT_DEFECT;
     return out->result.n_skipped && !o->allow_skips ? EXIT_TROUBLE : EXIT_PASSED;
 }
