@@ -88,8 +88,7 @@ void outputs_unlink_all(void) {
 
 /* ---- bytes ---- */
 
-/* All of them, whatever the system takes at a time. Returns 0 or errno. */
-static int write_all(int fd, const char *bytes, size_t n) {
+int write_whole(int fd, const char *bytes, size_t n) {
     while (n) {
         const ssize_t taken = write(fd, bytes, n);
         if (taken > 0) {
@@ -108,7 +107,7 @@ static int write_all(int fd, const char *bytes, size_t n) {
 static ssize_t write_cookie(void *cookie, const char *bytes, size_t n) {
     struct output *const o = cookie;
     if (getpid() != o->owner) return (ssize_t)n;
-    if (!o->error) o->error = write_all(o->fd, bytes, n);
+    if (!o->error) o->error = write_whole(o->fd, bytes, n);
     return o->error ? 0 : (ssize_t)n;
 }
 

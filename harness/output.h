@@ -32,6 +32,9 @@ const char *output_path(const struct output *output);
 struct status output_commit(struct output **output);
 void output_discard(struct output **output);
 
+/* All bytes into a descriptor, whatever the system takes at a time. Returns 0 or errno. */
+int write_whole(int fd, const char *bytes, size_t n);
+
 /* Removes the new files of everything open. Async-signal-safe; at exit it is called anyway. */
 void outputs_unlink_all(void);
 

@@ -8,26 +8,17 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-_Static_assert(sizeof(struct frame_head) == 32, "no padding");
+#include "harness/output.h"
 
-static bool write_all(int fd, const char *data, size_t length) {
-    while (length) {
-        const ssize_t n = write(fd, data, length);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return false;
-        data += n;
-        length -= (size_t)n;
-    }
-    return true;
-}
+_Static_assert(sizeof(struct frame_head) == 32, "no padding");
 
 bool frame_write(int fd, struct frame_head *head, enum frame_type type, const void *payload, size_t length) {
     head->magic = FRAME_MAGIC;
     head->type = (uint32_t)type;
     head->length = (uint32_t)length;
     head->pid = getpid();
-    const bool ok = length <= FRAME_MOST && write_all(fd, (const char *)head, sizeof *head) &&
-                    write_all(fd, payload, length);
+    const bool ok = length <= FRAME_MOST && !write_whole(fd, (const char *)head, sizeof *head) &&
+                    !write_whole(fd, payload, length);
     head->number++;
     return ok;
 }
