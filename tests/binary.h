@@ -12,20 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[64], root[4096]; /* the current folder; the project */
-
-static void enter(void) {
-    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
-    cr_assert(getcwd(root, sizeof root));
-    strcpy(folder, "/tmp/shardcheck-line-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-}
-
-static void leave(void) {
-    char command[256];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s' '%s.out' '%s.err'", folder, folder, folder);
-    cr_expect_eq(system(command), 0);
-}
+#include "tests/folder.h"
 
 static void redirect(int descriptor, const char *suffix) {
     char path[96];

@@ -14,16 +14,10 @@
 #include <unistd.h>
 
 #include "fixtures/model.h"
-
-static char folder[64]; /* an empty folder, the current one of every command */
-static char root[4096]; /* the project */
+#include "tests/folder.h"
 
 static void enter(void) {
-    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
-    cr_assert(getcwd(root, sizeof root));
-    strcpy(folder, "/tmp/shardcheck-cli-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-    setenv("ROOT", root, 1);
+    folder_enter_with_binary();
     char path[8192];
     snprintf(path, sizeof path, "%s", getenv("SHARDCHECK"));
     char *const slash = strrchr(path, '/');
@@ -34,13 +28,7 @@ static void enter(void) {
     setenv("PATH", path, 1);
 }
 
-static void leave(void) {
-    char command[128];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s'", folder);
-    cr_expect_eq(system(command), 0);
-}
-
-TestSuite(cli, .init = enter, .fini = leave);
+TestSuite(cli, .init = enter, .fini = folder_leave);
 
 struct answer {
     int code;
@@ -73,14 +61,6 @@ static struct answer sh(const char *command) {
 static void answer_free(struct answer *a) {
     free(a->out);
     free(a->err);
-}
-
-static int files_here(void) {
-    int n = 0;
-    DIR *const d = opendir(".");
-    while (readdir(d)) n++;
-    closedir(d);
-    return n - 2;
 }
 
 static const char *last_line(const char *text) {

@@ -12,33 +12,9 @@
 #include <unistd.h>
 
 #include "kernels/device/device.h"
+#include "tests/folder.h"
 
-static char folder[64];
-
-static void enter(void) {
-    char root[4096];
-    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
-    cr_assert(getcwd(root, sizeof root));
-    setenv("ROOT", root, 1);
-    strcpy(folder, "/tmp/shardcheck-err-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-}
-
-static void leave(void) {
-    char command[128];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s'", folder);
-    cr_expect_eq(system(command), 0);
-}
-
-TestSuite(cli_errors, .init = enter, .fini = leave);
-
-static int files_here(void) {
-    int n = 0;
-    DIR *const d = opendir(".");
-    while (readdir(d)) n++;
-    closedir(d);
-    return n - 2;
-}
+TestSuite(cli_errors, .init = folder_enter_with_binary, .fini = folder_leave);
 
 static void read_text(const char *path, char *text, size_t size) {
     FILE *const file = fopen(path, "r");

@@ -13,33 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
-static char folder[64];
+#include "tests/folder.h"
 
 static void enter(void) {
-    char root[4096];
-    cr_assert(getenv("SHARDCHECK"), "SHARDCHECK must name the binary");
-    cr_assert(getcwd(root, sizeof root));
-    setenv("ROOT", root, 1);
+    folder_enter_with_binary();
     setenv("RUN", "run tiny --part attention --tp 1 --tokens 3", 1);
-    strcpy(folder, "/tmp/shardcheck-out-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
 }
 
-static void leave(void) {
-    char command[256];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s' %s.err", folder, folder);
-    cr_expect_eq(system(command), 0);
-}
-
-TestSuite(cli_outputs, .init = enter, .fini = leave);
-
-static int files_here(void) {
-    int n = 0;
-    DIR *const d = opendir(".");
-    while (readdir(d)) n++;
-    closedir(d);
-    return n - 2;
-}
+TestSuite(cli_outputs, .init = enter, .fini = folder_leave);
 
 /* `words` follow the name of the binary; bash, for >(...). Standard error is in *err. */
 static int run(const char *words, char err[2048]) {

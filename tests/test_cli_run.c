@@ -7,14 +7,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char folder[] = "/tmp/shardcheck-run-XXXXXX", text[1 << 16];
+#include "tests/folder.h"
 
-static void enter(void) { cr_assert(mkdtemp(folder) && !chdir(folder)); }
-static void leave(void) {
-    cr_assert(!chdir("/") && system((snprintf(text, sizeof text, "rm -r %s", folder), text)) == 0);
-}
+static char text[1 << 16];
 
-TestSuite(cli_run, .init = enter, .fini = leave);
+TestSuite(cli_run, .init = folder_enter_with_binary, .fini = folder_leave);
 
 /* Exit status of "shardcheck ARGUMENTS"; what it printed is in text. */
 static int run(const char *arguments) {
@@ -149,7 +146,8 @@ Test(cli_run, print_shows_an_element_with_what_it_was_made_of) {
     cr_expect_eq(count("token 3 head 5 dim "), 2 * 16 + 2, "outputs, and where the reading of q begins\n%s",
                  text);
     cr_expect_eq(count("reads q from token 3 head 5 dim 0: "), 2, "%s", text);
-    expect("run tiny/attention:tp=2 --mutant packed-view --print k[1,0]", 1, "nan, expected -0.7421875 +- 0, margin inf");
+    expect("run tiny/attention:tp=2 --mutant packed-view --print k[1,0]", 1,
+           "nan, expected -0.7421875 +- 0, margin inf");
     expect("run tiny/attention:tp=1,2 --print o", 2, "");
     expect("run tiny/attention:tp=2 --print oo", 2, "no stage stores such a tensor");
     expect("run tiny/attention:tp=2 --print o[3", 2, "use TENSOR[i,j]");

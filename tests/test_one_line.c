@@ -61,7 +61,7 @@ Test(one_line, a_message_is_cut_between_two_characters) {
 
 /* ---- the binary ---- */
 
-TestSuite(cli_one_line, .init = enter, .fini = leave, .timeout = 300);
+TestSuite(cli_one_line, .init = folder_enter_with_binary, .fini = folder_leave, .timeout = 300);
 
 static void expect_one_line(int code, const char *what) {
     char *const out = output("out"), *const err = output("err");

@@ -16,29 +16,9 @@
 #include <unistd.h>
 
 #include "harness/output.h"
+#include "tests/folder.h"
 
-static char folder[64];
-
-static void enter(void) {
-    strcpy(folder, "/tmp/shardcheck-output-XXXXXX");
-    cr_assert(mkdtemp(folder) && chdir(folder) == 0);
-}
-
-static void leave(void) {
-    char command[128];
-    snprintf(command, sizeof command, "cd / && rm -rf '%s'", folder);
-    cr_expect_eq(system(command), 0);
-}
-
-TestSuite(output, .init = enter, .fini = leave);
-
-static int files_here(void) {
-    int n = 0;
-    DIR *const d = opendir(".");
-    while (readdir(d)) n++;
-    closedir(d);
-    return n - 2;
-}
+TestSuite(output, .init = folder_enter, .fini = folder_leave);
 
 static void put(const char *path, const char *text) {
     FILE *const file = fopen(path, "w");

@@ -9,7 +9,7 @@
 #include "harness/case.h"
 #include "tests/binary.h"
 
-TestSuite(cli_paths, .init = enter, .fini = leave, .timeout = 300);
+TestSuite(cli_paths, .init = folder_enter_with_binary, .fini = folder_leave, .timeout = 300);
 
 /* Makes the folders of "./a:tp=2,b/a:tp=2,b/.../" and fills up to `length` bytes with the name of a
  * file that ends in `end`. */

@@ -11,23 +11,7 @@
 #include <string.h>
 
 #include "reports/report.h"
-
-static struct kernel fake; /* the honest kernel with another launch */
-static const struct kernel *honest;
-static int calls; /* launches so far; the first is the unsharded run */
-
-static const char *launch_honest(const struct call *call, void *scratch, void *stream) {
-    return honest->launch[DEVICE_HOST](call, scratch, stream);
-}
-
-static void stand_in(const char *name, launch_fn launch) {
-    honest = kernel_by_name(name);
-    cr_assert(honest, "%s", name);
-    fake = *honest;
-    fake.name = "fake";
-    fake.launch[DEVICE_HOST] = launch;
-    calls = 0;
-}
+#include "tests/stand_in.h"
 
 /* One case; `stage` (-1: none) runs the stand-in. */
 static struct run_output run(const char *line, int stage, const struct mutant *mutant) {

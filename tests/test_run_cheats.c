@@ -4,6 +4,7 @@
 #include "harness/run.h"
 #include "reports/report.h"
 #include "reference/reference.h"
+#include "tests/stand_in.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -11,23 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-static struct kernel fake; /* the honest kernel with another launch */
-static const struct kernel *honest;
-static int calls; /* launches so far; the first is the unsharded run */
-
-static const char *launch_honest(const struct call *call, void *scratch, void *stream) {
-    return honest->launch[DEVICE_HOST](call, scratch, stream);
-}
-
-static void stand_in(const char *name, launch_fn launch) {
-    honest = kernel_by_name(name);
-    cr_assert(honest, "%s", name);
-    fake = *honest;
-    fake.name = "fake";
-    fake.launch[DEVICE_HOST] = launch;
-    calls = 0;
-}
 
 static struct check_case case_of(const char *line, int stage) {
     struct check_case c;
