@@ -47,7 +47,7 @@ typedef cublasStatus_t gemm_ex(cublasHandle_t, cublasOperation_t, cublasOperatio
                                const void *, void *, cudaDataType, int, cublasComputeType_t,
                                cublasGemmAlgo_t);
 
-/* The library, opened when it is first asked for: linked in, it costs every process 0.2 s, those
+/* The library, opened when it is first asked for: linked in, it costs every process about 0.1 s, those
  * too that run no kernel. Found by the loader's rules, the toolkit of the build (rpath) among them. */
 struct cublas {
     decltype(&cublasCreate) create;
