@@ -1,47 +1,12 @@
-/* judge - compares what was stored with what is right, element by element, and says where it
- * differs. Every verdict of the product is made here. */
+/* judge - compares what was stored with what is right, element by element. Every verdict of the
+ * product is made here. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_JUDGE_H
 #define HARNESS_JUDGE_H
 
-#include "layer/plan.h"
+#include "harness/findings.h"
 #include "layer/contract.h"
-#include "reports/result.h"
 
-/* The wrong elements of one stage, over ranks. */
-struct findings {
-    int stage;  /* enum stage_id of the first failing stage; -1: nothing found yet */
-    bool named; /* first and worst are filled */
-    bool twin;  /* of the whole layer's small twin, not of a stage of the case */
-    struct mismatch first, worst;
-    int first_rank, last_rank;
-    int64_t low[AXIS_COUNT], high[AXIS_COUNT]; /* extent of the wrong elements along the cut axes they have */
-    bool seen[AXIS_COUNT];
-};
-void findings_init(struct findings *f);
-/* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
-void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size);
-/* More to say about the first and the worst element, where they are of this stage and rank (-1: the
- * unsharded run). */
-void findings_remark(struct findings *f, int stage, int rank, const char *remark);
-/* A failure without an element (a kernel error, a damaged guard). */
-void findings_note(struct findings *f, int stage, int rank, const char *note);
-
-/* One tensor of one rank. */
-struct judged {
-    int stage;
-    enum tensor_id id; /* coordinates follow its placement */
-    const struct shard_plan *plan;
-    int rank;    /* whose slice */
-    int to_rank; /* > rank: nobody's, what the ranks from `rank` to here brought is added up; whole */
-    bool trunk;  /* the unsharded run itself, not rank 0 of a tp=1 case */
-    enum dtype dtype;
-    const void *got;     /* dense, `count` elements */
-    const double *y, *e; /* dense, as got; NULL e: exact */
-    int64_t count;
-    const char *promised_by; /* the kernel whose word it is that bits are the unsharded run's; NULL: none's */
-    int64_t first;           /* where in the slice element 0 stands; for coordinates */
-};
 /* Each stored value in [round(y - E), round(y + E)]. */
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings);
 /* Each stored value has the bits of expected[]; y and e (may be NULL) only explain a difference. */
