@@ -6,16 +6,27 @@
 
 #include "harness/memory.h"
 
-struct lengths {
+struct lengths_of {
     int64_t fresh, cached;
 };
 
-/* Ragged on purpose: sequence b is b mod 3 shorter than asked, so that no size divides
- * everything. */
-static struct lengths sequence(const struct check_case *c, int64_t b) {
-    if (c->phase == PHASE_DECODE) return (struct lengths){1, c->cached > b % 3 ? c->cached - b % 3 : 0};
-    const int64_t fresh = c->tokens > b % 3 ? c->tokens - b % 3 : 1;
-    return (struct lengths){fresh, c->phase == PHASE_PREFILL ? 0 : c->cached};
+static int64_t count_seqs(const struct check_case *c) {
+    return c->phase == PHASE_DECODE ? c->tokens : c->seqs;
+}
+
+/* What sequence b has of n. */
+static int64_t share(const struct check_case *c, int64_t b, int64_t n, bool falling) {
+    const int64_t last = count_seqs(c) - 1;
+    if (c->lengths == LENGTHS_RAGGED) return n > b % 3 ? n - b % 3 : 0;
+    if (c->lengths == LENGTHS_EQUAL || last == 0) return n;
+    return n * (falling ? last - b : b) / last;
+}
+
+static struct lengths_of sequence(const struct check_case *c, int64_t b) {
+    if (c->phase == PHASE_DECODE) return (struct lengths_of){1, share(c, b, c->cached, false)};
+    const int64_t fresh = share(c, b, c->tokens, false);
+    const int64_t cached = c->lengths == LENGTHS_SPREAD ? share(c, b, c->cached, true) : c->cached;
+    return (struct lengths_of){fresh > 0 ? fresh : 1, c->phase == PHASE_PREFILL ? 0 : cached};
 }
 
 static int64_t pages_for(int64_t keys) { return (keys + PAGE_SIZE - 1) / PAGE_SIZE; }
@@ -26,18 +37,18 @@ int64_t batch_slot(const struct batch *batch, int64_t b, int64_t position) {
 }
 
 int64_t batch_tokens(const struct check_case *c) {
-    const int64_t n_seqs = c->phase == PHASE_DECODE ? c->tokens : c->seqs;
+    const int64_t n_seqs = count_seqs(c);
     int64_t n = 0;
     for (int64_t b = 0; b < n_seqs; b++) n += sequence(c, b).fresh;
     return n;
 }
 
 static void measure(struct batch *batch, const struct check_case *c) {
-    batch->n_seqs = c->phase == PHASE_DECODE ? c->tokens : c->seqs;
+    batch->n_seqs = count_seqs(c);
     batch->query_start = memory_zeroed((size_t)batch->n_seqs + 1, sizeof(int32_t));
     batch->kv_len = memory_zeroed((size_t)batch->n_seqs, sizeof(int32_t));
     for (int64_t b = 0; b < batch->n_seqs; b++) {
-        const struct lengths s = sequence(c, b);
+        const struct lengths_of s = sequence(c, b);
         const int64_t keys = s.fresh + s.cached;
         batch->query_start[b + 1] = batch->query_start[b] + (int32_t)s.fresh;
         batch->kv_len[b] = (int32_t)keys;

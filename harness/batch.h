@@ -9,6 +9,12 @@
 
 enum { PAGE_SIZE = 16 };
 
+/* Of B sequences, sequence b has, of the case's tokens and cached keys (decode: one token):
+ * ragged  b mod 3 fewer: so that no size divides everything;
+ * equal   all of them: what kernels for uniform batches are picked for;
+ * spread  b/(B - 1) of the tokens, at least one, behind (B - 1 - b)/(B - 1) of the keys: from a
+ *         decode step to a prefill. In decode b/(B - 1) of the keys, from none on. */
+
 struct batch {
     int64_t n_seqs, n_tokens, n_pages, max_pages; /* max_pages: width of the page table */
     int64_t max_queries, max_kv, max_cached, n_positions;

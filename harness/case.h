@@ -14,6 +14,8 @@
 #include "layer/status.h"
 
 enum phase { PHASE_PREFILL, PHASE_CHUNKED, PHASE_DECODE, PHASE_COUNT };
+/* How the lengths of a batch's sequences differ (batch.h): a little | not at all | as much as can be */
+enum lengths { LENGTHS_RAGGED, LENGTHS_EQUAL, LENGTHS_SPREAD, LENGTHS_COUNT };
 /* q, k, v: views of the fused qkv | copies */
 enum layout { LAYOUT_PACKED, LAYOUT_CONTIG, LAYOUT_COUNT };
 const char *phase_name(enum phase p);
@@ -27,6 +29,7 @@ struct check_case {
     int64_t tokens; /* prefill, chunked: new tokens per sequence; decode: sequences */
     int64_t cached; /* keys cached before; prefill: 0 */
     int64_t seqs;   /* prefill, chunked: sequences */
+    enum lengths lengths;
     int64_t tp, ep;
     enum dtype dtype;
     enum layout layout;
@@ -79,7 +82,7 @@ bool case_key_is_set(int key, const struct check_case *c); /* not at its default
 void case_key_reset(int key, struct check_case *c);        /* to its default */
 /* Do the two differ in their rank counts only? */
 bool case_shares_trunk(const struct check_case *a, const struct check_case *b);
-/* ... in phase, tokens, sequences and cached keys only? */
+/* ... in phase, tokens, sequences, their lengths and cached keys only? */
 bool case_same_but_sequences(const struct check_case *a, const struct check_case *b);
 bool case_key_in_part(int key, enum part part);
 /* "decode", "129" */

@@ -16,12 +16,15 @@ static const char *const phase_names[PHASE_COUNT] = {
     [PHASE_PREFILL] = "prefill", [PHASE_CHUNKED] = "chunked", [PHASE_DECODE] = "decode"};
 static const char *const layout_names[LAYOUT_COUNT] = {
     [LAYOUT_PACKED] = "packed", [LAYOUT_CONTIG] = "contig"};
+static const char *const lengths_names[LENGTHS_COUNT] = {
+    [LENGTHS_RAGGED] = "ragged", [LENGTHS_EQUAL] = "equal", [LENGTHS_SPREAD] = "spread"};
 
 const char *phase_name(enum phase p) { return phase_names[p]; }
 const char *layout_name(enum layout l) { return layout_names[l]; }
 
 /* Value names by number; NULL: a number that is no legal value of the key. */
 static const char *phase_value(int i) { return phase_names[i]; }
+static const char *lengths_value(int i) { return lengths_names[i]; }
 static const char *layout_value(int i) { return layout_names[i]; }
 static const char *dtype_value(int i) {
     return i == DTYPE_BF16 || i == DTYPE_F32 ? dtype_name((enum dtype)i) : NULL;
@@ -90,6 +93,8 @@ const struct case_key case_keys[] = {
     {KEY(cached), INTEGER(0, 65536, -1), .help = "keys cached before",
      .otherwise = "64 in chunked, 129 in decode"},
     {KEY(seqs), INTEGER(1, 256, 1), .help = "sequences of prefill and chunked"},
+    {KEY(lengths), NAME(lengths_value, LENGTHS_COUNT, LENGTHS_RAGGED),
+     .help = "of the sequences: up to 2 apart, alike, or from 1 to all"},
     {KEY(layer), INTEGER(0, MAX_LAYERS - 1, -1), .nest = NEST_OUTERMOST,
      .otherwise = "0, for ffn the first layer with experts"},
 
@@ -325,5 +330,6 @@ bool case_shares_trunk(const struct check_case *a, const struct check_case *b) {
 
 bool case_same_but_sequences(const struct check_case *a, const struct check_case *b) {
     return agree(a, b,
-                 (const int[]){CASE_KEY(phase), CASE_KEY(cached), CASE_KEY(tokens), CASE_KEY(seqs), -1});
+                 (const int[]){CASE_KEY(phase), CASE_KEY(cached), CASE_KEY(tokens), CASE_KEY(seqs),
+                               CASE_KEY(lengths), -1});
 }

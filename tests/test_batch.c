@@ -8,8 +8,10 @@
 
 static struct layer_spec spec;
 
-static struct batch built(enum phase phase, int64_t tokens, int64_t cached, int64_t seqs, uint64_t seed) {
+static struct batch built_as(enum lengths lengths, enum phase phase, int64_t tokens, int64_t cached,
+                             int64_t seqs, uint64_t seed) {
     struct check_case c = case_defaults();
+    c.lengths = lengths;
     c.phase = phase;
     c.tokens = tokens;
     c.cached = cached;
@@ -20,6 +22,10 @@ static struct batch built(enum phase phase, int64_t tokens, int64_t cached, int6
     struct batch b;
     batch_build(&b, &c, &fill);
     return b;
+}
+
+static struct batch built(enum phase phase, int64_t tokens, int64_t cached, int64_t seqs, uint64_t seed) {
+    return built_as(LENGTHS_RAGGED, phase, tokens, cached, seqs, seed);
 }
 
 static int64_t new_tokens(const struct batch *b, int64_t s) {
@@ -70,17 +76,43 @@ static void expect_sound(const struct batch *b) {
     free(slot);
 }
 
-Test(batch, every_batch_is_sound) {
+static void expect_sound_as(enum lengths lengths, enum phase phase) {
     static const int64_t tokens[] = {1, 2, 3, 15, 16, 17, 33, 100}, cached[] = {0, 1, 2, 16, 31, 129};
+    for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
+        for (size_t k = 0; k < sizeof cached / sizeof *cached; k++)
+            for (int64_t seqs = 1; seqs <= (phase == PHASE_DECODE ? 1 : 5); seqs += 2) {
+                struct batch b =
+                    built_as(lengths, phase, tokens[t], phase == PHASE_PREFILL ? 0 : cached[k], seqs, 3);
+                expect_sound(&b);
+                batch_free(&b);
+                cr_assert_null(b.slots);
+            }
+}
+
+Test(batch, every_batch_is_sound) {
     for (enum phase phase = 0; phase < PHASE_COUNT; phase++)
-        for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++)
-            for (size_t k = 0; k < sizeof cached / sizeof *cached; k++)
-                for (int64_t seqs = 1; seqs <= (phase == PHASE_DECODE ? 1 : 5); seqs += 2) {
-                    struct batch b = built(phase, tokens[t], phase == PHASE_PREFILL ? 0 : cached[k], seqs, 3);
-                    expect_sound(&b);
-                    batch_free(&b);
-                    cr_assert_null(b.slots);
-                }
+        for (enum lengths lengths = 0; lengths < LENGTHS_COUNT; lengths++) expect_sound_as(lengths, phase);
+}
+
+static void expect_lengths(struct batch b, int64_t n, const int64_t (*lengths)[2]) {
+    cr_assert_eq(b.n_seqs, n);
+    for (int64_t s = 0; s < n; s++) {
+        cr_expect_eq(new_tokens(&b, s), lengths[s][0], "tokens of sequence %d", (int)s);
+        cr_expect_eq(b.kv_len[s], lengths[s][1], "keys of sequence %d", (int)s);
+    }
+    batch_free(&b);
+}
+
+Test(batch, sequences_of_equal_lengths_are_alike_and_spread_ones_reach_from_decode_to_prefill) {
+    expect_lengths(built_as(LENGTHS_EQUAL, PHASE_CHUNKED, 7, 30, 3, 1), 3,
+                   (const int64_t[][2]){{7, 37}, {7, 37}, {7, 37}});
+    expect_lengths(built_as(LENGTHS_EQUAL, PHASE_DECODE, 3, 30, 1, 1), 3,
+                   (const int64_t[][2]){{1, 31}, {1, 31}, {1, 31}});
+    expect_lengths(built_as(LENGTHS_SPREAD, PHASE_CHUNKED, 7, 30, 3, 1), 3,
+                   (const int64_t[][2]){{1, 31}, {3, 18}, {7, 7}});
+    expect_lengths(built_as(LENGTHS_SPREAD, PHASE_DECODE, 3, 30, 1, 1), 3,
+                   (const int64_t[][2]){{1, 1}, {1, 16}, {1, 31}});
+    expect_lengths(built_as(LENGTHS_SPREAD, PHASE_PREFILL, 7, 0, 1, 1), 1, (const int64_t[][2]){{7, 7}});
 }
 
 Test(batch, prefill_has_nothing_cached_and_every_third_sequence_is_two_shorter) {
