@@ -110,6 +110,8 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     if (r->first.stage[0]) set(o, "first", mismatch_object(&r->first, failed), failed);
     if (r->worst.stage[0]) set(o, "worst", mismatch_object(&r->worst, failed), failed);
     if (r->likely[0]) set(o, "likely", string(r->likely), failed);
+    if (r->resembles[0]) set(o, "resembles", string(r->resembles), failed);
+    if (r->read[0]) set(o, "read", string(r->read), failed);
     if (r->repro) set(o, "repro", string(r->repro), failed);
     return o;
 }

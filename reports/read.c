@@ -124,7 +124,9 @@ static bool read_case(const json_t *o, struct case_result *r) {
            read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
            read_string(o, "reason", r->reason, sizeof r->reason) &&
            read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&
-           read_mismatch(o, "worst", &r->worst) && read_string(o, "likely", r->likely, sizeof r->likely);
+           read_mismatch(o, "worst", &r->worst) && read_string(o, "likely", r->likely, sizeof r->likely) &&
+           read_string(o, "resembles", r->resembles, sizeof r->resembles) &&
+           read_string(o, "read", r->read, sizeof r->read);
 }
 
 bool report_read_lines(const char *text, size_t length, enum case_verdict verdict,

@@ -42,8 +42,8 @@ struct case_result {
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
     const char *same_as; /* the line of the case that did the same, whose verdict this is; NULL: its own */
-    bool crashed;     /* failed, and did not come to its end: it died, hung, or took too much memory */
-    char reason[500]; /* why it was skipped or could not be finished; else empty */
+    bool crashed;        /* failed, and did not come to its end: it died, hung, or took too much memory */
+    char reason[500];    /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
     char unchained
         [48]; /* what kept the chain edge from running: a feature plain.c does not know; else empty */
@@ -51,8 +51,10 @@ struct case_result {
     struct stage_result *stage;
     /* of a failed case: the first failing stage */
     struct mismatch first, worst;
-    char where[256];  /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
-    char likely[400]; /* the mutant whose replay reproduces it, with its source; else empty */
+    char where[256];     /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
+    char likely[400];    /* the mutant whose replay reproduces it, with its source; else empty */
+    char resembles[200]; /* what the wrong values look like, where a simple relation holds; else empty */
+    char read[200];      /* what a wrong element was made of, by the tags that it holds; else empty */
     double seconds;
     char mutant[48];  /* the seeded mistake; else empty */
     bool mutant_made; /* it changed some call */

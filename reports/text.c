@@ -7,6 +7,7 @@
 #include "reports/report.h"
 
 enum { QUIET = -1, VERBOSE = 1 };
+enum { LABEL = 9 }; /* columns of the words that begin the lines of a failure */
 
 /* "0.42", "<0.01", "812", "inf": the margin of an edge or an element; at most 1 is right. */
 static void format_margin(char *text, size_t size, double margin) {
@@ -79,7 +80,7 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
     char margin[32];
     if (!m->stage[0]) return;
     format_margin(margin, sizeof margin, m->margin);
-    fprintf(file, "  %-7s ", label);
+    fprintf(file, "  %-*s ", LABEL, label);
     print_rank(file, m);
     fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "",
             m->tensor);
@@ -95,11 +96,11 @@ static void print_mismatch(FILE *file, const char *label, const struct mismatch 
 }
 
 static void print_field(FILE *file, const char *label, const char *value) {
-    if (value && value[0]) fprintf(file, "  %-7s %s\n", label, value);
+    if (value && value[0]) fprintf(file, "  %-*s %s\n", LABEL, label, value);
 }
 
 static void print_failure(FILE *file, const struct case_result *r) {
-    fputs("  edges   ", file);
+    fprintf(file, "  %-*s ", LABEL, "edges");
     print_edges(file, r);
     fputc('\n', file);
     print_field(file, "reason", r->reason);
@@ -108,6 +109,8 @@ static void print_failure(FILE *file, const struct case_result *r) {
     if (strcmp(r->first.where, r->worst.where) || r->first.rank != r->worst.rank)
         print_mismatch(file, "worst", &r->worst);
     print_field(file, "likely", r->likely);
+    print_field(file, "resembles", r->resembles);
+    print_field(file, "read", r->read);
     print_field(file, "repro", r->repro);
 }
 

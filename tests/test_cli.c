@@ -127,9 +127,9 @@ Test(cli, the_last_line_counts_the_cases_and_quiet_leaves_little_else) {
     answer_free(&quiet);
 }
 
-/* The text after "  repro   " of the n-th failure. */
+/* The text after "  repro     " of the n-th failure. */
 static bool repro_line(const char *text, int n, char *line, size_t size) {
-    static const char label[] = "  repro   ";
+    static const char label[] = "  repro     ";
     for (const char *at = text; (at = strstr(at, label)); at++) {
         if (n--) continue;
         at += sizeof label - 1;

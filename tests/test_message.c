@@ -156,6 +156,8 @@ static struct case_result full_result(void) {
                             .n_stages = 2,
                             .where = "stage attention",
                             .likely = "packed-view",
+                            .resembles = "2 x the right value",
+                            .read = "v of head 6",
                             .seconds = 0.1 + 0.2};
     r.stage = calloc(2, sizeof *r.stage);
     r.stage[0] = (struct stage_result){.stage = "norm", .kernel = "rms_norm", .seconds_kernel = 1e-300};

@@ -36,6 +36,8 @@ static const struct case_result cases[3] = {
      .first = {"attention", "o", 1, "token 3 head 5 dim 7", NAN, 0.456, 1e-3, INFINITY, "outside the set"},
      .worst = {"attention", "o", -1, "token 4 head 5 dim 7", -INFINITY, 0.5, 1e-3, 812, ""},
      .likely = "packed-view (vLLM PR #39707), margin 0.4",
+     .resembles = "the value of head h + 1",
+     .read = "v of head 6",
      .repro = "shardcheck run 'dir <&>'"},
     {.line = "tiny/ffn:tp=1,device=cuda",
      .verdict = CASE_SKIPPED,
@@ -83,16 +85,19 @@ Test(reports, text_shows_one_line_a_pass_and_a_block_a_failure) {
     expect_contains(text,
                     "PASS param2-17b/attention:tp=4  kernel 0.42 (2 ambiguous) · plan ok (12 of 33 rows) · "
                     "shard <0.01  1.25 s\n");
-    expect_contains(text, "  edges   kernel 1.00 · plan ok · shard FAIL (margin inf, 31 of 4000 elements)\n");
-    expect_contains(text, "  where   stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31\n");
     expect_contains(text,
-                    "  first   rank 1 token 3 head 5 dim 7, attention.o: got NaN, expected 0.456 +- 0.001, "
+                    "  edges     kernel 1.00 · plan ok · shard FAIL (margin inf, 31 of 4000 elements)\n");
+    expect_contains(text, "  where     stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31\n");
+    expect_contains(text,
+                    "  first     rank 1 token 3 head 5 dim 7, attention.o: got NaN, expected 0.456 +- 0.001, "
                     "margin inf; outside the set\n");
-    expect_contains(text,
-                    "  worst   unsharded token 4 head 5 dim 7, attention.o: got -inf, expected 0.5 +- 0.001, "
-                    "margin 812\n");
-    expect_contains(text, "  likely  packed-view (vLLM PR #39707), margin 0.4\n");
-    expect_contains(text, "  repro   shardcheck run 'dir <&>'\n");
+    expect_contains(
+        text, "  worst     unsharded token 4 head 5 dim 7, attention.o: got -inf, expected 0.5 +- 0.001, "
+              "margin 812\n");
+    expect_contains(text, "  likely    packed-view (vLLM PR #39707), margin 0.4\n");
+    expect_contains(text, "  resembles the value of head h + 1\n");
+    expect_contains(text, "  read      v of head 6\n");
+    expect_contains(text, "  repro     shardcheck run 'dir <&>'\n");
     expect_contains(text, "SKIP tiny/ffn:tp=1,device=cuda  no GPU");
     const char *last = "\n1 passed, 1 failed, 1 skipped\n";
     cr_expect_str_eq(text + strlen(text) - strlen(last), last);
@@ -217,7 +222,7 @@ Test(reports, junit_is_well_formed_and_counts) {
     expect_contains(xml, "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"");
     expect_contains(xml, "name=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn:tp=2\"");
     expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 cores)\"");
-    expect_contains(xml, "edges   kernel 1.00 · plan ok · shard FAIL");
+    expect_contains(xml, "edges     kernel 1.00 · plan ok · shard FAIL");
     expect_contains(xml, "shardcheck run &apos;dir &lt;&amp;&gt;&apos;");
     free(xml);
 }
