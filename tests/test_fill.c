@@ -101,7 +101,7 @@ Test(fill, means_and_variances_are_those_of_the_table, .init = setup) {
         {T_K_CACHE, 0, 1},
         {T_NORM_W, 1, 0.0625 / 3},
         {T_Q_NORM_W, 1, 0.0625 / 3},
-        {T_SELECT_BIAS, 0, 0.25 / 3},
+        {T_SELECT_BIAS, 0, 9.0 / (double)(s->n_experts * s->n_experts) / 3},
         {T_B_O, 0, 0.25 / 3},
         {T_W_QKV, 0, 1.0 / (double)s->hidden},
         {T_W_O, 0, 1.0 / (double)(s->n_heads * s->head_dim)},
