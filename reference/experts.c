@@ -62,11 +62,13 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
 /* ---- activation ---- */
 
 /* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all.
- * Below -80 exp(-g) may overflow fp32, and 0 is an honest answer: |silu| < 2^-121 from there on. */
+ * Where 1 + exp(-g) exceeds 2^126, honest code may give 0: exp(-g) overflows, its inverse is
+ * subnormal, or a fast division gives up (CUDA's __fdividef does above 2^126). That is where |silu| <
+ * 87.4 / 2^126 < 2^-119, and only below g = -87. */
 double activation_error(const struct activation_contract *c, double gate, double up, double y) {
     const double unit = c->unit + UNIT_F64;
     const double relative = 6 * unit + 2 * unit * fabs(gate) + c->exp_error + c->mid_unit;
-    const double lost = gate < -80 && c->unit > UNIT_F64 ? 0x1p-121 * fabs(up) : 0;
+    const double lost = gate < -87 && c->unit > UNIT_F64 ? 0x1p-119 * fabs(up) : 0;
     const double tiny = y != 0 ? underflow_unit(c->unit) * (1 + fabs(up)) : 0;
     return relative * fabs(y) + lost + tiny;
 }

@@ -40,6 +40,8 @@ void *ref_alloc(size_t bytes);
 
 /* Absolute error of one fp32 operation whose result is subnormal; fp64 never gets there. */
 static inline double underflow_unit(double unit) { return unit > UNIT_F64 ? 0x1p-149 : 0; }
+/* The same where subnormal results may be flushed to zero: the smallest normal number. */
+static inline double flush_unit(double unit) { return unit > UNIT_F64 ? 0x1p-126 : 0; }
 
 /* ---- lanes ---- */
 

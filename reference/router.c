@@ -1,5 +1,5 @@
 /* router - which experts may a token go to, and with which gates? Scores are sigmoid or softmax of
- * the stored logits (read as they are), known to a relative error; choices = score + bias are
+ * the stored logits (read as they are), known to an error; choices = score + bias are
  * therefore intervals, and a set of experts is legal iff some values inside the intervals select
  * it. Group limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a
  * group that loses for certain get [-inf, -inf], those of a group that may lose get [-inf, high].
@@ -14,36 +14,48 @@
 
 /* One token's scores and choices, [E] each. */
 struct route_row {
-    double *score, *relative; /* relative error of the score */
-    double *choice;           /* exact score + bias; -inf in rejected groups */
+    double *score, *error; /* of the score, absolute: a score that underflows has no relative one */
+    double *choice;        /* exact score + bias; -inf in rejected groups */
 };
 
-/* sigmoid: one exponential, 1 + e, a division, and slack for the exponential's own argument. */
+/* How far exp(-below) is off whose argument is by `d`: exp(-below) (exp(d) - 1). Neither factor may
+ * overflow, for the other one may be 0. */
+static double moved_exp(double below, double d) { return d < 1 ? exp(-below) * expm1(d) : exp(d - below); }
+
+/* s = 1 / (1 + e) or e / (1 + e) with e = exp(-|x|), or its overflowing inverse. |x| is rounded on
+ * its way into the exponential (2u |x|). With e off by exp(+-d), s is off by s (1 - s) (exp(d) - 1)
+ * at most, and s (1 - s) = e / (1 + e)^2; then 1 + e and a division, 4u. */
 static void sigmoid_scores(const struct route_row *row, const double *logit_error, int64_t n_experts,
                            const struct route_contract *c) {
-    for (int64_t e = 0; e < n_experts; e++) {
-        row->score[e] = 1 / (1 + exp(-row->score[e]));
-        row->relative[e] = expm1(logit_error[e]) + c->exp_error + 4 * c->unit + 8 * UNIT_F64;
+    for (int64_t i = 0; i < n_experts; i++) {
+        const double x = row->score[i], e = exp(-fabs(x));
+        const double d = logit_error[i] + 2 * (c->unit + UNIT_F64) * fabs(x) + c->exp_error;
+        const double s = x >= 0 ? 1 / (1 + e) : e / (1 + e),
+                     moved = moved_exp(fabs(x), d) / (1 + e) / (1 + e);
+        row->score[i] = s;
+        row->error[i] = moved + 4 * (c->unit + 2 * UNIT_F64) * (s + moved) + 2 * flush_unit(c->unit);
     }
 }
 
 /* softmax: the argument x - m is rounded, the exponentials add up in any order, one division. The
- * sum's own error is the weighted mean of its terms'. */
+ * sum is at least 1; its own error is the sum of its terms'. */
 static void softmax_scores(const struct route_row *row, const double *logit_error, int64_t n_experts,
                            const struct route_contract *c) {
+    const double unit = c->unit + UNIT_F64, flushed = flush_unit(c->unit);
     double m = -INFINITY, sum = 0, sum_error = 0;
     for (int64_t e = 0; e < n_experts; e++) m = row->score[e] > m ? row->score[e] : m;
     for (int64_t e = 0; e < n_experts; e++) {
         const double below = m - row->score[e];
-        row->relative[e] = expm1(logit_error[e] + 2 * (c->unit + UNIT_F64) * below + c->exp_error);
+        row->error[e] = moved_exp(below, logit_error[e] + 2 * unit * below + c->exp_error) + flushed;
         row->score[e] = exp(-below);
         sum += row->score[e];
-        sum_error += row->score[e] * row->relative[e];
+        sum_error += row->error[e];
     }
-    const double common = sum_error / sum + (double)(n_experts + 4) * (c->unit + UNIT_F64);
+    const double common = sum_error / sum + (double)(n_experts + 4) * unit;
     for (int64_t e = 0; e < n_experts; e++) {
+        const double moved = (row->error[e] + row->score[e] * common) / (1 - common);
         row->score[e] /= sum;
-        row->relative[e] = common >= 1 ? INFINITY : (row->relative[e] + common) / (1 - common);
+        row->error[e] = common < 1 ? moved / sum + flushed : INFINITY;
     }
 }
 
@@ -114,15 +126,16 @@ static double selection_bias(const struct route_args *a, int64_t e) {
 void ref_route_scores(const struct call *call, const struct contract *contract, const double *const *radius,
                       int64_t row0, int64_t row1, double *lo, double *hi) {
     const struct route_args *a = &call->u.route;
-    const double unit = contract->u.route.unit + UNIT_F64;
+    const double unit = contract->u.route.unit + UNIT_F64, flushed = flush_unit(contract->u.route.unit);
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++, lo += a->n_experts, hi += a->n_experts) {
         score_token(&row, a, &contract->u.route, radius, t);
         for (int64_t e = 0; e < a->n_experts; e++) {
-            const double bias = selection_bias(a, e), error = row.relative[e] * row.score[e];
-            const double low = row.score[e] - error + bias, high = row.score[e] + error + bias;
-            lo[e] = low - (a->bias.data ? unit * fabs(low) : 0); /* the addition is rounded */
-            hi[e] = high + (a->bias.data ? unit * fabs(high) : 0);
+            const double bias = selection_bias(a, e);
+            const double low = row.score[e] - row.error[e] + bias, high = row.score[e] + row.error[e] + bias;
+            const double rounded = unit * fmax(fabs(low), fabs(high)) + flushed; /* by the addition */
+            lo[e] = low - (a->bias.data ? rounded : 0);
+            hi[e] = high + (a->bias.data ? rounded : 0);
         }
         limit_groups(lo, hi, a, unit);
     }
@@ -172,33 +185,46 @@ enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n
     return in_lo > out_hi ? ROUTE_CERTAIN : ROUTE_AMBIGUOUS;
 }
 
-/* Gates of the call's own ids: score / (sum of the selected + eps) * scale. Relative errors: the
- * score's, the mean of the selected ones' for the sum, then k + 4 roundings; (1 + a) / (1 - b) <= 1
- * / (1 - a - b), and from a + b = 1 on nothing is known. */
+/* Gates of the call's own ids: score / (sum of the selected + eps) * scale. The divisor is off by the
+ * selected scores' errors and K + 1 roundings of its own (K additions, eps), a share `b` of it; 1 / (1 - b) is the most
+ * that dividing makes of that, and from b = 1 on nothing is known. */
+struct divisor {
+    double value, share;
+};
+
+static struct divisor gate_divisor(const struct route_args *a, const struct route_contract *c,
+                                   const struct route_row *row, int64_t t) {
+    if (!a->renormalise) return (struct divisor){1, 0};
+    double sum = 0, error = (double)(a->top_k + 1) * flush_unit(c->unit);
+    for (int64_t j = 0; j < a->top_k; j++) {
+        const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);
+        if (id < 0 || id >= a->n_experts) continue;
+        sum += row->score[id];
+        error += row->error[id];
+    }
+    sum += a->renorm_eps;
+    return (struct divisor){sum, error / sum + (double)(a->top_k + 1) * (c->unit + UNIT_F64)};
+}
+
 void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;
-    const double unit = contract->u.route.unit + UNIT_F64;
+    const struct route_contract *c = &contract->u.route;
+    const double unit = c->unit + UNIT_F64, last = unit * (3 + 4 * unit); /* quotient, scale, product */
+    const double tiny = flush_unit(c->unit) * (1 + fabs(a->routed_scale));
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++) {
-        score_token(&row, a, &contract->u.route, radius, t);
-        double sum = 0, sum_error = 0;
-        for (int64_t j = 0; j < a->top_k; j++) {
-            const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);
-            if (id < 0 || id >= a->n_experts) continue;
-            sum += row.score[id];
-            sum_error += row.score[id] * row.relative[id];
-        }
+        score_token(&row, a, c, radius, t);
+        const struct divisor d = gate_divisor(a, c, &row, t);
         for (int64_t j = 0; j < a->top_k; j++) {
             const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);
             const bool known = id >= 0 && id < a->n_experts;
-            const double score = known ? row.score[id] : (double)NAN;
-            const double divisor = a->renormalise ? sum + a->renorm_eps : 1;
-            const double renormalised = a->renormalise ? sum_error / sum + (double)(a->top_k + 2) * unit : 0;
-            const double relative = (known ? row.relative[id] : 0) + renormalised + 2 * unit;
-            const double gate = score / divisor * a->routed_scale;
-            const double error = relative >= 1 ? INFINITY : fabs(gate) * relative / (1 - relative);
-            put(out, (t - row0) * a->top_k + j, gate, error, fabs(gate));
+            const double score = known ? row.score[id] : (double)NAN,
+                         error = known ? row.error[id] : (double)NAN;
+            const double gate = score / d.value * a->routed_scale, scaled = fabs(a->routed_scale) / d.value;
+            const double moved = (error + score * d.share) / (1 - d.share);
+            const double e = (moved + last * (score + moved)) * scaled + tiny;
+            put(out, (t - row0) * a->top_k + j, gate, d.share < 1 || isnan(e) ? e : INFINITY, fabs(gate));
         }
     }
     free(row.score);

@@ -1,6 +1,7 @@
-/* Routing and experts: scores, sets and gates worked out by hand, and the order of the permuted
- * rows. */
+/* Routing and experts: scores, sets and gates worked out by hand, honest fp32 arithmetic that must
+ * stay inside, and the order of the permuted rows. */
 /* SPDX-License-Identifier: MIT */
+#include "kernels/kernels.h"
 #include "reference/reference.h"
 
 #include <criterion/criterion.h>
@@ -153,6 +154,99 @@ Test(router, honest_float_routing_is_accepted) {
     }
 }
 
+/* ---- scores that saturate or vanish ---- */
+
+/* fp32 arithmetic of three kinds: what leaves the normal numbers is kept, flushed to zero, or, as
+ * CUDA's __fdividef has it, lost where the divisor exceeds 2^126. */
+enum underflow { KEPT, FLUSHED, FAST, UNDERFLOWS };
+static float settle(float x, enum underflow how) { return how != KEPT && fabsf(x) < 0x1p-126f ? 0 : x; }
+static float quotient(float a, float b, enum underflow how) {
+    return how == FAST && b > 0x1p126f ? 0 : settle(a / b, how);
+}
+
+static void float_scores(float s[E], enum score_function score, enum underflow how) {
+    float top = -INFINITY, sum = 0;
+    for (int i = 0; i < E; i++) top = fmaxf(top, (float)logits[i]);
+    for (int i = 0; i < E; i++) {
+        const float x = (float)logits[i];
+        sum += s[i] = settle(expf(x - top), how);
+        if (score == SCORE_SIGMOID) s[i] = quotient(1, 1 + settle(expf(-x), how), how);
+    }
+    for (int i = 0; i < E && score == SCORE_SOFTMAX; i++) s[i] = quotient(s[i], sum, how);
+}
+
+static void float_choice(const float s[E]) {
+    for (int j = 0; j < TOP; j++) {
+        int best = -1;
+        for (int i = 0; i < E; i++) {
+            const bool taken = j && i == ids[0];
+            if (!taken && (best < 0 || s[i] + (float)bias[i] > s[best] + (float)bias[best])) best = i;
+        }
+        ids[j] = best;
+    }
+}
+
+Test(router, honest_scores_that_underflow_are_accepted_and_wrong_ones_are_not) {
+    int rejected = 0, noticed = 0, trials = 0;
+    srand48(6);
+    for (int trial = 0; trial < 6000; trial++) {
+        struct call c = route_case(trial % 2 ? SCORE_SIGMOID : SCORE_SOFTMAX);
+        const enum underflow how = trial / 2 % UNDERFLOWS;
+        const double sd = 20 * (1 + trial % 5);
+        float s[E];
+        c.u.route.renormalise = trial % 7 < 4;
+        if (trial % 4 < 2) c.u.route.bias = (struct view){0};
+        for (int i = 0; i < E; i++) {
+            logits[i] = (double)(float)(sd * 1.7 * (drand48() + drand48() - 1) * 1.4);
+            bias[i] = trial % 4 < 2 ? 0 : (double)(float)(drand48() * 0.1);
+        }
+        float_scores(s, c.u.route.score, how);
+        float_choice(s);
+        cr_assert_neq(judge(&c), ROUTE_REJECTED, "trial %d: %d, %d", trial, ids[0], ids[1]);
+        run(&c);
+        const float sum = settle(s[ids[0]] + s[ids[1]], how);
+        for (int j = 0; j < TOP; j++) {
+            const float gate = c.u.route.renormalise ? quotient(s[ids[j]], sum, how) : s[ids[j]];
+            if (isnan(gate)) continue; /* 0 / 0: nothing is legal */
+            cr_assert_eq(element_judge(DTYPE_F32, (double)gate, y[j], e[j]).kind, ELEMENT_OK,
+                         "trial %d: got %g, y %g, e %g", trial, (double)gate, y[j], e[j]);
+            if (y[j] < 1e-3) continue;
+            const double wrong = y[j] * (1 + 1e-4);
+            noticed += element_judge(DTYPE_F32, wrong, y[j], e[j]).kind == ELEMENT_OUTSIDE;
+            trials++;
+        }
+        const float second = s[ids[1]] + (float)bias[ids[1]];
+        for (int i = 0; i < E; i++) { /* an expert that clearly loses */
+            if (!(s[i] + (float)bias[i] < 0.9f * second - 0x1p-120f)) continue;
+            ids[1] = i;
+            cr_assert_eq(judge(&c), ROUTE_REJECTED, "trial %d: expert %d", trial, i);
+            rejected++;
+            break;
+        }
+    }
+    cr_assert_gt(rejected, 3000);
+    cr_assert(trials > 3000 && noticed == trials, "%d of %d gates off by 1e-4 were noticed", noticed, trials);
+}
+
+Test(router, our_own_kernel_routes_logits_of_180) {
+    static float stored[E], gates[TOP];
+    struct call c = route_case(SCORE_SOFTMAX);
+    srand48(9);
+    c.u.route.logits = (struct view){stored, DTYPE_F32, {E}, 0, E};
+    c.u.route.bias = (struct view){0};
+    c.u.route.gates = (struct view){gates, DTYPE_F32, {TOP}, 0, TOP};
+    for (int trial = 0; trial < 200; trial++) {
+        c.u.route.renormalise = trial % 2;
+        for (int i = 0; i < E; i++) stored[i] = (float)(drand48() * 360 - 180);
+        cr_assert_null(kernel_by_name("route_simt")->launch[DEVICE_HOST](&c, NULL, NULL));
+        cr_assert_neq(judge(&c), ROUTE_REJECTED, "trial %d: %d, %d", trial, ids[0], ids[1]);
+        run(&c);
+        for (int j = 0; j < TOP; j++)
+            cr_assert_eq(element_judge(DTYPE_F32, (double)gates[j], y[j], e[j]).kind, ELEMENT_OK,
+                         "trial %d: got %g, y %g, e %g", trial, (double)gates[j], y[j], e[j]);
+    }
+}
+
 /* ---- experts ---- */
 
 Test(experts, permute_sorts_slots_stably_and_skips_foreign_experts) {
@@ -185,6 +279,35 @@ Test(experts, activation_is_silu_of_gate_times_up) {
     CLOSE(y[1], 2 / (1 + exp(-1)));
     cr_assert_eq(element_judge(DTYPE_F32, -0.0, y[2], e[2]).kind, ELEMENT_OK); /* exp(100) overflows fp32 */
     cr_assert_eq(element_judge(DTYPE_F32, y[1] * (1 + 1e-5), y[1], e[1]).kind, ELEMENT_OUTSIDE);
+}
+
+/* Honest ways to write silu(g) u in fp32, and what each makes of exp(-g) near and beyond the end. */
+static float silu_mul(float g, float u, int way) {
+    const float ex = expf(-fabsf(g));
+    switch (way) {
+    case 0: return g / (1 + expf(-g)) * u;
+    case 1: return g * (1 / (1 + expf(-g))) * u;
+    case 2: return g * (g >= 0 ? 1.0f : ex) / (1 + ex) * u;
+    case 3: return quotient(g, 1 + expf(-g), FAST) * u;
+    default: return g * quotient(g >= 0 ? 1.0f : settle(ex, FLUSHED), 1 + ex, FLUSHED) * u;
+    }
+}
+
+Test(experts, gates_whose_exponential_overflows_stay_inside_and_dropped_ones_do_not) {
+    double gate_up[2];
+    struct call c = {.op = OP_ACTIVATION};
+    c.u.activation = (struct activation_args){.gate_up = F64(gate_up, 2, 1), .n_rows = 1, .width = 1};
+    srand48(8);
+    for (int i = 0; i < 200000; i++) {
+        gate_up[0] = (double)(float)(i % 2 ? -86 - 4 * drand48() : -120 * drand48());
+        gate_up[1] = (double)(float)exp2(80 * drand48());
+        run(&c);
+        const float got = silu_mul((float)gate_up[0], (float)gate_up[1], i / 2 % 5);
+        cr_assert_eq(element_judge(DTYPE_F32, (double)got, y[0], e[0]).kind, ELEMENT_OK,
+                     "silu(%.9g) %.9g: got %g, y %g, e %g", gate_up[0], gate_up[1], (double)got, y[0], e[0]);
+        if (gate_up[0] > -86) /* where nothing overflows, 0 is wrong */
+            cr_assert_eq(element_judge(DTYPE_F32, 0, y[0], e[0]).kind, ELEMENT_OUTSIDE, "%g", gate_up[0]);
+    }
 }
 
 Test(experts, combine_weighs_the_local_rows) {
