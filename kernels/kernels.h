@@ -17,6 +17,29 @@ extern "C" {
  * NaN. Never synchronises. */
 typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *stream);
 
+/* What a kernel may cut into tiles; of calls with several groups or sequences, each one's. */
+enum extent {
+    EXTENT_QUERIES, /* attention: of a sequence */
+    EXTENT_KEYS,    /* attention: of a sequence */
+    EXTENT_HEADS,   /* attention: query heads of a kv head */
+    EXTENT_ROWS,    /* linear, gated_linear: of a group; norm: tokens */
+    EXTENT_COLS,    /* linear, gated_linear: of out */
+    EXTENT_INNER,   /* linear, gated_linear: terms of a sum */
+    EXTENT_WIDTH,   /* norm, permute, activation, combine: of a row */
+    EXTENT_EXPERTS, /* route */
+    EXTENT_SLOTS,   /* permute: (token, choice) */
+    EXTENT_COUNT
+};
+const char *extent_name(enum extent extent);
+/* How the kernel cuts this call. Where a tile ends, other code runs: sizes on both sides of that are
+ * what a test has to show (harness/coverage.h). */
+struct tile_sizes {
+    struct {
+        int size; /* 0: it does not cut that */
+        int step; /* the kernel takes multiples of this only */
+    } of[EXTENT_COUNT];
+};
+
 struct kernel {
     const char *name;
     enum op op;
@@ -26,7 +49,8 @@ struct kernel {
     /* NULL, or why not with these sizes, dtypes and strides; a NULL function takes any. */
     const char *(*unsupported)(const struct call *call);
     struct contract (*contract)(const struct call *call);
-    size_t (*scratch_bytes)(const struct call *call); /* NULL: none */
+    struct tile_sizes (*tiles)(const struct call *call); /* a call that it supports; NULL: none */
+    size_t (*scratch_bytes)(const struct call *call);    /* NULL: none */
     bool shard_invariant;  /* a head, column, row has the same bits whatever the call holds */
     int compute;           /* the one compute capability of cuda it runs on: 90 is 9.0; 0: any */
     bool explicit_on_host; /* slow there (emulated instructions): only when named with --kernel */

@@ -27,76 +27,90 @@
     { [DEVICE_CUDA] = ON_CUDA(name) }
 static_assert(DEVICE_COUNT == 2, "BOTH and CUDA_ONLY know of two devices");
 
+/* Of one that works in tiles. */
+#define DECLARE_TILED(name)                                                                                  \
+    DECLARE_KERNEL(name);                                                                                    \
+    struct tile_sizes name##_tiles(const struct call *call)
+
 /* A row's name is the prefix of what its file exports. */
 #define KERNEL(name_, on)                                                                                    \
     .name = #name_, .launch = on(name_), .unsupported = name_##_unsupported, .contract = name_##_contract
+#define TILED(name_, on) KERNEL(name_, on), .tiles = name_##_tiles
 
-DECLARE_KERNEL(rms_norm);
+DECLARE_TILED(rms_norm);
 DECLARE_KERNEL(qk_norm);
 DECLARE_KERNEL(linear_cublas);
-DECLARE_KERNEL(grouped_gemm_wgmma);
-DECLARE_KERNEL(linear_simt);
+DECLARE_TILED(grouped_gemm_wgmma);
+DECLARE_TILED(linear_simt);
 DECLARE_KERNEL(rope);
 DECLARE_KERNEL(kv_write);
-DECLARE_KERNEL(attention_decode);
+DECLARE_TILED(attention_decode);
 size_t attention_decode_scratch_bytes(const struct call *call);
-DECLARE_KERNEL(attention_mma);
-DECLARE_KERNEL(attention_wgmma);
-DECLARE_KERNEL(attention_simt);
-DECLARE_KERNEL(route_simt);
-DECLARE_KERNEL(permute_simt);
-DECLARE_KERNEL(silu_mul);
-DECLARE_KERNEL(gated_gemm_wgmma);
-DECLARE_KERNEL(combine_simt);
+DECLARE_TILED(attention_mma);
+DECLARE_TILED(attention_wgmma);
+DECLARE_TILED(attention_simt);
+DECLARE_TILED(route_simt);
+DECLARE_TILED(permute_simt);
+DECLARE_TILED(silu_mul);
+DECLARE_TILED(gated_gemm_wgmma);
+DECLARE_TILED(combine_simt);
 DECLARE_KERNEL(residual);
 
 const struct kernel kernel_table[] = {
-    {KERNEL(rms_norm, BOTH), .op = OP_NORM, .describes = "RMSNorm of rows, a warp per row",
+    {TILED(rms_norm, BOTH), .op = OP_NORM, .describes = "RMSNorm of rows, a warp per row",
      .shard_invariant = true},
     {KERNEL(qk_norm, BOTH), .op = OP_QK_NORM,
      .describes = "RMSNorm of every head of q and k, a thread per head", .shard_invariant = true},
     {KERNEL(linear_cublas, CUDA_ONLY), .op = OP_LINEAR,
      .describes = "dense product by cuBLAS, fp32 accumulation", .handles = NEED_BIAS,
      .shard_invariant = false}, /* the algorithm follows the sizes */
-    {KERNEL(grouped_gemm_wgmma, BOTH), .op = OP_LINEAR, .describes = "grouped product in bf16, TMA and wgmma",
+    {TILED(grouped_gemm_wgmma, BOTH), .op = OP_LINEAR, .describes = "grouped product in bf16, TMA and wgmma",
      .handles = NEED_GROUPS, .shard_invariant = true, .compute = 90, .explicit_on_host = true},
-    {KERNEL(linear_simt, BOTH), .op = OP_LINEAR,
+    {TILED(linear_simt, BOTH), .op = OP_LINEAR,
      .describes = "grouped product, one fp32 FMA chain per element", .handles = NEED_BIAS | NEED_GROUPS,
      .shard_invariant = true},
     {KERNEL(rope, BOTH), .op = OP_ROPE, .describes = "rotary embedding from a table",
      .handles = NEED_PARTIAL_ROPE | NEED_PAIRED_ROPE, .shard_invariant = true},
     {KERNEL(kv_write, BOTH), .op = OP_KV_WRITE, .describes = "new keys and values into the paged cache",
      .shard_invariant = true},
-    {KERNEL(attention_decode, BOTH), .op = OP_ATTENTION,
+    {TILED(attention_decode, BOTH), .op = OP_ATTENTION,
      .describes = "one new token per sequence over the paged cache, keys cut into slices",
      .handles = NEED_UNMASKED, .scratch_bytes = attention_decode_scratch_bytes, .shard_invariant = true},
-    {KERNEL(attention_wgmma, BOTH), .op = OP_ATTENTION,
+    {TILED(attention_wgmma, BOTH), .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, TMA and wgmma, heads of 64, 128, 256",
      .handles = NEED_UNMASKED, .shard_invariant = true, .compute = 90, .explicit_on_host = true},
-    {KERNEL(attention_mma, BOTH), .op = OP_ATTENTION,
+    {TILED(attention_mma, BOTH), .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, bf16 mma.sync, heads of 64, 128, 256",
      .handles = NEED_UNMASKED, .shard_invariant = true, .explicit_on_host = true},
-    {KERNEL(attention_simt, BOTH), .op = OP_ATTENTION,
+    {TILED(attention_simt, BOTH), .op = OP_ATTENTION,
      .describes = "online-softmax attention over the paged cache, any number of queries",
      .handles = NEED_UNMASKED, .shard_invariant = true},
-    {KERNEL(route_simt, BOTH), .op = OP_ROUTE,
+    {TILED(route_simt, BOTH), .op = OP_ROUTE,
      .describes = "scores, group limit, top-k and gates, a warp per token",
      .handles = NEED_SIGMOID | NEED_SELECT_BIAS | NEED_GROUP_LIMIT | NEED_GROUP_MAX | NEED_RAW_GATES |
                 NEED_SCALED_GATES,
      .shard_invariant = true},
-    {KERNEL(permute_simt, BOTH), .op = OP_PERMUTE,
+    {TILED(permute_simt, BOTH), .op = OP_PERMUTE,
      .describes = "stable counting sort of the tokens by local expert", .handles = NEED_ABSENT_EXPERTS,
      .shard_invariant = true},
-    {KERNEL(silu_mul, BOTH), .op = OP_ACTIVATION, .describes = "silu(gate) * up", .shard_invariant = true},
-    {KERNEL(gated_gemm_wgmma, BOTH), .op = OP_GATED_LINEAR,
+    {TILED(silu_mul, BOTH), .op = OP_ACTIVATION, .describes = "silu(gate) * up", .shard_invariant = true},
+    {TILED(gated_gemm_wgmma, BOTH), .op = OP_GATED_LINEAR,
      .describes = "grouped product of gate and up with silu(gate) * up in registers, TMA and wgmma",
      .handles = NEED_GROUPS, .shard_invariant = true, .compute = 90, .explicit_on_host = true},
-    {KERNEL(combine_simt, BOTH), .op = OP_COMBINE,
+    {TILED(combine_simt, BOTH), .op = OP_COMBINE,
      .describes = "gated sum of the experts' rows back into their tokens", .handles = NEED_ABSENT_EXPERTS,
      .shard_invariant = true},
     {KERNEL(residual, BOTH), .op = OP_RESIDUAL, .describes = "x + add", .shard_invariant = true},
     {.name = NULL},
 };
+
+const char *extent_name(enum extent extent) {
+    static const char *const names[EXTENT_COUNT] = {
+        [EXTENT_QUERIES] = "queries", [EXTENT_KEYS] = "keys",       [EXTENT_HEADS] = "heads",
+        [EXTENT_ROWS] = "rows",       [EXTENT_COLS] = "cols",       [EXTENT_INNER] = "inner",
+        [EXTENT_WIDTH] = "width",     [EXTENT_EXPERTS] = "experts", [EXTENT_SLOTS] = "slots"};
+    return names[extent];
+}
 
 const struct kernel *kernel_by_name(const char *name) {
     for (const struct kernel *k = kernel_table; k->name; k++)

@@ -317,4 +317,11 @@ extern "C" struct contract attention_decode_contract(const struct call *call) {
     c.u.attention.splits = (int)n_slices;
     return c;
 }
+
+extern "C" struct tile_sizes attention_decode_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_KEYS] = {TILE, 1};
+    t.of[EXTENT_HEADS] = {HEADS, 1};
+    return t;
+}
 #endif

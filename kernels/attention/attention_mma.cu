@@ -304,14 +304,26 @@ extern "C" const char *attention_mma_unsupported(const struct call *call) {
     return NULL;
 }
 
+template <class S> static struct tile_sizes tiles_of() {
+    struct tile_sizes t = {};
+    t.of[EXTENT_QUERIES] = {S::ROWS, 1};
+    t.of[EXTENT_KEYS] = {S::KEYS, 1};
+    return t;
+}
+
+extern "C" struct tile_sizes attention_mma_tiles(const struct call *call) {
+    const int64_t head_dim = call->u.attention.head_dim;
+    return head_dim == narrow::D   ? tiles_of<narrow>()
+           : head_dim == middle::D ? tiles_of<middle>()
+                                   : tiles_of<wide>();
+}
+
 /* The score error: rounding c costs u |s|; the maximum that the FMA subtracts is the very
  * number that later steps rescale from, so its own rounding cancels, and the FMA costs u
  * |m - s|. The bound grants 3 and 4. */
 extern "C" struct contract attention_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
-    const int keys = a->head_dim == narrow::D   ? narrow::KEYS
-                     : a->head_dim == middle::D ? middle::KEYS
-                                                : wide::KEYS;
+    const int keys = attention_mma_tiles(call).of[EXTENT_KEYS].size;
     const struct accumulator tensor_core = {/* sm_80; sm_90's (16, 25, 24) errs less */
                                             UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false};
     struct contract c = {};

@@ -313,9 +313,11 @@ extern "C" const char *attention_simt_unsupported(const struct call *call) {
     return storage_unsupported(views, 4);
 }
 
+static int thread_keys(int64_t head_dim) { return head_dim <= NARROW_HEAD_DIM ? KEYS_NARROW : KEYS_WIDE; }
+
 extern "C" struct contract attention_simt_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
-    const int keys = a->head_dim <= NARROW_HEAD_DIM ? KEYS_NARROW : KEYS_WIDE;
+    const int keys = thread_keys(a->head_dim);
     const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false};
     struct contract c = {};
     c.op = OP_ATTENTION;
@@ -328,5 +330,12 @@ extern "C" struct contract attention_simt_contract(const struct call *call) {
     c.u.attention.l_depth = (keys - 1) + (COLUMNS - 1) + (a->max_kv + COLUMNS * keys - 1) / (COLUMNS * keys);
     c.u.attention.splits = 1;
     return c;
+}
+
+extern "C" struct tile_sizes attention_simt_tiles(const struct call *call) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_QUERIES] = {ROWS, 1};
+    t.of[EXTENT_KEYS] = {COLUMNS * thread_keys(call->u.attention.head_dim), 1};
+    return t;
 }
 #endif

@@ -364,4 +364,11 @@ extern "C" struct contract attention_wgmma_contract(const struct call *call) {
     c.u.attention.splits = 1;
     return c;
 }
+
+extern "C" struct tile_sizes attention_wgmma_tiles(const struct call *call) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_QUERIES] = {ROWS, 1};
+    t.of[EXTENT_KEYS] = {tile_keys((int)call->u.attention.head_dim), 1};
+    return t;
+}
 #endif

@@ -207,12 +207,16 @@ template <class S, class Output> const char *launch_tile(const struct product &p
                   stream, x_map, w_map, a);
 }
 
+/* Few rows a group, on average, or too few tiles to keep every processor busy. */
+template <class Output> bool takes_flat_tiles(const struct product &p) {
+    const int64_t tall_tiles = max_tiles(p, tall_tile::ROWS, tall_tile::COLS / Output::ROWS_OF_W);
+    return p.rows <= p.groups * flat_tile::COPY_ROWS || tall_tiles < processors();
+}
+
 template <class Output> const char *launch_product(const struct product &p, void *stream) {
     if (!p.rows) return nullptr;
-    const bool few_rows = p.rows <= p.groups * flat_tile::COPY_ROWS; /* on average */
-    const int64_t tall_tiles = max_tiles(p, tall_tile::ROWS, tall_tile::COLS / Output::ROWS_OF_W);
-    return few_rows || tall_tiles < processors() ? launch_tile<flat_tile, Output>(p, stream)
-                                                 : launch_tile<tall_tile, Output>(p, stream);
+    return takes_flat_tiles<Output>(p) ? launch_tile<flat_tile, Output>(p, stream)
+                                       : launch_tile<tall_tile, Output>(p, stream);
 }
 
 #ifndef __CUDACC__
@@ -241,6 +245,19 @@ inline const char *product_unsupported(const struct product &p) {
         w_rows > INT32_MAX / 2 || max_tiles(p, SLAB, SLAB) > INT32_MAX / 2)
         return "needs sizes whose rows and tiles number less than 2^30";
     return nullptr;
+}
+
+template <class S, class Output> struct tile_sizes tiles_of() {
+    struct tile_sizes t = {};
+    t.of[EXTENT_ROWS] = {S::ROWS, 1};
+    t.of[EXTENT_COLS] = {S::COLS / Output::ROWS_OF_W, OCTET};
+    t.of[EXTENT_INNER] = {DEPTH, OCTET};
+    return t;
+}
+
+/* On this machine: on a GPU with other processors it may be the other tile. */
+template <class Output> struct tile_sizes product_tiles(const struct product &p) {
+    return takes_flat_tiles<Output>(p) ? tiles_of<flat_tile, Output>() : tiles_of<tall_tile, Output>();
 }
 #endif
 

@@ -41,4 +41,8 @@ extern "C" struct contract grouped_gemm_wgmma_contract(const struct call *) {
 extern "C" const char *grouped_gemm_wgmma_unsupported(const struct call *call) {
     return product_unsupported(product_of(call->u.linear));
 }
+
+extern "C" struct tile_sizes grouped_gemm_wgmma_tiles(const struct call *call) {
+    return product_tiles<plain_output>(product_of(call->u.linear));
+}
 #endif

@@ -150,10 +150,12 @@ static const char *launch_tile(const struct linear_args &a, void *stream) {
                   dim3(Tile::THREADS), x_bytes + w_bytes, stream, a);
 }
 
+/* On average. */
+static bool few_rows(const struct linear_args &a) { return a.n_rows <= a.n_groups * flat_tile::ROWS; }
+
 template <class X, class W, class Out> static const char *launch(const struct linear_args &a, void *stream) {
-    const bool few_rows = a.n_rows <= a.n_groups * flat_tile::ROWS; /* on average */
-    return few_rows ? launch_tile<X, W, Out, flat_tile>(a, stream)
-                    : launch_tile<X, W, Out, tall_tile>(a, stream);
+    return few_rows(a) ? launch_tile<X, W, Out, flat_tile>(a, stream)
+                       : launch_tile<X, W, Out, tall_tile>(a, stream);
 }
 
 template <class X, class W> static const char *launch_out(const struct linear_args &a, void *stream) {
@@ -193,5 +195,17 @@ extern "C" const char *linear_simt_unsupported(const struct call *call) {
     if (a.n_rows > INT32_MAX / 2 || a.n_groups > INT32_MAX / 2)
         return "needs fewer than 2^30 rows and groups";
     return nullptr;
+}
+
+template <class Tile> static struct tile_sizes tiles_of() {
+    struct tile_sizes t = {};
+    t.of[EXTENT_ROWS] = {Tile::ROWS, 1};
+    t.of[EXTENT_COLS] = {Tile::COLS, 1};
+    t.of[EXTENT_INNER] = {Tile::DEPTH, 1};
+    return t;
+}
+
+extern "C" struct tile_sizes linear_simt_tiles(const struct call *call) {
+    return few_rows(call->u.linear) ? tiles_of<flat_tile>() : tiles_of<tall_tile>();
 }
 #endif

@@ -86,4 +86,11 @@ extern "C" struct contract rms_norm_contract(const struct call *call) {
     c.u.norm.rsqrt_error = 2 * UNIT_F32; /* one root, one division */
     return c;
 }
+
+extern "C" struct tile_sizes rms_norm_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_ROWS] = {ROWS, 1};
+    t.of[EXTENT_WIDTH] = {LANES * OCTET, 1};
+    return t;
+}
 #endif

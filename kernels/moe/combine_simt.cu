@@ -52,4 +52,10 @@ extern "C" const char *combine_simt_unsupported(const struct call *call) {
     if (a.gates.dtype != DTYPE_F32) return "needs gates in fp32";
     return nullptr;
 }
+
+extern "C" struct tile_sizes combine_simt_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_WIDTH] = {COLS, 1};
+    return t;
+}
 #endif

@@ -57,4 +57,8 @@ extern "C" struct contract gated_gemm_wgmma_contract(const struct call *) {
 extern "C" const char *gated_gemm_wgmma_unsupported(const struct call *call) {
     return product_unsupported(product_of(call->u.gated_linear));
 }
+
+extern "C" struct tile_sizes gated_gemm_wgmma_tiles(const struct call *call) {
+    return product_tiles<gated_output>(product_of(call->u.gated_linear));
+}
 #endif

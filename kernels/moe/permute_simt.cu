@@ -104,4 +104,11 @@ extern "C" const char *permute_simt_unsupported(const struct call *call) {
     if (a.n_tokens * a.top_k > INT32_MAX / 2) return "needs fewer than 2^30 slots";
     return nullptr;
 }
+
+extern "C" struct tile_sizes permute_simt_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_SLOTS] = {LANES, 1};
+    t.of[EXTENT_WIDTH] = {COPY_COLS, 1};
+    return t;
+}
 #endif

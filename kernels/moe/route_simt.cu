@@ -165,4 +165,10 @@ extern "C" const char *route_simt_unsupported(const struct call *call) {
         return "needs topk_group groups to hold top_k experts";
     return nullptr;
 }
+
+extern "C" struct tile_sizes route_simt_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_EXPERTS] = {LANES, 1};
+    return t;
+}
 #endif

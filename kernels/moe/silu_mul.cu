@@ -52,4 +52,10 @@ extern "C" const char *silu_mul_unsupported(const struct call *call) {
     if (a.out.dtype != a.gate_up.dtype) return "needs out in the dtype of gate_up";
     return nullptr;
 }
+
+extern "C" struct tile_sizes silu_mul_tiles(const struct call *) {
+    struct tile_sizes t = {};
+    t.of[EXTENT_WIDTH] = {COLS, 1};
+    return t;
+}
 #endif
