@@ -31,7 +31,7 @@ RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
 # What the compiler makes of array copies must be seen by the detector too.
 TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
-C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c harness/worker/*.c reports/*.c kernels/device/*.c))
+C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c harness/worker/*.c harness/mutants/*.c reports/*.c kernels/device/*.c))
 CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
 CUDA_SOURCES = $(wildcard kernels/device/*_cuda.cu)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu) kernels/device/elementary.cu
@@ -54,7 +54,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs faults arm bench layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults arm bench layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -87,6 +87,9 @@ schedules: all ## every kernel under seeded thread orders and copy timings: the 
 
 bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
 	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'
+
+mutants: all ## every known mistake is caught where it shows and nowhere else; the score may only rise
+	@BUILD=$(BUILD) tests/mutants/check
 
 faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
 	@BUILD=$(BUILD) tests/faults/kernels

@@ -92,10 +92,11 @@ static bool accepts_rows(const struct replay *r, const struct call *mistaken, do
 
 /* At some sizes two mistakes coincide; the one that belongs to the case's layout is tried first. */
 static bool explain_by(const struct replay *r, bool same_layout, char *likely, size_t size) {
-    for (const struct mutant *m = mutant_table; m->name; m++) {
+    const struct mutant *m;
+    for (int i = 0; (m = mutant_at(i)); i++) {
         struct call mistaken;
         double margin = 0;
-        if ((m->layout == r->at->crew->layout) != same_layout) continue;
+        if (m->missing || !(m->layouts && !(m->layouts >> r->at->crew->layout & 1)) != same_layout) continue;
         if (!placed_bind(r->at, m, &r->outcome->operands, &mistaken)) continue;
         if (!accepts_rows(r, &mistaken, &margin)) continue;
         snprintf(likely, size, "%s (%s): %s; its replay reproduces every %s (margin %.2f)", m->name,

@@ -1,6 +1,6 @@
 /* mutate - known mistakes as code. A mutant can be seeded into a run (--mutant NAME) to see it
  * caught, and is replayed on the reference when a run fails: if it reproduces the wrong numbers,
- * the report names it and its source. */
+ * the report names it and its source. The rows are in harness/mutants, a file an area. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MUTATE_H
 #define HARNESS_MUTATE_H
@@ -22,15 +22,19 @@ struct mutant_hooks {
 
 struct mutant {
     const char *name, *source, *describes;
-    enum edge edge; /* which edge sees it */
+    const char *missing; /* the feature of a layer in which the mistake is made and that no model of
+                            this program has: the row is listed and nothing else; NULL: it can be made */
+    enum edge edge;      /* which edge sees it in `exposes` */
     enum part part;
-    enum layout layout; /* the memory layout in which the mistake exists */
-    bool unsharded;     /* the unsharded run makes it too */
+    unsigned layouts; /* in which the mistake exists, a set of 1 << enum layout; 0: in all */
+    bool unsharded;   /* the unsharded run makes it too */
     struct mutant_hooks hooks;
     const char *exposes; /* a case line in which it must be caught */
     const char *clean;   /* a case line in which it cannot be seen */
+    const char *same_as; /* a mutant that stores the same in `exposes`, earlier in the table; NULL: none */
 };
-extern const struct mutant mutant_table[]; /* ended by a row without a name */
-const struct mutant *mutant_by_name(const char *name);
+/* Row i of all files; NULL: there are fewer. */
+const struct mutant *mutant_at(int i);
+const struct mutant *mutant_by_name(const char *name); /* also one that cannot be made */
 
 #endif

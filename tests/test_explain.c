@@ -118,10 +118,15 @@ static uint16_t *stored_bits(int64_t *n) { /* of the stage's last output, a row 
 
 Test(explain, a_mutant_of_the_table_is_named_by_what_it_stores_and_not_when_one_element_differs) {
     static const int stages[] = {S_KV_WRITE, S_ATTENTION};
-    for (const struct mutant *m = mutant_table; m->name; m++)
+    static const struct {
+        const char *name;
+        enum layout layout;
+    } rows[] = {{"packed-view", LAYOUT_PACKED}, {"global-head-count", LAYOUT_CONTIG}};
+    for (int r = 0; r < 2; r++)
         for (int s = 0; s < 2; s++) {
             struct call call;
-            open_stage(stages[s], m->layout, 5);
+            const struct mutant *const m = mutant_by_name(rows[r].name);
+            open_stage(stages[s], rows[r].layout, 5);
             cr_assert(mistaken(m, &call), "%s changes nothing at %s", m->name, stage_table[stages[s]].name);
             store_as(&call, NULL);
             expect_named(m);

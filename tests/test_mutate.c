@@ -30,6 +30,39 @@ static void expect_edges(const char *line, const struct mutant *m, unsigned guil
     run_output_free(&out);
 }
 
+/* ---- the table ---- */
+
+Test(mutate, every_row_says_what_it_needs_and_names_are_unique) {
+    const struct mutant *m, *other;
+    int n = 0;
+    for (; (m = mutant_at(n)); n++) {
+        const struct mutant_hooks *const h = &m->hooks;
+        cr_expect(m->source && m->describes && mutant_by_name(m->name) == m, "%s", m->name);
+        cr_expect(m->missing ? !m->exposes && !m->clean : m->exposes && m->clean, "%s", m->name);
+        cr_expect_eq(!m->missing, h->spec || h->plan || h->call || h->sum, "%s: hooks", m->name);
+        if (m->same_as)
+            cr_expect((other = mutant_by_name(m->same_as)) && !other->missing && other != m, "%s", m->name);
+    }
+    cr_expect(n >= 2);
+}
+
+/* The mistake is made and its edge fails in the one line; in the other it changes nothing that anybody
+ * could see. */
+Test(mutate, every_mutant_is_caught_where_it_shows_and_passes_where_it_cannot) {
+    const struct mutant *m;
+    for (int i = 0; (m = mutant_at(i)); i++) {
+        if (m->missing) continue;
+        struct run_output out = run_with(m->exposes, m);
+        cr_expect(out.cases[0].mutant_made, "%s changes nothing in %s", m->name, m->exposes);
+        cr_expect_eq(out.cases[0].edge[m->edge].state, EDGE_FAIL, "%s survives %s", m->name, m->exposes);
+        run_output_free(&out);
+        out = run_with(m->clean, m);
+        cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s: %s%s", m->name, m->clean,
+                     out.cases[0].where, out.cases[0].reason);
+        run_output_free(&out);
+    }
+}
+
 enum { KERNEL = 1u << EDGE_KERNEL, PLAN = 1u << EDGE_PLAN, SHARD = 1u << EDGE_SHARD };
 
 /* ---- the unsharded run makes it too ---- */

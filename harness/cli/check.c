@@ -68,13 +68,7 @@ static struct status apply_dump(struct parse *parse, const struct option_row *ro
 
 static struct status apply_mutant(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
-    parse->out->run.mutant = mutant_by_name(value);
-    if (parse->out->run.mutant) return status_ok();
-    struct choices choices = {0};
-    char text[300];
-    for (const struct mutant *m = mutant_table; m->name; m++) choices_add(&choices, "%s", m->name);
-    choices_text(&choices, value, text, sizeof text);
-    return status_error("--mutant %.48s: no such mutant; use %s", value, text);
+    return mutant_find("--mutant ", value, &parse->out->run.mutant);
 }
 
 static struct status read_count(const struct option_row *row, const char *value, int most, int *out) {

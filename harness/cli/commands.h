@@ -46,4 +46,11 @@ extern const struct option_row probe_options[];
 struct status probe_parse(struct parse *parse);
 struct status probe_run(const struct options *options, enum exit_code *code);
 
+/* ---- mutants: is every known mistake caught where it shows, and nowhere else? ---- */
+extern const struct option_row mutants_options[];
+struct status mutants_parse(struct parse *parse);
+struct status mutants_run(const struct options *options, enum exit_code *code);
+/* The row of that name, of a mistake that can be made. The error begins with `label` and the name. */
+struct status mutant_find(const char *label, const char *name, const struct mutant **out);
+
 #endif

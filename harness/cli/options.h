@@ -9,6 +9,8 @@
 
 struct command;
 
+enum { MAX_MUTANTS = 256 };
+
 struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
@@ -22,6 +24,8 @@ struct options {
     const struct command *topic; /* of help; NULL: all commands */
     const char *list_what;       /* of list */
     enum device_kind device;     /* of probe */
+    bool only[MAX_MUTANTS];      /* of mutants: by row */
+    bool json;                   /* of mutants */
 
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
     char *repro;            /* run.repro; owned */

@@ -157,21 +157,31 @@ static struct status check_fixture_layers(const struct expansion *e, int64_t fir
     return status_ok();
 }
 
-/* A mutant lives in one part and one memory layout; both become the defaults. */
-static struct status apply_mutant(struct expansion *e, struct check_case *c) {
-    const struct mutant *mutant = e->out->mutant;
-    const struct value_list *layouts = &e->request->key[CASE_KEY(layout)];
-    if (!mutant) return status_ok();
-    if (e->given.key[CASE_KEY(layout)]
-            ? c->layout != mutant->layout
-            : layouts->n && (layouts->n > 1 || strcmp(layouts->value[0], layout_name(mutant->layout))))
+/* A mutant may live in one memory layout only; that becomes the default. */
+static struct status apply_layout(const struct expansion *e, struct check_case *c) {
+    const struct mutant *const mutant = e->out->mutant;
+    const struct value_list *const typed = &e->request->key[CASE_KEY(layout)];
+    bool elsewhere = e->given.key[CASE_KEY(layout)] && !(mutant->layouts >> c->layout & 1);
+    enum layout only = LAYOUT_PACKED;
+    if (!mutant->layouts) return status_ok();
+    while (!(mutant->layouts >> only & 1)) only++;
+    for (int i = 0; i < typed->n; i++) elsewhere |= strcmp(typed->value[i], layout_name(only)) != 0;
+    if (elsewhere)
         return status_error(
             "--mutant %s: the mistake exists in layout %s only; use --layout %s or leave it out",
-            mutant->name, layout_name(mutant->layout), layout_name(mutant->layout));
+            mutant->name, layout_name(only), layout_name(only));
+    c->layout = only;
+    return status_ok();
+}
+
+/* And it lives in one part. */
+static struct status apply_mutant(struct expansion *e, struct check_case *c) {
+    const struct mutant *const mutant = e->out->mutant;
+    if (!mutant) return status_ok();
+    TRY(apply_layout(e, c));
     if ((e->given.part || e->request->part_given) && e->part[!mutant->part])
         return status_error("--mutant %s: the mistake is in part %s; use --part %s or leave it out",
                             mutant->name, part_name(mutant->part), part_name(mutant->part));
-    c->layout = mutant->layout;
     for (int p = 0; p < PART_COUNT; p++) e->part[p] = p == (int)mutant->part;
     return status_ok();
 }

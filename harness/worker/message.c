@@ -51,7 +51,7 @@ static struct status read_case(struct asked *a, const char *line) {
 
 static struct status read_mutant(struct asked *a, const char *name) {
     a->run.mutant = mutant_by_name(name);
-    return a->run.mutant ? status_ok() : status_error("mutant=%.48s: no such mutant", name);
+    return a->run.mutant && !a->run.mutant->missing ? status_ok() : status_error("mutant=%.48s: no such mutant", name);
 }
 
 static struct status read_item(struct asked *a, const char *key, const char *value) {

@@ -1,11 +1,9 @@
-/* The mutant table. Both rows are halves of vLLM PR #39707 (Param2MoE): the attention object was
+/* Rows of q, k and v read as if they lay elsewhere. Both are halves of vLLM PR #39707 (Param2MoE): the attention object was
  * built with the model's global head counts while q, k and v were already cut over the ranks, and
  * q, k, v were strided views of the fused qkv tensor that were read as packed. Both change the row
  * strides of q and of the new k, v; never of the cache. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/mutate.h"
-
-#include <string.h>
+#include "harness/mutants/mutants.h"
 
 struct row_strides {
     int64_t q, kv;
@@ -38,14 +36,13 @@ static bool read_view_as_packed(struct call *call, const struct layer_spec *whol
         call, (struct row_strides){local->n_heads * local->head_dim, local->n_kv_heads * local->head_dim});
 }
 
-#define PR_39707 "vLLM PR #39707"
-const struct mutant mutant_table[] = {
+const struct mutant mutants_of_views[] = {
     {.name = "global-head-count",
      .source = PR_39707,
      .describes = "rows of the rank's own q, k, v are as far apart as if it held the whole model's heads",
      .edge = EDGE_SHARD,
      .part = PART_ATTENTION,
-     .layout = LAYOUT_CONTIG,
+     .layouts = 1u << LAYOUT_CONTIG,
      .hooks.call = use_global_head_count,
      .exposes = "tiny/attention:layout=contig,tp=2",
      .clean = "tiny/attention:layout=contig,tp=1"},
@@ -54,15 +51,9 @@ const struct mutant mutant_table[] = {
      .describes = "q, k, v views of the fused qkv rows are read as if each were a packed tensor",
      .edge = EDGE_SHARD,
      .part = PART_ATTENTION,
-     .layout = LAYOUT_PACKED,
+     .layouts = 1u << LAYOUT_PACKED,
      .hooks.call = read_view_as_packed,
      .exposes = "tiny/attention:tp=1",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {0},
 };
-
-const struct mutant *mutant_by_name(const char *name) {
-    for (const struct mutant *m = mutant_table; m->name; m++)
-        if (!strcmp(m->name, name)) return m;
-    return NULL;
-}

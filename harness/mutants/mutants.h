@@ -1,0 +1,12 @@
+/* mutants - the files of the table, each ended by a row without a name. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_MUTANTS_MUTANTS_H
+#define HARNESS_MUTANTS_MUTANTS_H
+
+#include "harness/mutate.h"
+
+extern const struct mutant mutants_of_views[];
+
+#define PR_39707 "vLLM PR #39707"
+
+#endif
