@@ -45,22 +45,19 @@ static void value_sizes(struct dot_sums *o, lanes *centred, const double *w, con
             size_steps(o + h, centred + h, w + h * stride, wh + h * stride, stride, 1, v, n);
 }
 
-/* E is linear in its sums, with one set of factors for a head. */
-struct output_factors {
-    double centred, w, s1, o, magnitude, tiny;
-};
-
-static struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
-                                            int64_t n) {
+struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
+                                     int64_t n) {
     const struct slopes sum = bound_slopes(&c->pv, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
     const double p = c->p_unit * (1 + h->h_max),
                  moved = h->h_max + p; /* of s1: how far the terms w v moved */
     const double rescaled = sum.w + (h->blocks + 1) * unit;
+    const double accumulated = rescaled * moved + sum.s1 * (1 + moved);
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
     return (struct output_factors){.centred = (1.01 + denominator) / h->least,
                                    .w = rescaled / h->least,
                                    .s1 = (p + rescaled * moved + sum.s1 * (1 + moved)) / h->least,
+                                   .accumulated = accumulated / h->least,
                                    .o = denominator,
                                    .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
                                    .tiny = sum.tiny / h->least};

@@ -55,4 +55,13 @@ struct slopes {
 };
 struct slopes bound_slopes(const struct accumulator *acc, int64_t n);
 
+/* E is linear in its sums, with one set of factors for a head: sum w h |v - o|, W and S1 of w v, |o|,
+ * sum |v|; `tiny` where S1 > 0. `accumulated`: what s1 has of accumulating, P's own rounding left
+ * out. (attention.c) */
+struct output_factors {
+    double centred, w, s1, accumulated, o, magnitude, tiny;
+};
+struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
+                                     int64_t n);
+
 #endif

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "harness/cli/options.h"
-#include "reference/reference.h"
+#include "reference/score.h"
 
 #define GOLDEN(name) "fixtures/golden/" name ".h5"
 static const char *const families[] = {GOLDEN("param2moe"), GOLDEN("llama"), GOLDEN("mixtral"),
@@ -291,10 +291,12 @@ static struct contract tensor_core_attention(int64_t block) {
 struct gpu_result {
     int64_t outside;
     double margin;
+    struct score_report score;
 };
 
-/* Query row i of the file answers for row i + shift of the call: 0 is right. */
-static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int64_t block, int64_t shift) {
+/* Query row i of the file answers for row i + shift of the call: 0 is right, as a scale of 1. */
+static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int64_t block, int64_t shift,
+                                   double scale) {
     float *const q = read_floats(file, group, "q", QUERIES * d), *const k =
                                                                      read_floats(file, group, "k", KEYS * d);
     float *const v = read_floats(file, group, "v", KEYS * d), *const o =
@@ -320,7 +322,7 @@ static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int
                                 .n_pages = KEYS / PAGE,
                                 .max_queries = QUERIES,
                                 .max_kv = KEYS,
-                                .scale = 1 / sqrt((double)d)};
+                                .scale = scale / sqrt((double)d)};
     const struct contract contract = tensor_core_attention(block);
     double *const y = malloc((size_t)(QUERIES * d) * sizeof *y), *const e = malloc((size_t)(QUERIES * d) *
                                                                                    sizeof *e);
@@ -333,7 +335,12 @@ static struct gpu_result judge_gpu(hid_t file, const char *group, int64_t d, int
         r.outside += verdict.kind != ELEMENT_OK;
         r.margin = fmax(r.margin, verdict.margin);
     }
-    free(q), free(k), free(v), free(o), free(y), free(e);
+    void *const stored = malloc((size_t)(QUERIES * d) * 2);
+    for (int64_t i = 0; i < QUERIES * d; i++) dtype_store(stored, DTYPE_BF16, i, (double)o[i]);
+    const struct score_case c = {
+        .call = &call, .contract = &contract, .dtype = DTYPE_BF16, .stored = stored, .y = y, .e = e};
+    ref_score(&c, &r.score);
+    free(q), free(k), free(v), free(o), free(y), free(e), free(stored);
     return r;
 }
 
@@ -346,14 +353,25 @@ Test(oracle, four_real_gpu_attention_kernels_stay_inside_their_sets) {
     cr_assert(file >= 0);
     for (size_t i = 0; i < 4; i++)
         for (int64_t block = 64; block <= 128; block *= 2) {
-            const struct gpu_result r = judge_gpu(file, kernels[i].group, kernels[i].head_dim, block, 0);
+            const struct gpu_result r = judge_gpu(file, kernels[i].group, kernels[i].head_dim, block, 0, 1);
             cr_expect_eq(r.outside, 0, "%s block %lld: %lld elements outside, margin %g", kernels[i].group,
                          (long long)block, (long long)r.outside, r.margin);
             cr_expect(r.margin > 0.01, "%s: a margin of %g says that the bound is slack", kernels[i].group,
                       r.margin);
-            printf("%s block %lld: max margin %.3f\n", kernels[i].group, (long long)block, r.margin);
+            const struct score_report *const s = &r.score;
+            cr_expect(s->state == SCORE_FINE && s->worst.ratio < 0.5, "%s: statistic %.2f of the threshold",
+                      kernels[i].group, s->worst.ratio);
+            const struct gpu_result off =
+                judge_gpu(file, kernels[i].group, kernels[i].head_dim, block, 0, 0.98);
+            cr_expect(off.score.state == SCORE_WRONG && fabs(off.score.scale.estimate - 0.02) < 2e-3,
+                      "%s: a scale that is 2 %% smaller, estimated as %g", kernels[i].group,
+                      off.score.scale.estimate);
+            printf(
+                "%s block %lld: max margin %.3f; statistic %.2f, gain %+.1e, scale %+.1e, resolution %.1e\n",
+                kernels[i].group, (long long)block, r.margin, s->worst.ratio, s->gain.estimate,
+                s->scale.estimate, s->scale.resolution);
         }
-    const struct gpu_result wrong = judge_gpu(file, "fa2_d64", 64, 128, 1);
+    const struct gpu_result wrong = judge_gpu(file, "fa2_d64", 64, 128, 1, 1);
     cr_expect(wrong.outside > QUERIES * 64 / 2, "another query's output: only %lld elements outside",
               (long long)wrong.outside);
     H5Fclose(file);

@@ -1,0 +1,62 @@
+/* score_attention - what the sums of the statistical test are made of in attention, one row at a
+ * time: a query of a head with all the keys it sees. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_SCORE_ATTENTION_H
+#define REFERENCE_SCORE_ATTENTION_H
+
+#include "reference/attention_weights.h"
+#include "reference/score_sums.h"
+
+/* Directions of one pass, and the key of SCORE_KEY. A scan ranks keys, in the last column. */
+struct pass {
+    int n;
+    enum score_direction direction[COLUMNS - 1];
+    int64_t key;
+    bool scan;
+};
+
+struct row_sums {
+    int64_t head, keys, equal_weights; /* keys that the query sees */
+    struct score_sums of[COLUMNS - 1]; /* by direction of the pass */
+};
+
+/* What a task leaves behind. */
+struct task_sums {
+    struct attention_task task;
+    int64_t n, n_rows;    /* keys; queries times heads of the group */
+    struct row_sums *row; /* [n_rows] */
+    double *pull, *noise; /* [n] T_j of every key, and about its variance */
+};
+
+/* One thread's memory. */
+struct bench {
+    struct attention_keys keys;
+    lanes *values;                /* [n / LANES][D] lanes of keys */
+    double *square;               /* [n] |v|^2 */
+    double *moment;               /* [COLUMNS][stride] w log w */
+    double *o, *accumulated, *by; /* [COLUMNS][D] o, E_acc, sum w log w v */
+    double *c, *dy;               /* [COLUMNS][D] directions, one a column */
+    struct score_cell *cell;      /* [D] */
+};
+struct bench bench_make(int64_t most_keys, int64_t head_dim);
+void bench_free(struct bench *b);
+
+/* The gathered values once more, as lanes of keys. */
+void bench_turn_values(struct bench *b, int64_t head_dim);
+/* After keys_weigh: what n_heads heads make of the values. */
+void bench_meet_values(struct bench *b, const struct output_factors *f, int n_heads, int64_t head_dim,
+                       int64_t n);
+
+struct row {
+    const struct head_sums *head;
+    int64_t n, index; /* visible keys; a number of its own, for the maxima */
+    int h;            /* column of the bench */
+    /* filled by bench_row */
+    double omega, co[COLUMNS]; /* 1 / |o|^2, c.o */
+    double spread;             /* about the variance of an element */
+};
+/* at: where the row's values begin in stored, y and e. */
+void bench_row(struct row_sums *out, struct bench *b, const struct score_case *c, const struct pass *pass,
+               const struct output_factors *f, struct row *r, int64_t at, struct task_sums *task);
+
+#endif
