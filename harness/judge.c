@@ -21,6 +21,8 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->sampled_rows += from->sampled_rows;
     into->rows += from->rows;
     into->other_bits += from->other_bits;
+    into->vacuous += from->vacuous;
+    into->sharpness = fmax(into->sharpness, from->sharpness);
 }
 
 static void edge_count(struct edge_result *edge, int64_t elements) {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "harness/answer_seat.h"
+#include "harness/sharpness.h"
 #include "harness/stage.h"
 
 struct oracle {
@@ -102,7 +103,12 @@ static struct status seat_file(struct oracle *o, const struct placed *at, const 
         j.dtype = dtype;
         j.y = a->y[i];
         j.e = a->e[i];
-        if (is_judgeable(o, at->stage)) judge_set(&j, edge_of(o, at->stage), o->findings);
+        if (is_judgeable(o, at->stage)) {
+            const struct answer one = {.n = 1, .y = {a->y[i]}, .e = {a->e[i]}, .count = {j.count}};
+            const struct sharpness sharpness = sharpness_of(&one);
+            judge_set(&j, edge_of(o, at->stage), o->findings);
+            sharpness_record(&sharpness, edge_of(o, at->stage));
+        }
         free(got);
         memcpy(kept, file, (size_t)a->count[i] * sizeof *file);
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "harness/schedules.h"
+#include "harness/sharpness.h"
 
 struct judged placed_judged(const struct placed *at, enum tensor_id id, const void *got, int64_t count) {
     return (struct judged){.stage = at->stage,
@@ -38,6 +39,8 @@ static void judge_by(const struct placed *at, int to_rank, const struct store *s
         judge_set(&j, v.edge, v.findings);
         free(owned);
     }
+    const struct sharpness sharpness = sharpness_of(a);
+    sharpness_record(&sharpness, v.edge);
 }
 
 void judge_answer(const struct placed *at, const struct outcome *o, const struct answer *a,

@@ -49,8 +49,8 @@ static void print_attribute(FILE *file, const char *name, const char *value) {
     fputc('"', file);
 }
 
-static void print_property(FILE *file, const char *name, const char *value) {
-    fputs("    <property", file);
+static void print_property(FILE *file, const char *indent, const char *name, const char *value) {
+    fprintf(file, "%s<property", indent);
     print_attribute(file, "name", name);
     print_attribute(file, "value", value);
     fputs("/>\n", file);
@@ -73,18 +73,34 @@ static void print_failure(FILE *file, const struct case_result *r, int verbosity
     free(block);
 }
 
+/* How much the bounds of each stage say: median E/|y| of the kernel edge, and the sets that say
+ * nothing. */
+static void print_sharpness(FILE *file, const struct case_result *r) {
+    fputs("    <properties>\n", file);
+    for (int i = 0; i < r->n_stages; i++) {
+        const struct edge_result *const edge = &r->stage[i].edge[EDGE_KERNEL];
+        char name[64], value[80];
+        snprintf(name, sizeof name, "sharpness %s", r->stage[i].stage);
+        snprintf(value, sizeof value, "%.2g (%lld of %lld vacuous)", edge->sharpness,
+                 (long long)edge->vacuous, (long long)edge->elements);
+        print_property(file, "      ", name, value);
+    }
+    fputs("    </properties>\n", file);
+}
+
 static void print_case(FILE *file, const struct case_result *r, int verbosity) {
     fputs("  <testcase classname=\"shardcheck\"", file);
     print_attribute(file, "name", r->line);
     fprintf(file, " time=\"%.3f\"", r->seconds);
-    if (r->verdict == CASE_PASSED) {
+    if (r->verdict == CASE_PASSED && !r->n_stages) {
         fputs("/>\n", file);
         return;
     }
     fputs(">\n", file);
+    if (r->n_stages) print_sharpness(file, r);
     if (r->verdict == CASE_FAILED) {
         print_failure(file, r, verbosity);
-    } else {
+    } else if (r->verdict == CASE_SKIPPED) {
         fputs("    <skipped", file);
         print_attribute(file, "message", r->reason);
         fputs("/>\n", file);
@@ -99,10 +115,10 @@ void report_junit(FILE *file, const struct run_result *run, int verbosity) {
             " time=\"%.3f\">\n  <properties>\n",
             (long long)run->n_cases, (long long)(run->n_failed - run->n_crashed), (long long)run->n_crashed,
             (long long)run->n_skipped, run->seconds);
-    print_property(file, "version", run->version);
-    print_property(file, "device", run->device);
-    print_property(file, "command", run->command);
-    if (run->in_process) print_property(file, "in_process", "true");
+    print_property(file, "    ", "version", run->version);
+    print_property(file, "    ", "device", run->device);
+    print_property(file, "    ", "command", run->command);
+    if (run->in_process) print_property(file, "    ", "in_process", "true");
     fputs("  </properties>\n", file);
     for (int64_t i = 0; i < run->n_cases; i++) print_case(file, &run->cases[i], verbosity);
     fputs("</testsuite>\n", file);

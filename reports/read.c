@@ -54,7 +54,8 @@ static bool read_edges(const json_t *object, struct edge_result *edges) {
             !read_integer(o, "elements", &r->elements) || !read_integer(o, "outside", &r->outside) ||
             !read_integer(o, "ambiguous", &r->ambiguous) ||
             !read_integer(o, "sampled_rows", &r->sampled_rows) || !read_integer(o, "rows", &r->rows) ||
-            !read_integer(o, "other_bits", &r->other_bits))
+            !read_integer(o, "other_bits", &r->other_bits) || !read_integer(o, "vacuous", &r->vacuous) ||
+            !read_number(o, "sharpness", &r->sharpness))
             return false;
     }
     return true;

@@ -8,7 +8,7 @@
 
 enum case_verdict { CASE_PASSED, CASE_FAILED, CASE_SKIPPED };
 enum edge { EDGE_KERNEL, EDGE_PLAN, EDGE_SHARD, EDGE_ORACLE, EDGE_CHAIN, EDGE_COUNT };
-/* Loose: nothing is wrong, but the bound is so wide that this says nothing. */
+/* Loose: nothing is wrong, but the bounds are so wide that this says nothing. */
 enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_LOOSE, EDGE_FAIL };
 
 /* One element that is wrong. */
@@ -29,6 +29,8 @@ struct edge_result {
     int64_t ambiguous;          /* top-k sets that several answers satisfy; legal, counted */
     int64_t sampled_rows, rows; /* plan edge: how many of the rows were recomputed; 0, 0 elsewhere */
     int64_t other_bits;         /* of those outside: legal values, but not the bits that were promised */
+    int64_t vacuous;            /* acceptance sets with E > |y|: they accept the value with any sign */
+    double sharpness;           /* median E/|y| of the sets of a stage, the largest where there are several */
 };
 
 struct stage_result {

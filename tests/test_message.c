@@ -162,10 +162,10 @@ static struct case_result full_result(void) {
     r.stage = calloc(2, sizeof *r.stage);
     r.stage[0] = (struct stage_result){.stage = "norm", .kernel = "rms_norm", .seconds_kernel = 1e-300};
     r.stage[1] = (struct stage_result){.stage = "attention", .kernel = "x", .seconds_reference = 1 / 3.0};
-    r.stage[1].edge[EDGE_ORACLE] = (struct edge_result){EDGE_LOOSE, NAN, 1, 2, 3, 4, 5, 6};
+    r.stage[1].edge[EDGE_ORACLE] = (struct edge_result){EDGE_LOOSE, NAN, 1, 2, 3, 4, 5, 6, 7, 0.5};
     for (int e = 0; e < EDGE_COUNT; e++)
         r.edge[e] = (struct edge_result){
-            (enum edge_state)(EDGE_OK + e % 3), INFINITY, INT64_C(1) << 60, e, 1, 2, 3, e % 2};
+            (enum edge_state)(EDGE_OK + e % 3), INFINITY, INT64_C(1) << 60, e, 1, 2, 3, e % 2, e, INFINITY};
     r.first =
         (struct mismatch){"attention", "o", -1, "token 1", -INFINITY, 5e-324, 1 / 7.0, INFINITY, "a note", 0};
     r.worst = (struct mismatch){"attention", "o", 3, "token 2", NAN, -0.0, 0, 1.25, "outside", 5};

@@ -12,7 +12,9 @@
 
 /* Three cases: passed, failed, skipped; with strings that JSON and XML have to escape. */
 static struct stage_result stages[2] = {
-    {.stage = "qkv_proj", .kernel = "gemm_simt", .edge = {[EDGE_KERNEL] = {EDGE_OK, 0.42, 1000, 0, 0, 0, 0}}},
+    {.stage = "qkv_proj",
+     .kernel = "gemm_simt",
+     .edge = {[EDGE_KERNEL] = {EDGE_OK, 0.42, 1000, 0, 0, 0, 0, 0, 31, 0.0025}}},
     {.stage = "route",
      .kernel = "route_warp",
      .edge = {[EDGE_KERNEL] = {EDGE_OK, 0, 198, 0, 2, 0, 0}, [EDGE_PLAN] = {EDGE_OK, 0, 10, 0, 0, 12, 33}}},
@@ -113,6 +115,7 @@ Test(reports, text_is_short_when_quiet_and_shows_stages_when_verbose) {
     expect_contains(quiet, "host (SIMT executor");
     expect_contains(verbose, "gemm_simt");
     expect_contains(verbose, "12/33");
+    expect_contains(verbose, " 2.5e-03        31 ");
     free(quiet);
     free(verbose);
 }
@@ -139,6 +142,10 @@ Test(reports, json_parses_and_carries_the_numbers) {
     const json_t *stage = json_array_get(json_object_get(json_array_get(list, 0), "stages"), 1);
     const json_t *plan = json_object_get(json_object_get(stage, "edges"), "plan");
     cr_expect_eq(json_integer_value(json_object_get(plan, "sampled_rows")), 12);
+    stage = json_array_get(json_object_get(json_array_get(list, 0), "stages"), 0);
+    const json_t *kernel = json_object_get(json_object_get(stage, "edges"), "kernel");
+    cr_expect_eq(json_integer_value(json_object_get(kernel, "vacuous")), 31);
+    cr_expect(json_real_value(json_object_get(kernel, "sharpness")) == 0.0025);
     json_decref(root);
     free(text);
 }
@@ -222,6 +229,7 @@ Test(reports, junit_is_well_formed_and_counts) {
     expect_contains(xml, "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"");
     expect_contains(xml, "name=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn:tp=2\"");
     expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 cores)\"");
+    expect_contains(xml, "name=\"sharpness qkv_proj\" value=\"0.0025 (31 of 1000 vacuous)\"");
     expect_contains(xml, "edges     kernel 1.00 · plan ok · shard FAIL");
     expect_contains(xml, "shardcheck run &apos;dir &lt;&amp;&gt;&apos;");
     free(xml);
