@@ -2,6 +2,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/inspect.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -86,8 +87,12 @@ static bool print_output(const struct inspection *what, const struct placed *at,
         const double value = dtype_load(got, dtype, n);
         fputs("  ", what->file);
         print_place(what->file, &place, 0);
-        fprintf(what->file, ": got %.9g, expected %.9g +- %.3g, margin %.3g\n", value, a->y[i][n], a->e[i][n],
-                element_judge(dtype, value, a->y[i][n], a->e[i][n]).margin);
+        fprintf(what->file, ": got %.9g, ", value);
+        if (isnan(a->y[i][n]))
+            fputs("nothing is right: what it follows from is no number, or not there\n", what->file);
+        else
+            fprintf(what->file, "expected %.9g +- %.3g, margin %.3g\n", a->y[i][n], a->e[i][n],
+                    element_judge(dtype, value, a->y[i][n], a->e[i][n]).margin);
     }
     free(owned);
     return shown > 0;

@@ -25,7 +25,7 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->sharpness = fmax(into->sharpness, from->sharpness);
 }
 
-static void edge_count(struct edge_result *edge, int64_t elements) {
+void edge_count(struct edge_result *edge, int64_t elements) {
     edge->elements += elements;
     if (edge->state == EDGE_NOT_RUN) edge->state = EDGE_OK;
 }
@@ -117,88 +117,7 @@ void judge_repeated(const struct judged *j, const void *first, const char *note,
     }
 }
 
-/* ---- routing ---- */
-
-/* "expert 5 (score 0.12 to 0.13)" */
-static size_t print_choice(char *text, size_t size, int64_t expert, double lo, double hi) {
-    return (
-        size_t)(hi == -INFINITY
-                    ? snprintf(text, size, "expert %lld (of a group that loses)", (long long)expert)
-                    : snprintf(text, size, "expert %lld (score %.9g to %.9g)", (long long)expert, lo, hi));
-}
-
-/* Why a set is no top k: the place in it that is wrong, the expert that should stand there (-1:
- * nobody can tell), and both in words. */
-struct misrouted {
-    int64_t place, better;
-    char note[200];
-};
-
-static struct misrouted misrouted_of(const double *lo, const double *hi, int64_t n_experts,
-                                     const int32_t *ids, int64_t k) {
-    struct misrouted m = {.place = -1, .better = -1};
-    bool *const chosen = memory_zeroed((size_t)n_experts, sizeof *chosen);
-    int64_t lowest = 0, unknown = -1;
-    for (int64_t i = 0; i < k; i++) {
-        if (ids[i] < 0 || ids[i] >= n_experts || chosen[ids[i]]) {
-            if (m.place < 0) m.place = i;
-            continue;
-        }
-        chosen[ids[i]] = true;
-        if (ids[lowest] < 0 || ids[lowest] >= n_experts || hi[ids[i]] < hi[ids[lowest]]) lowest = i;
-    }
-    for (int64_t e = 0; e < n_experts; e++) {
-        if (isnan(lo[e]) || isnan(hi[e])) unknown = e;
-        if (!chosen[e] && (m.better < 0 || lo[e] > lo[m.better])) m.better = e;
-    }
-    free(chosen);
-    if (m.place >= 0) {
-        const int32_t id = ids[m.place];
-        snprintf(m.note, sizeof m.note,
-                 id < 0 || id >= n_experts ? "expert %d does not exist" : "expert %d is chosen twice", id);
-        return m;
-    }
-    m.place = lowest;
-    if (unknown >= 0) {
-        m.better = -1;
-        snprintf(m.note, sizeof m.note, "the score of expert %lld is no number: no choice is right",
-                 (long long)unknown);
-        return m;
-    }
-    size_t n = print_choice(m.note, sizeof m.note, ids[lowest], lo[ids[lowest]], hi[ids[lowest]]);
-    n += (size_t)snprintf(m.note + n, sizeof m.note - n, " chosen before ");
-    print_choice(m.note + n, sizeof m.note - n, m.better, lo[m.better], hi[m.better]);
-    return m;
-}
-
-void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
-                struct edge_result *edge, struct findings *findings) {
-    edge_count(edge, j->count);
-    const int32_t *const ids = j->got;
-    for (int64_t t = 0; t < j->count / k; t++, lo += n_experts, hi += n_experts) {
-        const enum route_verdict v = ref_route_judge(lo, hi, n_experts, ids + t * k, k);
-        if (v == ROUTE_AMBIGUOUS) edge->ambiguous++;
-        if (v != ROUTE_REJECTED) continue;
-        const struct misrouted m = misrouted_of(lo, hi, n_experts, ids + t * k, k);
-        edge_fail(edge);
-        edge->outside += k;
-        edge->margin = INFINITY;
-        findings_add(findings, j, t * k + m.place, ids[t * k + m.place],
-                     m.better < 0 ? (double)NAN : (double)m.better, m.better < 0 ? (double)NAN : 0, INFINITY,
-                     m.note);
-    }
-}
-
-void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,
-                 struct edge_result *edge, struct findings *findings) {
-    const struct route_args *const a = &call->u.route;
-    const size_t n = (size_t)(a->n_tokens * a->n_experts);
-    double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
-    ref_route_scores(call, contract, NULL, 0, a->n_tokens, lo, hi);
-    judge_topk(j, lo, hi, a->n_experts, a->top_k, edge, findings);
-    free(lo);
-    free(hi);
-}
+/* ---- twice the same ---- */
 
 /* `kernels`: operands may come from a kernel. NaN on both sides then came in with them, and the
  * kernel edge has failed. */

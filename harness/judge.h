@@ -1,5 +1,5 @@
 /* judge - compares what was stored with what is right, element by element. Every verdict of the
- * product is made here. */
+ * product is made here, but for the choice of experts (judge_route.h). */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_JUDGE_H
 #define HARNESS_JUDGE_H
@@ -16,12 +16,6 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
  * had apart. */
 void judge_repeated(const struct judged *j, const void *first, const char *note, struct edge_result *edge,
                     struct findings *findings);
-/* Routing: ids [rows, k] as sets against score intervals lo, hi [rows, n_experts]. */
-void judge_topk(const struct judged *j, const double *lo, const double *hi, int64_t n_experts, int64_t k,
-                struct edge_result *edge, struct findings *findings);
-/* The same, with the intervals from the reference of a route call; j->got are its ids. */
-void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,
-                 struct edge_result *edge, struct findings *findings);
 /* The reference twice: bit for bit (slack == NULL), or within slack[i]. */
 void judge_plan(const struct judged *j, const double *a, const double *b, const double *slack,
                 struct edge_result *edge, struct findings *findings);
@@ -36,5 +30,6 @@ void judge_untouched(const struct judged *j, const void *before, const void *aft
 
 void edge_merge(struct edge_result *into, const struct edge_result *from);
 void edge_fail(struct edge_result *edge);
+void edge_count(struct edge_result *edge, int64_t elements); /* so many more were looked at */
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "harness/judge_route.h"
 #include "harness/schedules.h"
 #include "harness/sharpness.h"
 

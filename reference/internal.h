@@ -108,6 +108,12 @@ enum dot_want { WANT_SPAN = 1, WANT_SIZE = 2 }; /* low and high; s1 */
 void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
                   int64_t n, int want);
 
+/* ---- the k largest (top_k.c) ---- */
+
+/* ids[0..K) by falling choice, ties to the lower index. choice [E]: experts of groups that lose
+ * become -inf. */
+void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
+
 /* ---- the activation (experts.c) ---- */
 
 /* How far silu(gate) * up = y, computed under the contract, can be from y. */

@@ -37,19 +37,22 @@ int ref_n_outputs(enum op op);
 int64_t ref_n_rows(const struct call *call);               /* rows of the call's outputs */
 int64_t ref_row_size(const struct call *call, int output); /* elements in one row of output i */
 
-/* Routing as sets. lo, hi [row1-row0, E]: interval of each selection score (-inf for experts of a
- * group that is certainly rejected). */
-void ref_route_scores(const struct call *call, const struct contract *contract, const double *const *radius,
-                      int64_t row0, int64_t row1, double *lo, double *hi);
+/* Routing as sets. lo, hi [row1-row0, E]: interval of each expert's choice, score + bias, whatever
+ * its group. */
+void ref_route_choices(const struct call *call, const struct contract *contract, const double *const *radius,
+                       int64_t row0, int64_t row1, double *lo, double *hi);
 /* The K winners of rows [row0, row1) in exact arithmetic, ties to the lower index, by falling
  * choice. */
 void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t *ids);
 enum route_verdict { ROUTE_CERTAIN, ROUTE_AMBIGUOUS, ROUTE_REJECTED };
-/* May `ids[0..k)` be the top k of a row whose scores lie in [lo, hi]?  CERTAIN: the only legal set. A repeated or
- * out-of-range id is REJECTED.  Group limits: judged on the flat scores that survive (see
- * router.c). */
-enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n_experts, const int32_t *ids,
-                                   int64_t k);
+/* May `ids[0..K)` be the top k of a row whose choices lie in [lo, hi], under the group limits of the
+ * call?  CERTAIN: the only legal set. A repeated or out-of-range id is REJECTED. */
+enum route_verdict ref_route_judge(const struct route_args *a, const struct route_contract *contract,
+                                   const double *lo, const double *hi, const int32_t *ids);
+
+/* Interval of group g's score, from its experts' choices. */
+void ref_route_group(const struct route_args *a, const struct route_contract *contract, const double *lo,
+                     const double *hi, int64_t g, double *low, double *high);
 
 /* Integer outputs of permute, from the call's ids: offsets [count+1], row_slot [n], slot_row [T*K].
  * Returns n; any array may be NULL. Ids outside 0..2^31 are treated as belonging to nobody. */

@@ -1,21 +1,15 @@
-/* router - which experts may a token go to, and with which gates? Scores are sigmoid or softmax of
- * the stored logits (read as they are), known to an error; choices = score + bias are
- * therefore intervals, and a set of experts is legal iff some values inside the intervals select
- * it. Group limits (DeepSeek-V3) are judged by the same interval test one level up: experts of a
- * group that loses for certain get [-inf, -inf], those of a group that may lose get [-inf, high].
- * Judging the flat scores that survive never rejects an honest choice; it may call ambiguous what a
- * joint analysis of both levels would rule out. */
+/* router - how likely is each expert chosen, and with which gate? Scores are sigmoid or softmax of
+ * the stored logits (read as they are), known to an error; choices = score + bias are therefore
+ * intervals. Which sets of experts they allow is top_k.c's. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-/* One token's scores and choices, [E] each. */
+/* One token's scores, [E], and their errors: absolute, for one that underflows has no relative one. */
 struct route_row {
-    double *score, *error; /* of the score, absolute: a score that underflows has no relative one */
-    double *choice;        /* exact score + bias; -inf in rejected groups */
+    double *score, *error;
 };
 
 /* How far exp(-below) is off whose argument is by `d`: exp(-below) (exp(d) - 1). Neither factor may
@@ -73,58 +67,17 @@ static void score_token(const struct route_row *row, const struct route_args *a,
     free(logit_error);
 }
 
-/* ---- group limits ---- */
-
-static double group_value(const double *choice, int64_t n, enum group_score kind) {
-    double first = -INFINITY, second = -INFINITY;
-    for (int64_t e = 0; e < n; e++) {
-        if (choice[e] > first)
-            second = first, first = choice[e];
-        else if (choice[e] > second)
-            second = choice[e];
-    }
-    return kind == GROUP_MAX || n < 2 ? first : first + second;
-}
-
-/* Lower the choices of groups that lose. `low` and `high` may be the same array: exact choices,
- * ties to the lower group; otherwise a group that loses for certain is lowered in both, one that
- * may lose in `low` only. */
-static void limit_groups(double *low, double *high, const struct route_args *a, double unit) {
-    if (a->n_group <= 1) return;
-    const int64_t size = a->n_experts / a->n_group;
-    double *worst = ref_alloc((size_t)a->n_group * 2 * sizeof *worst), *best = worst + a->n_group;
-    for (int64_t g = 0; g < a->n_group; g++) {
-        worst[g] = group_value(low + g * size, size, a->group_score);
-        best[g] = group_value(high + g * size, size, a->group_score);
-        worst[g] -= unit * fabs(worst[g]), best[g] += unit * fabs(best[g]); /* the sum of two is rounded */
-    }
-    for (int64_t g = 0; g < a->n_group; g++) {
-        int64_t surely_ahead = 0, maybe_ahead = 0;
-        for (int64_t o = 0; o < a->n_group; o++) {
-            surely_ahead += o != g && (worst[o] > best[g] || (low == high && o < g && worst[o] == best[g]));
-            maybe_ahead += o != g && best[o] >= worst[g];
-        }
-        const bool loses = surely_ahead >= a->topk_group,
-                   may_lose = maybe_ahead >= a->topk_group && low != high;
-        for (int64_t e = g * size; e < (g + 1) * size; e++) {
-            if (loses || may_lose) low[e] = -INFINITY;
-            if (loses) high[e] = -INFINITY;
-        }
-    }
-    free(worst);
-}
-
 static struct route_row route_row_make(int64_t n_experts) {
-    double *p = ref_alloc((size_t)n_experts * 3 * sizeof *p);
-    return (struct route_row){p, p + n_experts, p + 2 * n_experts};
+    double *p = ref_alloc((size_t)n_experts * 2 * sizeof *p);
+    return (struct route_row){p, p + n_experts};
 }
 
 static double selection_bias(const struct route_args *a, int64_t e) {
     return a->bias.data ? view_at(&a->bias, e) : 0;
 }
 
-void ref_route_scores(const struct call *call, const struct contract *contract, const double *const *radius,
-                      int64_t row0, int64_t row1, double *lo, double *hi) {
+void ref_route_choices(const struct call *call, const struct contract *contract, const double *const *radius,
+                       int64_t row0, int64_t row1, double *lo, double *hi) {
     const struct route_args *a = &call->u.route;
     const double unit = contract->u.route.unit + UNIT_F64, flushed = flush_unit(contract->u.route.unit);
     struct route_row row = route_row_make(a->n_experts);
@@ -137,7 +90,6 @@ void ref_route_scores(const struct call *call, const struct contract *contract, 
             lo[e] = low - (a->bias.data ? rounded : 0);
             hi[e] = high + (a->bias.data ? rounded : 0);
         }
-        limit_groups(lo, hi, a, unit);
     }
     free(row.score);
 }
@@ -146,43 +98,12 @@ void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t 
     const struct route_args *a = &call->u.route;
     const struct route_contract exact = {0};
     struct route_row row = route_row_make(a->n_experts);
-    bool *taken = ref_alloc((size_t)a->n_experts * sizeof *taken);
     for (int64_t t = row0; t < row1; t++) {
         score_token(&row, a, &exact, NULL, t);
-        for (int64_t e = 0; e < a->n_experts; e++) row.choice[e] = row.score[e] + selection_bias(a, e);
-        limit_groups(row.choice, row.choice, a, 0);
-        memset(taken, 0, (size_t)a->n_experts * sizeof *taken);
-        for (int64_t j = 0; j < a->top_k; j++) {
-            int64_t best = -1;
-            for (int64_t e = 0; e < a->n_experts; e++)
-                if (!taken[e] && (best < 0 || row.choice[e] > row.choice[best])) best = e;
-            ids[(t - row0) * a->top_k + j] = (int32_t)best;
-            if (best >= 0) taken[best] = true;
-        }
+        for (int64_t e = 0; e < a->n_experts; e++) row.score[e] += selection_bias(a, e);
+        top_k_pick(row.score, a, ids + (t - row0) * a->top_k);
     }
-    free(row.score), free(taken);
-}
-
-enum route_verdict ref_route_judge(const double *lo, const double *hi, int64_t n_experts, const int32_t *ids,
-                                   int64_t k) {
-    bool *selected = ref_alloc((size_t)n_experts * sizeof *selected);
-    memset(selected, 0, (size_t)n_experts * sizeof *selected);
-    bool legal = k <= n_experts;
-    for (int64_t j = 0; j < k && legal; j++) {
-        legal = ids[j] >= 0 && ids[j] < n_experts && !selected[ids[j]];
-        if (legal) selected[ids[j]] = true;
-    }
-    double in_lo = INFINITY, in_hi = INFINITY, out_lo = -INFINITY, out_hi = -INFINITY;
-    for (int64_t e = 0; e < n_experts && legal; e++) {
-        legal = !isnan(lo[e]) && !isnan(hi[e]); /* a NaN score proves nothing: reject */
-        if (selected[e])
-            in_lo = fmin(in_lo, lo[e]), in_hi = fmin(in_hi, hi[e]);
-        else
-            out_lo = fmax(out_lo, lo[e]), out_hi = fmax(out_hi, hi[e]);
-    }
-    free(selected);
-    if (!legal || !(in_hi >= out_lo)) return ROUTE_REJECTED;
-    return in_lo > out_hi ? ROUTE_CERTAIN : ROUTE_AMBIGUOUS;
+    free(row.score);
 }
 
 /* Gates of the call's own ids: score / (sum of the selected + eps) * scale. The divisor is off by the

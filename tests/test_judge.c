@@ -3,6 +3,7 @@
  * beyond does not. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/judge.h"
+#include "harness/judge_route.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -304,7 +305,7 @@ static void route_intervals(struct call *call, float *logits, int32_t *ids, doub
                                         .routed_scale = 1};
     const struct contract contract = contract_exact(OP_ROUTE);
     ref_route_ids(call, 0, TOKENS, ids);
-    ref_route_scores(call, &contract, NULL, 0, TOKENS, lo, hi);
+    ref_route_choices(call, &contract, NULL, 0, TOKENS, lo, hi);
 }
 
 Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert) {
@@ -324,11 +325,12 @@ Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert)
     plan_build(&plan, &spec, 1, 1);
     plan.size[AXIS_T] = TOKENS;
     route_intervals(&call, logits, ids, lo, hi);
+    const struct contract contract = contract_exact(OP_ROUTE);
     const struct judged j = {
         .stage = S_ROUTE, .id = T_IDS, .plan = &plan, .dtype = DTYPE_I32, .got = ids, .count = TOKENS * K};
     struct verdict v = {0};
     findings_init(&v.findings);
-    judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
+    judge_topk(&j, &call, &contract, lo, hi, &v.edge, &v.findings);
     cr_assert(v.edge.state == EDGE_OK && v.edge.ambiguous == 0);
     int32_t ninth = -1; /* of token 3 */
     for (int32_t e = 0; e < EXPERTS; e++) {
@@ -342,20 +344,24 @@ Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert)
         v = (struct verdict){0};
         findings_init(&v.findings);
         ids[3 * K + K - 1] = wrong[i];
-        judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
+        judge_topk(&j, &call, &contract, lo, hi, &v.edge, &v.findings);
         cr_expect_eq(v.edge.state, EDGE_FAIL, "expert %d passed", wrong[i]);
         cr_expect(isinf(v.edge.margin) && v.edge.outside > 0);
         cr_expect_eq(strncmp(v.findings.first.where, "token 3 ", 8), 0, "%s", v.findings.first.where);
         const struct mismatch *const m = &v.findings.first;
         char note[200];
         if (i == 0)
-            snprintf(note, sizeof note,
-                     "expert %d (score %.9g to %.9g) chosen before expert %d (score %.9g to %.9g)", ninth,
-                     lo[3 * EXPERTS + ninth], hi[3 * EXPERTS + ninth], honest, lo[3 * EXPERTS + honest],
-                     hi[3 * EXPERTS + honest]);
+            snprintf(note, sizeof note, "expert %d (%.9g to %.9g) chosen, not expert %d (%.9g to %.9g)",
+                     ninth, lo[3 * EXPERTS + ninth], hi[3 * EXPERTS + ninth], honest,
+                     lo[3 * EXPERTS + honest], hi[3 * EXPERTS + honest]);
         else
             snprintf(note, sizeof note, i == 1 ? "expert %d is chosen twice" : "expert %d does not exist",
                      wrong[i]);
+        int n = (int)strlen(note);
+        n += snprintf(note + n, sizeof note - (size_t)n, "; the top 8:");
+        for (int k = 0; k < K - 1; k++)
+            n += snprintf(note + n, sizeof note - (size_t)n, " %d", ids[3 * K + k]);
+        snprintf(note + n, sizeof note - (size_t)n, " %d", honest);
         cr_expect_str_eq(m->note, note);
         cr_expect_str_eq(m->where, "token 3 choice 7");
         cr_expect(m->got == wrong[i] && m->expected == honest && m->bound == 0);
@@ -364,11 +370,11 @@ Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert)
     v = (struct verdict){0};
     lo[3 * EXPERTS + honest] = lo[3 * EXPERTS + ninth]; /* now either may be the eighth */
     ids[3 * K + K - 1] = ninth;
-    judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
+    judge_topk(&j, &call, &contract, lo, hi, &v.edge, &v.findings);
     cr_expect(v.edge.state == EDGE_OK && v.edge.ambiguous == 1, "a near tie is counted and passes");
     lo[3 * EXPERTS + 5] = hi[3 * EXPERTS + 5] = (double)NAN;
     findings_init(&v.findings);
-    judge_topk(&j, lo, hi, EXPERTS, K, &v.edge, &v.findings);
+    judge_topk(&j, &call, &contract, lo, hi, &v.edge, &v.findings);
     cr_expect_str_eq(v.findings.first.note, "the score of expert 5 is no number: no choice is right");
 }
 

@@ -41,8 +41,8 @@ static void run(const struct call *call) {
 static enum route_verdict judge(const struct call *call) {
     const struct contract c = contract_exact(OP_ROUTE);
     double lo[E], hi[E];
-    ref_route_scores(call, &c, NULL, 0, 1, lo, hi);
-    return ref_route_judge(lo, hi, E, ids, TOP);
+    ref_route_choices(call, &c, NULL, 0, 1, lo, hi);
+    return ref_route_judge(&call->u.route, &c.u.route, lo, hi, ids);
 }
 
 static void pick(int32_t a, int32_t b) { ids[0] = a, ids[1] = b; }
@@ -125,6 +125,73 @@ Test(router, group_limits_reject_the_best_expert_of_a_losing_group) {
     cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
     pick(5, 4);
     cr_assert_eq(judge(&c), ROUTE_AMBIGUOUS);
+}
+
+/* Four groups of two, two of them kept: the set must come from two groups that may be those. */
+Test(router, a_set_from_more_groups_than_are_kept_is_rejected_whatever_is_ambiguous) {
+    static double choices[] = {0.9, 0.1, 0.5, 0.5, 0.5, 0.5, 0.8, 0.2}; /* group sums 1, 1, 1, 1: all tie */
+    struct call c = {.op = OP_ROUTE};
+    const struct contract contract = contract_exact(OP_ROUTE);
+    const struct route_args *const a = &c.u.route;
+    double lo[E], hi[E];
+    c.u.route = (struct route_args){.n_experts = E, .top_k = 3, .n_group = 4, .topk_group = 2};
+    const struct {
+        int32_t ids[3];
+        enum route_verdict verdict;
+    } sets[] = {
+        {{0, 6, 2}, ROUTE_REJECTED},  /* of three groups, the best of each */
+        {{0, 2, 4}, ROUTE_REJECTED},  /* of three groups */
+        {{0, 6, 7}, ROUTE_AMBIGUOUS}, /* groups 0 and 3 */
+        {{2, 3, 4}, ROUTE_AMBIGUOUS}, /* 1 and 2, three of four that tie */
+        {{0, 2, 3}, ROUTE_AMBIGUOUS}, /* 0 and 1 */
+        {{0, 1, 2}, ROUTE_REJECTED},  /* 0 and 1, but 3 beats 1 */
+        {{6, 7, 1}, ROUTE_REJECTED},  /* 0 and 3, but 0 beats 1 */
+    };
+    for (int i = 0; i < E; i++) lo[i] = choices[i] - 1e-9, hi[i] = choices[i] + 1e-9;
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        cr_expect_eq(ref_route_judge(a, &contract.u.route, lo, hi, sets[i].ids), sets[i].verdict, "set %zu",
+                     i);
+    hi[0] = 1.5, lo[0] = 1.4; /* group 0 is kept for certain: the rest of the set is of one more */
+    const int32_t without[] = {2, 3, 4}, with[] = {0, 4, 5};
+    cr_expect_eq(ref_route_judge(a, &contract.u.route, lo, hi, without), ROUTE_REJECTED);
+    cr_expect_eq(ref_route_judge(a, &contract.u.route, lo, hi, with), ROUTE_AMBIGUOUS);
+    for (int i = 4; i < 6; i++) hi[i] = lo[i] += 0.1; /* and so is group 2 */
+    cr_expect_eq(ref_route_judge(a, &contract.u.route, lo, hi, with), ROUTE_CERTAIN);
+}
+
+/* Every set, against all corners of small intervals: a set is legal iff some assignment of values
+ * selects it. Intervals are wide, so that the two levels are tied together by few of them. */
+Test(router, honest_choices_under_group_limits_are_never_rejected_and_others_mostly_are) {
+    static const double steps[] = {0, 0.25, 0.5, 0.75, 1};
+    int found = 0, rejected = 0, all = 0;
+    srand48(21);
+    for (int trial = 0; trial < 300; trial++) {
+        struct call c = route_case(SCORE_SIGMOID);
+        const struct contract contract = contract_exact(OP_ROUTE);
+        const struct route_args *const a = &c.u.route;
+        bool selected[E][E] = {{false}};
+        double lo[E], hi[E], choice[E];
+        c.u.route.n_group = trial % 2 ? 4 : 2, c.u.route.topk_group = 1 + trial % 3 % (trial % 2 ? 3 : 1);
+        c.u.route.group_score = trial % 5 ? GROUP_TOP2_SUM : GROUP_MAX;
+        for (int i = 0; i < E; i++) lo[i] = drand48(), hi[i] = lo[i] + (i % 3 ? 0.02 : 0.1);
+        for (int sample = 0; sample < 400; sample++) { /* what a kernel may have computed */
+            for (int i = 0; i < E; i++) choice[i] = lo[i] + (hi[i] - lo[i]) * steps[lrand48() % 5];
+            for (int i = 0; i < E; i++) logits[i] = log(choice[i] / (2 - choice[i])), bias[i] = 0;
+            c.u.route.bias = (struct view){0};
+            ref_route_ids(&c, 0, 1, ids); /* sigmoids of these logits are half the choices */
+            selected[ids[0]][ids[1]] = selected[ids[1]][ids[0]] = true;
+            cr_assert_neq(ref_route_judge(a, &contract.u.route, lo, hi, ids), ROUTE_REJECTED, "trial %d",
+                          trial);
+        }
+        for (int i = 0; i < E; i++)
+            for (int k = 0; k < i; k++) {
+                pick(i, k);
+                found += selected[i][k], all++;
+                rejected += ref_route_judge(a, &contract.u.route, lo, hi, ids) == ROUTE_REJECTED;
+            }
+    }
+    cr_assert(rejected <= all - found && rejected > 0.97 * (all - found), "%d sets, %d found, %d rejected",
+              all, found, rejected);
 }
 
 /* fp32 routing, computed in another order, is never rejected and its gates are inside. */

@@ -177,7 +177,7 @@ Test(run_blame, a_wrong_choice_of_experts_is_shown_with_both_scores) {
     cr_expect(!strcmp(r->first.tensor, "ids") && !strcmp(r->first.where, "token 2 choice 3"), "%s",
               r->first.where);
     char *const text = text_of(r);
-    cr_expect(strstr(text, " chosen before expert ") && strstr(text, "(score "), "%s", text);
+    cr_expect(strstr(text, " chosen, not expert ") && strstr(text, "; the top "), "%s", text);
     cr_expect(!strstr(text, "NaN") && !strstr(text, "nan"), "%s", text);
     free(text);
     run_output_free(&out);
