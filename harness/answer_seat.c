@@ -25,13 +25,27 @@ static void renew_radii(struct answer_seat *seat, const struct placed *at) {
             store_renew(&seat->moved, *id, DTYPE_F64, placed_count(at, *id));
 }
 
+/* Into o->call, whose parts, if it is a sum, are then in `part`. */
+static bool make_mistake(const struct placed *at, const struct mutant *seeded, struct outcome *o,
+                         struct view part[MAX_PARTS]) {
+    struct operands operands = o->operands;
+    bool changed = false;
+    if (o->call.op == OP_SUM && seeded->hooks.sum) {
+        memcpy(part, o->part, sizeof o->part);
+        operands.part = part;
+        changed = seeded->hooks.sum(at, part, &operands.n_parts);
+    }
+    return placed_bind(at, seeded, &operands, &o->call) || changed;
+}
+
 static struct status fill(struct seat *base, const struct placed *at, const struct mutant *seeded,
                           struct outcome *o) {
     struct answer_seat *const seat = (struct answer_seat *)base;
     struct answer a;
     const struct call right = o->call;
+    struct view part[MAX_PARTS];
     const double start = clock_seconds();
-    if (seeded) placed_bind(at, seeded, &o->operands, &o->call);
+    if (seeded) o->mistaken = make_mistake(at, seeded, o, part);
     o->problem[0] = 0;
     o->by = "answer";
     o->contract = seat->contract(o->call.op);

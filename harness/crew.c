@@ -85,12 +85,21 @@ void placed_dense(const struct placed *at, enum tensor_id id, void *dst) {
         slice_copy(&at->crew->plan, id, at->rank, size, dst, s->memory.data);
 }
 
+/* The plan of a layer that is understood otherwise, for the same batch and the same routing. */
+static void plan_understood(const struct crew *c, const struct layer_spec *spec, struct shard_plan *plan) {
+    plan_build(plan, spec, c->plan.tp, c->plan.ep);
+    batch_sizes(c->batch, plan->size);
+    plan->size[AXIS_N] = c->plan.size[AXIS_N];
+    for (int r = 0; r < plan->tp; r++) plan->rank[r][AXIS_N] = c->plan.rank[r][AXIS_N];
+}
+
 static bool bind(const struct placed *at, const struct mutant *mutant, const struct operands *operands,
                  struct call *call) {
     const struct crew *const c = at->crew;
     struct layer_spec spec = c->spec;
     struct shard_plan plan = c->plan;
     bool changed = mutant->hooks.spec && mutant->hooks.spec(&spec);
+    if (changed) plan_understood(c, &spec, &plan);
     if (mutant->hooks.plan) changed |= mutant->hooks.plan(&plan, &spec);
     const struct layer_spec local = plan_local_spec(&plan, &spec, at->rank);
     call_bind(call, &(struct setting){at->stage, at->rank, &spec, &plan, c->batch}, operands);
@@ -122,7 +131,7 @@ int64_t placed_parts(const struct placed *at, struct view *parts, const double *
             if (radii) radii[n] = c->radius ? c->radius[rank].of[*id].memory.data : NULL;
             parts[n++] = view_dense(&c->plan, *id, rank, s->memory.data, s->dtype);
         }
-    if (c->fault && c->fault->hooks.sum) c->fault->hooks.sum(parts, &n);
+    if (c->fault && c->fault->hooks.sum) c->fault->hooks.sum(at, parts, &n);
     return n;
 }
 

@@ -8,7 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/mistake.h"
+
 #define REPLAY_WORK 1e8 /* multiply-adds up to which every row is replayed; above, those that failed */
+#define ROWS_WORK 1e7   /* and up to which rows are replayed before they are compared */
 enum { ALSO_ROWS = 4 }; /* and so many that did not: a mistake that would have spoilt them is not the one */
 
 struct replay {
@@ -35,6 +38,12 @@ static void mark_failed(struct replay *r, int i) {
     free(owned);
 }
 
+/* Experts that no scores allow, or indices that are not the reference's. */
+static bool integers_right(const struct replay *r) {
+    struct mistake none = mistake_none(r->at, r->outcome);
+    return mistake_accepts_integers(&none);
+}
+
 /* False: no value is wrong. A guard that was written over has no mistake of the table behind it. */
 static bool choose_rows(struct replay *r) {
     const struct op_row *const op = placed_op(r->at);
@@ -45,21 +54,29 @@ static bool choose_rows(struct replay *r) {
     r->every = work * (double)r->n_rows <= REPLAY_WORK;
     for (int i = 0; i < r->answer->n; i++) mark_failed(r, i);
     for (int64_t n = 0; n < r->n_rows; n++) failed |= r->row[n];
+    failed |= !integers_right(r);
     for (int64_t n = 0; n < r->n_rows; n++) r->row[n] |= r->every || n % (r->n_rows / ALSO_ROWS + 1) == 0;
     return failed;
 }
 
+/* What a replay came to. */
+struct match {
+    double margin;
+    int64_t numbers; /* elements that are no NaN: NaN all over is reproduced by too much */
+};
+
 /* NaN where the mistaken call reads what nobody owns is reproduced by NaN alone. */
-static bool reproduces(enum dtype dtype, double got, double y, double e, double *margin) {
+static bool reproduces(enum dtype dtype, double got, double y, double e, struct match *match) {
     if (isnan(y)) return isnan(got);
     const struct element_verdict v = element_judge(dtype, got, y, isnan(e) ? 0 : e);
-    if (v.margin > *margin) *margin = v.margin;
+    if (v.margin > match->margin) match->margin = v.margin;
+    match->numbers++;
     return v.kind == ELEMENT_OK;
 }
 
 /* Does the reference, making the mistake, accept what was stored in these rows? */
-static bool accepts(const struct replay *r, const struct call *mistaken, int64_t row0, int64_t row1,
-                    double *margin) {
+static bool accepts(const struct replay *r, const struct mistake *m, int64_t row0, int64_t row1,
+                    struct match *match) {
     const struct answer *const a = r->answer;
     struct ref_out out[MAX_REF_OUT] = {0};
     bool accepted = true;
@@ -67,43 +84,54 @@ static bool accepts(const struct replay *r, const struct call *mistaken, int64_t
         const size_t n = (size_t)((row1 - row0) * a->row_size[i]);
         out[i] = (struct ref_out){memory_zeroed(n, sizeof(double)), memory_zeroed(n, sizeof(double)), NULL};
     }
-    ref_compute(mistaken, &r->outcome->contract, NULL, row0, row1, out);
+    mistake_compute(m, row0, row1, out);
     for (int i = 0; i < a->n; i++) {
         const enum dtype dtype = placed_dtype(r->at, a->id[i]);
         void *owned;
         const void *const got = stored(r, i, &owned);
         for (int64_t n = 0; n < (row1 - row0) * a->row_size[i] && accepted; n++)
             accepted = reproduces(dtype, dtype_load(got, dtype, row0 * a->row_size[i] + n), out[i].y[n],
-                                  out[i].e[n], margin);
+                                  out[i].e[n], match);
         free(owned), free(out[i].y), free(out[i].e);
     }
     return accepted;
 }
 
-static bool accepts_rows(const struct replay *r, const struct call *mistaken, double *margin) {
+/* The first row that speaks against it is the last one. */
+static bool accepts_rows(const struct replay *r, const struct mistake *m, struct match *match) {
+    const double fit = ROWS_WORK / call_row_work(&r->outcome->call);
+    const int64_t most = fit < 1 ? 1 : fit < (double)r->n_rows ? (int64_t)fit : r->n_rows;
     bool accepted = true;
     for (int64_t row = 0, end; row < r->n_rows && accepted; row = end) {
-        for (end = row; end < r->n_rows && r->row[end];) end++;
-        if (end > row) accepted = accepts(r, mistaken, row, end, margin);
+        for (end = row; end < r->n_rows && end < row + most && r->row[end];) end++;
+        if (end > row) accepted = accepts(r, m, row, end, match);
         if (end == row) end++;
     }
     return accepted;
 }
 
 /* At some sizes two mistakes coincide; the one that belongs to the case's layout is tried first. */
-static bool explain_by(const struct replay *r, bool same_layout, char *likely, size_t size) {
-    const struct mutant *m;
-    for (int i = 0; (m = mutant_at(i)); i++) {
-        struct call mistaken;
-        double margin = 0;
-        if (m->missing || !(m->layouts && !(m->layouts >> r->at->crew->layout & 1)) != same_layout) continue;
-        if (!placed_bind(r->at, m, &r->outcome->operands, &mistaken)) continue;
-        if (!accepts_rows(r, &mistaken, &margin)) continue;
-        snprintf(likely, size, "%s (%s): %s; its replay reproduces every %s (margin %.2f)", m->name,
-                 m->source, m->describes, r->every ? "element" : "element of the rows that failed", margin);
-        return true;
+static bool belongs(const struct mutant *m, enum layout layout) {
+    return !m->layouts || m->layouts >> layout & 1;
+}
+
+static bool explain_by(const struct replay *r, bool here, char *likely, size_t size) {
+    const struct mutant *by;
+    bool found = false;
+    for (int i = 0; (by = mutant_at(i)) && !found; i++) {
+        struct mistake m;
+        struct match match = {0};
+        if (by->missing || by->part != r->at->crew->part || belongs(by, r->at->crew->layout) != here)
+            continue;
+        found = mistake_open(&m, r->at, by, r->outcome) && mistake_accepts_integers(&m) &&
+                accepts_rows(r, &m, &match) && match.numbers > 0;
+        mistake_close(&m);
+        if (found)
+            snprintf(likely, size, "%s (%s): %s; its replay reproduces every %s (margin %.2f)", by->name,
+                     by->source, by->describes, r->every ? "element" : "element of the rows that failed",
+                     match.margin);
     }
-    return false;
+    return found;
 }
 
 void explain(const struct placed *at, const struct outcome *o, const struct answer *answer, char *likely,

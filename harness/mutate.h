@@ -10,14 +10,26 @@
 #include "layer/plan.h"
 #include "reports/result.h"
 
-/* Where a mistake can be made. Each changes one thing of the call under test and says whether it
- * did; NULL: not there. */
+struct placed;
+struct mistake;
+struct ref_out;
+
+/* Where a mistake can be made. The first four change one thing of the call under test, which the
+ * kernel then runs with, and say whether they did. The others are inside a kernel, or in what it was
+ * given to read (mistake.h): the reference stores what it would. NULL: not there. */
 struct mutant_hooks {
     bool (*spec)(struct layer_spec *whole);                                /* the layer as it is understood */
     bool (*plan)(struct shard_plan *plan, const struct layer_spec *whole); /* who holds what */
     bool (*call)(struct call *call, const struct layer_spec *whole,
-                 const struct layer_spec *local);      /* one rank's call */
-    bool (*sum)(struct view *parts, int64_t *n_parts); /* the partial sums, rank by rank */
+                 const struct layer_spec *local); /* one rank's call */
+    /* The partial sums, rank by rank; parts [MAX_PARTS]. */
+    bool (*sum)(const struct placed *at, struct view *parts, int64_t *n_parts);
+    /* Is the mistake in the kernel of this stage? Then m->call becomes the call whose outputs it
+     * stores, with operands of its own (mistake_memory) where they are others. */
+    bool (*inside)(struct mistake *m);
+    void (*chooses)(const struct mistake *m); /* changes the integer outputs of m->call: route, permute */
+    /* Changes rows [row0, row1) of the outputs, where no call has them. */
+    void (*stores)(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out);
 };
 
 struct mutant {

@@ -11,6 +11,7 @@
 
 #include "harness/clock.h"
 #include "harness/explain.h"
+#include "harness/mistake.h"
 #include "harness/stage.h"
 
 /* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
@@ -251,7 +252,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     }
     r->seconds_reference += clock_seconds() - start;
     const enum edge_state before = r->edge[EDGE_SHARD].state;
-    TRY(seat->fill(seat, &w->at, r->mutant, &w->outcome));
+    TRY(mistake_fill(seat, &w->at, r->mutant, &w->outcome));
     r->mistaken |= w->outcome.mistaken;
     r->seconds_kernel += w->outcome.seconds;
     if (!w->outcome.by) {
@@ -278,11 +279,13 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     struct rank_work w = {.ranks = r, .trunk = t, .at = {&r->crew, stage, 0}};
     struct seat *const seat = trunk_seat(t, stage);
     TRY(seat->prepare(seat, &w.at, &w.outcome));
-    TRY(seat->fill(seat, &w.at, r->mutant, &w.outcome));
+    TRY(mistake_fill(seat, &w.at, r->mutant, &w.outcome));
     r->mistaken |= w.outcome.mistaken;
     answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     inspect(t->print, &w.at, &w.outcome, &w.answer);
+    if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage)
+        explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);
     rank_work_free(&w);
     return status_ok();
 }

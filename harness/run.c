@@ -95,7 +95,8 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     findings_where(f, f == &k->findings || f == chain ? k->crew.plan.tp : 1, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
-    if (f == &k->findings) snprintf(r->likely, sizeof r->likely, "%s", k->likely);
+    if (f == &k->findings || f == &t->findings)
+        snprintf(r->likely, sizeof r->likely, "%s", f == &k->findings ? k->likely : t->likely);
 }
 
 /* A fused stage that nobody asked for by name runs only when every rank of every case can take

@@ -9,7 +9,9 @@
 #include <string.h>
 
 #include "harness/clock.h"
+#include "harness/explain.h"
 #include "harness/inputs.h"
+#include "harness/mistake.h"
 #include "harness/stage.h"
 
 void trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
@@ -88,7 +90,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     TRY(watch_step(t->watch, t->fixture ? DOING_FILE : DOING_REFERENCE, stage, -1, 0, t->c.model));
     TRY(inputs_prepare(t, stage));
     TRY(seat->prepare(seat, &at, &t->outcome));
-    TRY(seat->fill(seat, &at, seeded, &t->outcome));
+    TRY(mistake_fill(seat, &at, seeded, &t->outcome));
     t->mistaken |= t->outcome.mistaken;
     if (!t->outcome.by && stage_table[stage].fuses && !t->c.kernel[stage]) {
         t->declined = true;
@@ -109,6 +111,8 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_own(&at, &t->outcome, verdict);
     inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
+    if (t->edge.state == EDGE_FAIL && t->findings.stage == stage)
+        explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
     sum_exactly(t, &at);
     return status_ok();
 }

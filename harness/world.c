@@ -55,7 +55,7 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
     if (sum && seeded && seeded->hooks.sum) {
         memcpy(part, o->part, sizeof part);
         operands.part = part;
-        o->mistaken = seeded->hooks.sum(part, &operands.n_parts);
+        o->mistaken = seeded->hooks.sum(at, part, &operands.n_parts);
     }
     o->mistaken |= placed_bind(at, seeded, &operands, &call);
     const double start = clock_seconds();

@@ -82,7 +82,8 @@ static bool ignore_groups(struct call *call, const struct layer_spec *whole, con
     call->u.route.n_group = call->u.route.topk_group = 1;
     return true;
 }
-static bool lose_the_last_part(struct view *parts, int64_t *n_parts) {
+static bool lose_the_last_part(const struct placed *at, struct view *parts, int64_t *n_parts) {
+    (void)at;
     (void)parts;
     if (*n_parts < 2) return false;
     --*n_parts;

@@ -158,9 +158,9 @@ Test(crew, parts_of_a_sum_are_every_ranks_in_rank_order, .fini = free_all) {
 
 /* ---- mutants ---- */
 
-static bool two_heads(struct layer_spec *s) {
-    const bool changed = s->n_heads != 2;
-    s->n_heads = 2;
+static bool more_heads(struct layer_spec *s) {
+    const bool changed = s->n_heads != 2 * H;
+    s->n_heads = 2 * H;
     return changed;
 }
 static bool same_spec(struct layer_spec *s) {
@@ -230,11 +230,12 @@ Test(crew, a_mutant_says_whether_it_changed_anything_and_changes_that_alone) {
     cr_expect_eq(crew.plan.rank[3][AXIS_G].count, 1, "the crew's own plan stays as it was");
 }
 
-Test(crew, a_call_hook_sees_the_layer_that_the_spec_hook_left) {
+Test(crew, a_call_hook_sees_the_layer_and_the_plan_that_the_spec_hook_left) {
     struct call call;
-    cr_expect(bind_with((struct mutant_hooks){.spec = two_heads, .call = note_specs}, S_ATTENTION, 1, &call));
-    cr_expect(seen_heads[0] == 2 && seen_heads[1] == 1, "whole %lld, local %lld", (long long)seen_heads[0],
-              (long long)seen_heads[1]);
+    cr_expect(
+        bind_with((struct mutant_hooks){.spec = more_heads, .call = note_specs}, S_ATTENTION, 1, &call));
+    cr_expect(seen_heads[0] == 2 * H && seen_heads[1] == 2 * H / TP, "whole %lld, local %lld",
+              (long long)seen_heads[0], (long long)seen_heads[1]);
 }
 
 /* A fault is everybody's: it is in the call without being a mutant's. */

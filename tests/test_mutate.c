@@ -39,7 +39,7 @@ Test(mutate, every_row_says_what_it_needs_and_names_are_unique) {
         const struct mutant_hooks *const h = &m->hooks;
         cr_expect(m->source && m->describes && mutant_by_name(m->name) == m, "%s", m->name);
         cr_expect(m->missing ? !m->exposes && !m->clean : m->exposes && m->clean, "%s", m->name);
-        cr_expect_eq(!m->missing, h->spec || h->plan || h->call || h->sum, "%s: hooks", m->name);
+        cr_expect_eq(!m->missing, h->spec || h->plan || h->call || h->sum || h->inside, "%s: hooks", m->name);
         if (m->same_as)
             cr_expect((other = mutant_by_name(m->same_as)) && !other->missing && other != m, "%s", m->name);
     }
@@ -84,18 +84,21 @@ Test(mutate, a_mistake_of_the_unsharded_run_fails_the_kernel_edge_and_others_lea
 
 /* ---- in the sum ---- */
 
-static bool lose_the_last(struct view *parts, int64_t *n_parts) {
+static bool lose_the_last(const struct placed *at, struct view *parts, int64_t *n_parts) {
+    (void)at;
     (void)parts;
     if (*n_parts < 2) return false;
     --*n_parts;
     return true;
 }
-static bool first_twice(struct view *parts, int64_t *n_parts) {
+static bool first_twice(const struct placed *at, struct view *parts, int64_t *n_parts) {
+    (void)at;
     if (*n_parts < 2) return false;
     parts[*n_parts - 1] = parts[0];
     return true;
 }
-static bool other_order(struct view *parts, int64_t *n_parts) {
+static bool other_order(const struct placed *at, struct view *parts, int64_t *n_parts) {
+    (void)at;
     if (*n_parts < 2) return false;
     const struct view first = parts[0];
     parts[0] = parts[*n_parts - 1];

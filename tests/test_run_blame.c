@@ -83,7 +83,8 @@ Test(run_blame, nan_is_the_kernels_that_stored_it_and_nobody_elses) {
 
 /* ---- what several ranks brought ---- */
 
-static bool lose_the_last(struct view *parts, int64_t *n_parts) {
+static bool lose_the_last(const struct placed *at, struct view *parts, int64_t *n_parts) {
+    (void)at;
     (void)parts;
     if (*n_parts < 2) return false;
     --*n_parts;
@@ -114,7 +115,7 @@ Test(run_blame, a_wrong_sum_is_of_all_its_ranks_and_not_of_the_first) {
     expect_edges(r, SHARD);
     cr_expect(!strncmp(r->where, "stage attn_sum, ranks 0-3 of 4, token", 37), "%s", r->where);
     cr_expect(r->first.rank == 0 && r->first.to_rank == 3 && r->worst.to_rank == 3);
-    expect_text(r, "first   ranks 0-3 added up, token 0 channel ");
+    expect_text(r, "first     ranks 0-3 added up, token 0 channel ");
     run_output_free(&out);
 }
 

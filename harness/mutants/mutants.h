@@ -5,7 +5,7 @@
 
 #include "harness/mutate.h"
 
-extern const struct mutant mutants_of_views[];
+extern const struct mutant mutants_of_views[], mutants_of_sums[], mutants_of_softmax[];
 
 #define PR_39707 "vLLM PR #39707"
 
