@@ -94,7 +94,7 @@ const struct case_key case_keys[] = {
      .otherwise = "64 in chunked, 129 in decode"},
     {KEY(seqs), INTEGER(1, 256, 1), .help = "sequences of prefill and chunked"},
     {KEY(lengths), NAME(lengths_value, LENGTHS_COUNT, LENGTHS_RAGGED),
-     .help = "of the sequences: up to 2 apart, alike, or from 1 to all"},
+     .help = "of the sequences: close, alike or far apart"},
     {KEY(layer), INTEGER(0, MAX_LAYERS - 1, -1), .nest = NEST_OUTERMOST,
      .otherwise = "0, for ffn the first layer with experts"},
 

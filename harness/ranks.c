@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "harness/clock.h"
+#include "harness/coverage.h"
 #include "harness/explain.h"
 #include "harness/mistake.h"
 #include "harness/stage.h"
@@ -260,6 +261,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
                  (long long)r->crew.plan.tp, w->outcome.problem);
         return status_ok();
     }
+    coverage_see(&r->facts, &w->at, &w->outcome);
     if (ids_first) plan_edge(w);
     shard_edge(w);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
@@ -281,6 +283,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     TRY(seat->prepare(seat, &w.at, &w.outcome));
     TRY(mistake_fill(seat, &w.at, r->mutant, &w.outcome));
     r->mistaken |= w.outcome.mistaken;
+    coverage_see(&r->facts, &w.at, &w.outcome);
     answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     inspect(t->print, &w.at, &w.outcome, &w.answer);

@@ -17,6 +17,7 @@ struct ranks {
     double seconds_kernel, seconds_reference;
     struct findings findings;
     char likely[400];
+    struct fact_set facts; /* that the ranks' calls met */
     char unsupported[500]; /* no kernel takes a rank's call: the case is skipped */
 };
 

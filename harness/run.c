@@ -10,6 +10,7 @@
 
 #include "harness/chain.h"
 #include "harness/clock.h"
+#include "harness/coverage.h"
 #include "harness/dump.h"
 #include "harness/oracle.h"
 #include "harness/quote.h"
@@ -167,6 +168,7 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
     for (int64_t i = 0; i < g->n; i++) {
         struct case_result *const r = &g->results[i];
         r->seconds += shared / (double)g->n;
+        for (int w = 0; w < FACT_WORDS; w++) r->facts.word[w] = t->facts.word[w] | ranks[i].facts.word[w];
         const char *const unsupported = t->unsupported[0] ? t->unsupported : ranks[i].unsupported;
         for (int stage = 0; stage < S_COUNT; stage++) edge_merge(&r->edge[EDGE_ORACLE], &oracle_edges[stage]);
         if (t->mutant) {
@@ -250,8 +252,21 @@ void run_output_open(struct run_output *out, const struct run_request *o) {
     }
 }
 
-void run_output_count(struct run_output *out, double seconds) {
+static void count_facts(struct run_output *out, enum device_kind device) {
     struct run_result *const all = &out->result;
+    all->fact = out->fact;
+    all->n_facts = coverage_count();
+    for (int f = 0; f < all->n_facts; f++) {
+        struct fact_count *const count = &out->fact[f];
+        *count = (struct fact_count){.applies = coverage_applies(f, device)};
+        coverage_name(f, count->name, sizeof count->name);
+        for (int64_t i = 0; i < all->n_cases; i++) count->n_cases += fact_is_in(&out->cases[i].facts, f);
+    }
+}
+
+void run_output_count(struct run_output *out, const struct run_request *request, double seconds) {
+    struct run_result *const all = &out->result;
+    count_facts(out, request->cases[0].device);
     for (int64_t i = 0; i < all->n_cases; i++) {
         all->n_passed += out->cases[i].verdict == CASE_PASSED;
         all->n_failed += out->cases[i].verdict == CASE_FAILED;
@@ -382,7 +397,7 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
             dump_discard(dump);
         else
             out->dump = dump_keep(dump);
-        run_output_count(out, clock_seconds() - start);
+        run_output_count(out, o, clock_seconds() - start);
     }
     device_close(device);
     fixture_close(fixture);

@@ -31,6 +31,7 @@ struct run_output {
     struct run_result result;
     struct case_result *cases; /* [n] */
     char device_label[200], command[400];
+    struct fact_count fact[MAX_FACTS];
     struct status dump;    /* an error: the dump is not there, but all cases have their results */
     struct status trouble; /* what kept cases from being run, that is no defect of theirs */
 };
@@ -50,7 +51,7 @@ int64_t *request_repeats(const struct run_request *request);
 void result_repeat(struct case_result *result, const struct case_result *of);
 /* One result a case, with its line and repro. */
 void run_output_open(struct run_output *out, const struct run_request *request);
-void run_output_count(struct run_output *out, double seconds);
+void run_output_count(struct run_output *out, const struct run_request *request, double seconds);
 /* The code under test ended, or had to be ended. stage -1: nowhere in particular. */
 void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);
 void result_not_run(struct case_result *result, const char *why);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "harness/clock.h"
+#include "harness/coverage.h"
 #include "harness/explain.h"
 #include "harness/inputs.h"
 #include "harness/mistake.h"
@@ -100,6 +101,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
         snprintf(t->unsupported, sizeof t->unsupported, "%s", t->outcome.problem);
         return status_ok();
     }
+    coverage_see(&t->facts, &at, &t->outcome);
     if (stage_table[stage].fuses) t->fused_end = stage + stage_table[stage].fuses;
     const struct verdict verdict = {&t->edge, &t->findings};
     judge_running(&at, &t->outcome, verdict);

@@ -34,6 +34,7 @@ struct trunk {
     double seconds_reference;
     struct findings findings; /* of the kernel edge, over all stages */
     char likely[400];         /* of the first stage that fails: the mistake that reproduces it */
+    struct fact_set facts;    /* that its calls met, over all stages */
     char unsupported[500];    /* no kernel for a stage: the cases are skipped */
     int fused_end;            /* stages up to here were done by a fused kernel */
     bool declined;            /* no fused kernel takes this call: the stages it stands for run one by one */

@@ -92,6 +92,32 @@ static json_t *mismatch_object(const struct mismatch *m, bool *failed) {
     return o;
 }
 
+/* Numbers of the run's facts. */
+static json_t *facts_array(const struct fact_set *set, bool *failed) {
+    json_t *facts = json_array();
+    for (int f = 0; f < MAX_FACTS; f++)
+        if (fact_is_in(set, f) && json_array_append_new(facts, integer(f))) *failed = true;
+    return facts;
+}
+
+/* Every fact in the order of their numbers, with the cases that met it. */
+static json_t *coverage_object(const struct run_result *run, bool *failed) {
+    int met, all;
+    json_t *o = json_object(), *facts = json_array();
+    report_count_facts(run, &met, &all);
+    for (int f = 0; f < run->n_facts; f++) {
+        json_t *const fact = json_object();
+        set(fact, "fact", string(run->fact[f].name), failed);
+        set(fact, "cases", integer(run->fact[f].n_cases), failed);
+        if (!run->fact[f].applies) set(fact, "applies", json_false(), failed);
+        if (json_array_append_new(facts, fact)) *failed = true;
+    }
+    set(o, "met", integer(met), failed);
+    set(o, "of", integer(all), failed);
+    set(o, "facts", facts, failed);
+    return o;
+}
+
 static json_t *case_object(const struct case_result *r, bool *failed) {
     json_t *o = json_object();
     set(o, "case", string(r->line), failed);
@@ -99,6 +125,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     set(o, "seconds", number(r->seconds), failed);
     set(o, "edges", edges_object(r->edge, failed), failed);
     set(o, "stages", stages_array(r, failed), failed);
+    set(o, "facts", facts_array(&r->facts, failed), failed);
     if (r->mutant[0]) {
         set(o, "mutant", string(r->mutant), failed);
         set(o, "mutant_changed_calls", json_boolean(r->mutant_made), failed);
@@ -141,6 +168,7 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     set(root, "failed", integer(run->n_failed), &failed);
     set(root, "skipped", integer(run->n_skipped), &failed);
     set(root, "seconds", number(run->seconds), &failed);
+    if (run->fact) set(root, "coverage", coverage_object(run, &failed), &failed);
     set(root, "cases", cases, &failed);
     if (failed || json_dumpf(root, file, JSON_INDENT(2)))
         fputs("{\"schema\": \"shardcheck-result/1\", \"error\": \"out of memory\"}", file);

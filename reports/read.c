@@ -103,6 +103,17 @@ static bool read_mismatch(const json_t *object, const char *key, struct mismatch
            read_number(o, "margin", &m->margin) && read_string(o, "note", m->note, sizeof m->note);
 }
 
+static bool read_facts(const json_t *object, struct fact_set *set) {
+    const json_t *const all = json_object_get(object, "facts");
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *const fact = json_array_get(all, i);
+        const json_int_t f = json_integer_value(fact);
+        if (!json_is_integer(fact) || f < 0 || f >= MAX_FACTS) return false;
+        fact_add(set, (int)f);
+    }
+    return true;
+}
+
 static bool read_verdict(const json_t *object, enum case_verdict *out) {
     const char *const text = json_string_value(json_object_get(object, "verdict"));
     for (int v = CASE_PASSED; text && v <= CASE_SKIPPED; v++)
@@ -121,7 +132,7 @@ static bool read_case(const json_t *o, struct case_result *r) {
     return json_is_object(o) && read_verdict(o, &r->verdict) && read_number(o, "seconds", &r->seconds) &&
            read_string(o, "case", r->line, sizeof r->line) &&
            read_string(o, "mutant", r->mutant, sizeof r->mutant) && read_repro(o, r) &&
-           read_edges(o, r->edge) && read_stages(o, r) &&
+           read_edges(o, r->edge) && read_stages(o, r) && read_facts(o, &r->facts) &&
            read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
            read_string(o, "reason", r->reason, sizeof r->reason) &&
            read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&

@@ -57,3 +57,11 @@ int report_utf8_length(const char *text) {
     if (s[0] == 0xf4 && s[1] > 0x8f) return 0;
     return n;
 }
+
+void report_count_facts(const struct run_result *run, int *met, int *all) {
+    *met = *all = 0;
+    for (int f = 0; f < run->n_facts; f++) {
+        *all += run->fact[f].applies;
+        *met += run->fact[f].applies && run->fact[f].n_cases > 0;
+    }
+}

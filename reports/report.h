@@ -31,6 +31,8 @@ const char *verdict_name(enum case_verdict verdict); /* "PASS", "FAIL", "SKIP" *
 const char *verdict_word(enum case_verdict verdict); /* "passed", "failed", "skipped" */
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);
+/* Of the facts that apply on the device: how many were met, and how many there are. */
+void report_count_facts(const struct run_result *run, int *met, int *all);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
 int report_utf8_length(const char *text);
 

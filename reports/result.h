@@ -39,6 +39,18 @@ struct stage_result {
     double seconds_reference, seconds_kernel; /* spent on this case's share */
 };
 
+/* What of the kernels and the cut was shown: facts by number. */
+enum { FACT_WORDS = 4, MAX_FACTS = 64 * FACT_WORDS };
+struct fact_set {
+    uint64_t word[FACT_WORDS];
+};
+static inline bool fact_is_in(const struct fact_set *set, int fact) {
+    return set->word[fact / 64] >> fact % 64 & 1;
+}
+static inline void fact_add(struct fact_set *set, int fact) {
+    set->word[fact / 64] |= UINT64_C(1) << fact % 64;
+}
+
 struct case_result {
     char line[5120]; /* the case line; parses back unless its path holds what no line can show */
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
@@ -58,16 +70,25 @@ struct case_result {
     char resembles[200]; /* what the wrong values look like, where a simple relation holds; else empty */
     char read[200];      /* what a wrong element was made of, by the tags that it holds; else empty */
     double seconds;
-    char mutant[48];  /* the seeded mistake; else empty */
-    bool mutant_made; /* it changed some call */
+    struct fact_set facts; /* that its calls met, the unsharded run's included */
+    char mutant[48];       /* the seeded mistake; else empty */
+    bool mutant_made;      /* it changed some call */
+};
+
+struct fact_count {
+    char name[48];
+    bool applies;    /* its kernel runs on the device */
+    int64_t n_cases; /* that met it */
 };
 
 struct run_result {
     const char *version, *device, *command; /* device: the label, always shown */
     const struct case_result *cases;
     int64_t n_cases, n_passed, n_failed, n_skipped;
-    int64_t n_crashed;   /* of the failed */
-    int64_t n_unchained; /* of them: without a chain edge */
+    int64_t n_crashed;             /* of the failed */
+    int64_t n_unchained;           /* of them: without a chain edge */
+    const struct fact_count *fact; /* [n_facts] by number; NULL: not counted */
+    int n_facts;
     double seconds;
     bool in_process; /* without workers: the code under test could have changed anything */
 };

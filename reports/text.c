@@ -181,11 +181,28 @@ void report_text_one(FILE *file, const struct case_result *result, int verbosity
     if (verbosity > QUIET || result->verdict == CASE_FAILED) report_text_case(file, result, verbosity);
 }
 
+/* All at -v; else so many that a line can be read. */
+static void print_coverage(FILE *file, const struct run_result *run, int verbosity) {
+    enum { SHOWN = 6 };
+    int met, all, shown = 0;
+    report_count_facts(run, &met, &all);
+    fprintf(file, "coverage %d of %d facts", met, all);
+    for (int f = 0; f < run->n_facts; f++) {
+        if (!run->fact[f].applies || run->fact[f].n_cases) continue;
+        if (verbosity >= VERBOSE || shown < SHOWN)
+            fprintf(file, "%s%s", shown ? ", " : "; not met: ", run->fact[f].name);
+        shown++;
+    }
+    if (verbosity < VERBOSE && shown > SHOWN) fprintf(file, " and %d more", shown - SHOWN);
+    fputc('\n', file);
+}
+
 void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
     if (verbosity > QUIET && run->n_unchained)
         fprintf(file,
                 "%lld cases without the chain edge: reference/plain.c does not know a feature of the layer\n",
                 (long long)run->n_unchained);
+    if (verbosity >= VERBOSE && run->fact) print_coverage(file, run, verbosity);
     if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
     fprintf(file, "%lld passed, %lld failed, %lld skipped\n", (long long)run->n_passed,
             (long long)run->n_failed, (long long)run->n_skipped);

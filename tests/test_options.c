@@ -10,6 +10,7 @@
 
 #include "fixtures/fixture.h"
 #include "harness/cli/commands.h"
+#include "harness/coverage.h"
 
 enum { MAX_WORDS = 32 };
 
@@ -165,7 +166,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run tiny/atention", "no such part; use attention or ffn"},
         {"run --cached 4", "prefill has nothing cached"},
         {"run --fixture /nowhere.h5", "/nowhere.h5"},
-        {"list", "use models, kernels, stages, mutants, fills or devices"},
+        {"list", "use models, kernels, stages, mutants, fills, facts or devices"},
         {"list kernel", "list kernel: no such list; use kernels,"},
         {"list kernels stages", "one thing at a time"},
         {"list kernels --tp 2", "--tp: list has no such option; use --help or --version"},
@@ -392,7 +393,8 @@ Test(options, help_of_a_command_is_about_that_command) {
 
 Test(options, help_names_every_key_and_lists_show_every_row) {
     char *help = help_of(NULL), *models = list_of("models"), *kernels = list_of("kernels"),
-         *stages = list_of("stages"), *mutants = list_of("mutants"), *fills = list_of("fills");
+         *stages = list_of("stages"), *mutants = list_of("mutants"), *fills = list_of("fills"),
+         *facts = list_of("facts");
     for (int k = 0; case_keys[k].name; k++) {
         char option[48], text[240];
         snprintf(option, sizeof option, "  --%s N", case_keys[k].name);
@@ -405,7 +407,12 @@ Test(options, help_names_every_key_and_lists_show_every_row) {
     const struct mutant *m;
     for (int i = 0; (m = mutant_at(i)); i++) cr_expect(strstr(mutants, m->name));
     for (int f = 0; f < FILL_COUNT; f++) cr_expect(strstr(fills, fill_name((enum fill_kind)f)));
-    char *const texts[] = {help, models, kernels, stages, mutants, fills};
+    for (int f = 0; f < coverage_count(); f++) {
+        char name[48];
+        coverage_name(f, name, sizeof name);
+        cr_expect(strstr(facts, name), "%s", name);
+    }
+    char *const texts[] = {help, models, kernels, stages, mutants, fills, facts};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         cr_expect_null(strchr(texts[i], '\t'), "columns are aligned with spaces");
         free(texts[i]);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "harness/cli/commands.h"
+#include "harness/coverage.h"
 #include "layer/choices.h"
 
 /* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not
@@ -134,6 +135,15 @@ static void list_fills(FILE *rows) {
         fprintf(rows, "%s\t%s\n", fill_name((enum fill_kind)f), fill_describes((enum fill_kind)f));
 }
 
+static void list_facts(FILE *rows) {
+    fputs("NAME\tOP\tDESCRIPTION\n", rows);
+    for (int f = 0; f < coverage_count(); f++) {
+        char name[48];
+        coverage_name(f, name, sizeof name);
+        fprintf(rows, "%s\t%s\t%s\n", name, op_name(coverage_op(f)), coverage_describe(f));
+    }
+}
+
 static void list_devices(FILE *rows) {
     fputs("NAME\tSTATE\n", rows);
     for (int d = 0; d < DEVICE_COUNT; d++) {
@@ -149,8 +159,8 @@ static const struct {
     const char *name;
     void (*write)(FILE *rows);
 } list_table[] = {
-    {"models", list_models},   {"kernels", list_kernels}, {"stages", list_stages},
-    {"mutants", list_mutants}, {"fills", list_fills},     {"devices", list_devices},
+    {"models", list_models}, {"kernels", list_kernels}, {"stages", list_stages},   {"mutants", list_mutants},
+    {"fills", list_fills},   {"facts", list_facts},     {"devices", list_devices},
 };
 enum { N_LISTS = sizeof list_table / sizeof *list_table };
 

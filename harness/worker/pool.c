@@ -409,7 +409,7 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
             result_not_run(&out->cases[i], p->stop.message);
             settle(p, i);
         }
-    if (!s.code) run_output_count(out, clock_seconds() - start);
+    if (!s.code) run_output_count(out, o, clock_seconds() - start);
     close_pool(p);
     free(p);
     return s;
