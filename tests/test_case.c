@@ -182,7 +182,7 @@ Test(case, mistakes_are_named_with_what_would_be_right) {
         "m:dtype=fp64|dtype=fp64: use fp32 or bf16",
         "m:dtype=int32|use fp32 or bf16",
         "m:layout=packd|use packed or contig",
-        "m:fill=|use random",
+        "m:fill=randon|use random",
         "m:device=gpu|host or cuda",
         "m:kernel.atention=x|kernel.atention=x: no stage atention; use attention,",
         "m:kernel.attention=none|no such kernel for stage attention",

@@ -28,16 +28,21 @@ static void *filled(const struct fill *f, enum tensor_id id, enum dtype d, int64
 
 Test(fill, any_split_and_any_thread_count_gives_the_same_bits, .init = setup) {
     enum { N = 200000 };
-    for (enum dtype d = DTYPE_F64; d <= DTYPE_BF16; d++) {
+    static const enum tensor_id ids[FILL_COUNT] = {
+        [FILL_RANDOM] = T_W_QKV, [FILL_OUTLIERS] = T_X, [FILL_TIES] = T_W_ROUTER};
+    for (int i = 0; i < 3 * FILL_COUNT; i++) {
+        const enum dtype d = (enum dtype)(DTYPE_F64 + i % 3);
+        const enum tensor_id id = ids[i / 3];
+        fill.kind = (enum fill_kind)(i / 3);
         omp_set_num_threads(1);
-        char *whole = filled(&fill, T_W_QKV, d, 0, N);
+        char *whole = filled(&fill, id, d, 0, N);
         omp_set_num_threads(3);
-        char *threaded = filled(&fill, T_W_QKV, d, 0, N);
+        char *threaded = filled(&fill, id, d, 0, N);
         cr_expect(!memcmp(whole, threaded, N * dtype_bytes(d)));
         int64_t step = 1;
         for (int64_t first = 0; first < N; first += step, step = (step * 5 + 3) % 70001 + 1) {
             const int64_t n = first + step < N ? step : N - first;
-            char *part = filled(&fill, T_W_QKV, d, first, n);
+            char *part = filled(&fill, id, d, first, n);
             cr_expect(!memcmp(part, whole + (size_t)first * dtype_bytes(d), (size_t)n * dtype_bytes(d)),
                       "%lld + %lld", (long long)first, (long long)n);
             free(part);
@@ -76,15 +81,17 @@ Test(fill, the_first_block_is_the_published_philox_vector, .init = setup) {
 
 Test(fill, every_stored_value_is_the_double_rounded_once, .init = setup) {
     enum { N = 1 << 19 }; /* nearly every one of the 65536 uniforms */
-    for (int id = 0; id < T_COUNT; id++) {
+    for (int i = 0; i < T_COUNT * FILL_COUNT; i++) {
+        const int id = i % T_COUNT;
+        fill.kind = (enum fill_kind)(i / T_COUNT);
         if ((tensor_table[id].role != ROLE_INPUT && tensor_table[id].role != ROLE_WEIGHT) || id == T_B_QKV)
             continue;
         double *exact = filled(&fill, (enum tensor_id)id, DTYPE_F64, 0, N);
         for (enum dtype d = DTYPE_F32; d <= DTYPE_BF16; d++) {
             void *stored = filled(&fill, (enum tensor_id)id, d, 0, N);
             int64_t n_wrong = 0;
-            for (int64_t i = 0; i < N; i++) n_wrong += dtype_load(stored, d, i) != dtype_round(d, exact[i]);
-            cr_expect_eq(n_wrong, 0, "%s %s", tensor_table[id].name, dtype_name(d));
+            for (int64_t n = 0; n < N; n++) n_wrong += dtype_load(stored, d, n) != dtype_round(d, exact[n]);
+            cr_expect_eq(n_wrong, 0, "%s %s %s", fill_name(fill.kind), tensor_table[id].name, dtype_name(d));
             free(stored);
         }
         free(exact);

@@ -19,21 +19,23 @@ static double *filled(const struct fill *fill, enum tensor_id id, int64_t n) {
     return data;
 }
 
-/* logits [T, E] of the layer, from x and its norm on. */
-static double *logits_of(const struct fill *fill) {
-    const int64_t m = fill->spec->hidden, e = fill->spec->n_experts;
+/* The first n rows of a weight [n, hidden] on x behind its norm: [T, n]. */
+static double *project(const struct fill *fill, enum tensor_id id, int64_t n) {
+    const int64_t m = fill->spec->hidden;
     double *const x = filled(fill, T_X, T * m), *const norm = filled(fill, T_NORM_W, m),
-                  *const w = filled(fill, T_W_ROUTER, e * m);
-    double *const logits = calloc((size_t)(T * e), sizeof *logits);
+                  *const w = filled(fill, id, n * m);
+    double *const out = calloc((size_t)(T * n), sizeof *out);
     for (int64_t t = 0; t < T; t++) {
         double squares = 0;
         for (int64_t i = 0; i < m; i++) squares += x[t * m + i] * x[t * m + i];
-        for (int64_t i = 0; i < e * m; i++)
-            logits[t * e + i / m] += x[t * m + i % m] / sqrt(squares / (double)m) * norm[i % m] * w[i];
+        for (int64_t i = 0; i < n * m; i++)
+            out[t * n + i / m] += x[t * m + i % m] / sqrt(squares / (double)m) * norm[i % m] * w[i];
     }
     free(x), free(norm), free(w);
-    return logits;
+    return out;
 }
+
+static double *logits_of(const struct fill *fill) { return project(fill, T_W_ROUTER, fill->spec->n_experts); }
 
 static struct call route_call(const struct layer_spec *s, double *logits, double *bias, int32_t *ids) {
     struct call call = {.op = OP_ROUTE};
@@ -43,8 +45,8 @@ static struct call route_call(const struct layer_spec *s, double *logits, double
                                        .n_tokens = T,
                                        .n_experts = s->n_experts,
                                        .top_k = s->top_k,
-                                       .n_group = 1,
-                                       .topk_group = 1,
+                                       .n_group = s->n_group,
+                                       .topk_group = s->topk_group,
                                        .score = s->score,
                                        .renormalise = true,
                                        .routed_scale = 1};
@@ -134,4 +136,112 @@ Test(fill, a_bias_that_weighs_the_gates_is_seen) {
     cr_expect(10 * outside >= 9 * T * k, "%lld of %lld gates outside", (long long)outside,
               (long long)(T * k));
     free(logits), free(bias);
+}
+
+/* ---- outliers ---- */
+
+static int64_t count_beyond(const double *values, int64_t n, double limit) {
+    int64_t beyond = 0;
+    for (int64_t i = 0; i < n; i++) beyond += limit < 0 ? values[i] < limit : values[i] > limit;
+    return beyond;
+}
+
+Test(fill, outliers_saturate_gates_and_scores_and_most_values_stay_small) {
+    struct model model;
+    cr_assert(!model_load("param2-17b", &model).code);
+    const struct layer_spec spec = model_layer(&model, 1);
+    const struct fill fill = {.kind = FILL_OUTLIERS, .seed = 1, .layer = 1, .spec = &spec};
+    enum { ROWS = 512 };
+    double *const x = filled(&fill, T_X, T * spec.hidden), *const gates = project(&fill, T_W_GATE_UP, ROWS),
+                  *const logits = logits_of(&fill);
+    const int64_t n_x = T * spec.hidden, n_logits = T * spec.n_experts;
+    const int64_t large = count_beyond(x, n_x, 100) + count_beyond(x, n_x, -100);
+    cr_expect(large > n_x / 100 && large < n_x / 10, "%lld of %lld", (long long)large, (long long)n_x);
+    cr_expect(count_beyond(x, n_x, 2048) == 0 && count_beyond(x, n_x, -2048) == 0);
+    cr_expect(count_beyond(gates, T * ROWS, 88) > 50 && count_beyond(gates, T * ROWS, -88) > 50);
+    cr_expect(count_beyond(gates, T * ROWS, 0.5) > T * ROWS / 4);
+    cr_expect(count_beyond(logits, n_logits, 17) > 20 && count_beyond(logits, n_logits, -88) > 20);
+    free(x), free(gates), free(logits);
+}
+
+/* ---- ties ---- */
+
+enum { N_TIES = 12, TIE_GROUPS = 4, TIE_TOP = 3 };
+
+static struct layer_spec tie_spec(int64_t n_group) {
+    struct model model;
+    cr_assert(!model_load("tiny", &model).code);
+    struct layer_spec spec = model_layer(&model, 1);
+    spec.n_experts = N_TIES * TIE_GROUPS;
+    spec.top_k = TIE_TOP;
+    spec.n_group = n_group;
+    spec.topk_group = n_group > 1 ? 2 : 1;
+    return spec;
+}
+
+/* Another expert, chosen or not, in the place of the last one of a token: of its equals every one is as
+ * good. */
+Test(fill, every_choice_among_equals_is_legal_and_counted_as_ambiguous) {
+    for (int64_t n_group = 1; n_group <= TIE_GROUPS; n_group += TIE_GROUPS - 1) {
+        const struct layer_spec spec = tie_spec(n_group);
+        const struct fill fill = {.kind = FILL_TIES, .seed = 1, .layer = 1, .spec = &spec};
+        const int64_t e = spec.n_experts, size = e / n_group;
+        double *const logits = logits_of(&fill), *const bias = filled(&fill, T_SELECT_BIAS, e);
+        double *const lo = calloc((size_t)(T * e), sizeof *lo), *const hi =
+                                                                    calloc((size_t)(T * e), sizeof *hi);
+        int32_t ids[T * TIE_TOP];
+        choose(&spec, logits, bias, ids);
+        const struct call call = route_call(&spec, logits, bias, ids);
+        const struct contract contract = contract_exact(OP_ROUTE);
+        const struct route_args *const a = &call.u.route;
+        const struct route_contract *const c = &contract.u.route;
+        ref_route_choices(&call, &contract, NULL, 0, T, lo, hi);
+        int64_t ambiguous = 0, swapped = 0;
+        for (int64_t t = 0; t < T; t++) {
+            int32_t *const set = ids + t * TIE_TOP;
+            const double *const l = lo + t * e, *const h = hi + t * e;
+            const enum route_verdict v = ref_route_judge(a, c, l, h, set);
+            cr_expect(v != ROUTE_REJECTED, "%lld groups, token %lld", (long long)n_group, (long long)t);
+            ambiguous += v == ROUTE_AMBIGUOUS;
+            const int32_t last = set[TIE_TOP - 1];
+            for (int32_t o = 0; o < e; o++) {
+                if (o / size != last / size || contains(set, TIE_TOP, o)) continue;
+                const bool equal = logits[t * e + o] == logits[t * e + last] && bias[o] == bias[last];
+                set[TIE_TOP - 1] = o;
+                if (equal) cr_expect_eq(ref_route_judge(a, c, l, h, set), ROUTE_AMBIGUOUS);
+                if (equal) swapped++;
+                if (l[last] > h[o]) cr_expect_eq(ref_route_judge(a, c, l, h, set), ROUTE_REJECTED);
+                set[TIE_TOP - 1] = last;
+            }
+        }
+        cr_expect(ambiguous > T / 4, "%lld groups: %lld", (long long)n_group, (long long)ambiguous);
+        cr_expect(swapped > T / 4, "%lld groups: %lld", (long long)n_group, (long long)swapped);
+        free(lo), free(hi), free(logits), free(bias);
+    }
+}
+
+/* Whether rows a and b are the same, and otherwise how far apart at most. */
+static double apart(const double *rows, int64_t size, int64_t a, int64_t b) {
+    double most = 0;
+    for (int64_t i = 0; i < size; i++) most = fmax(most, fabs(rows[a * size + i] - rows[b * size + i]));
+    return most;
+}
+
+Test(fill, ties_are_copies_of_rows_and_some_experts_only_nearly) {
+    const struct layer_spec spec = tie_spec(TIE_GROUPS);
+    const struct fill fill = {.kind = FILL_TIES, .seed = 1, .layer = 1, .spec = &spec};
+    const int64_t m = spec.hidden, kv = spec.n_kv_heads * spec.head_dim;
+    double *const x = filled(&fill, T_X, 12 * m), *const k = filled(&fill, T_K_CACHE, 12 * kv),
+                  *const v = filled(&fill, T_V_CACHE, 12 * kv),
+                  *const w = filled(&fill, T_W_ROUTER, spec.n_experts * m);
+    cr_expect(apart(x, m, 1, 2) == 0 && apart(k, kv, 3, 5) == 0 && apart(k, kv, 9, 10) == 0);
+    cr_expect(apart(x, m, 0, 1) > 1 && apart(k, kv, 2, 3) > 1);
+    cr_expect(apart(v, kv, 3, 5) > 1, "equal keys bring values of their own");
+    cr_expect_eq(apart(w, m, 1, 2), 0);
+    cr_expect_eq(apart(w, m, 3, 5), 0);
+    cr_expect_eq(apart(w, m, N_TIES + 1, 2 * N_TIES + 1), 0, "groups 1 and 2 are equal");
+    cr_expect(apart(w, m, 0, N_TIES) > 0.1, "groups 0 and 1 are not");
+    const double near = apart(w, m, 7, 8);
+    cr_expect(near > 0 && near < 1e-5, "%g", near);
+    free(x), free(k), free(v), free(w);
 }

@@ -113,6 +113,15 @@ Test(run, ffn_passes_in_every_phase_layout_and_dtype_at_every_tp_and_ep) {
     expect_all_pass("shardcheck run tiny --part ffn --layer 0 --tp 1,2,4,8 --dtype bf16,fp32 --tokens 5", 8);
 }
 
+Test(run, outliers_and_ties_pass_in_every_phase_at_every_tp_and_ep) {
+    expect_all_pass("shardcheck run tiny --part attention --tp 1,2,4,8 --phase prefill,chunked,decode "
+                    "--tokens 5 --dtype bf16,fp32 --fill outliers,ties",
+                    48);
+    expect_all_pass("shardcheck run tiny --part ffn --tp 2,4,8 --ep 1,2 --phase prefill --tokens 33 "
+                    "--dtype bf16,fp32 --fill outliers,ties --groups 4 --topk_groups 2",
+                    24);
+}
+
 Test(run, another_seed_passes_and_the_same_seed_gives_the_same_margins) {
     struct options o[2];
     struct run_output out[2];
