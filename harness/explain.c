@@ -62,7 +62,8 @@ static bool choose_rows(struct replay *r) {
 /* What a replay came to. */
 struct match {
     double margin;
-    int64_t numbers; /* elements that are no NaN: NaN all over is reproduced by too much */
+    int64_t numbers; /* elements that are no NaN: NaN all over is reproduced by too much,
+                        where no integers were, too */
 };
 
 /* NaN where the mistaken call reads what nobody owns is reproduced by NaN alone. */
@@ -124,7 +125,7 @@ static bool explain_by(const struct replay *r, bool here, char *likely, size_t s
         if (by->missing || by->part != r->at->crew->part || belongs(by, r->at->crew->layout) != here)
             continue;
         found = mistake_open(&m, r->at, by, r->outcome) && mistake_accepts_integers(&m) &&
-                accepts_rows(r, &m, &match) && match.numbers > 0;
+                accepts_rows(r, &m, &match) && (match.numbers > 0 || placed_op(r->at)->first > 0);
         mistake_close(&m);
         if (found)
             snprintf(likely, size, "%s (%s): %s; its replay reproduces every %s (margin %.2f)", by->name,

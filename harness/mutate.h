@@ -42,7 +42,7 @@ struct mutant {
     bool unsharded;   /* the unsharded run makes it too */
     struct mutant_hooks hooks;
     const char *exposes; /* a case line in which it must be caught */
-    const char *clean;   /* a case line in which it cannot be seen */
+    const char *clean;   /* a case line in which it cannot be seen; NULL: it shows in every case */
     const char *same_as; /* a mutant that stores the same in `exposes`, earlier in the table; NULL: none */
 };
 /* Row i of all files; NULL: there are fewer. */

@@ -60,6 +60,8 @@ Test(cli_errors, unknown_names_are_answered_with_the_known_ones) {
     expect_error("run tiny --kernel attention=flash9", "flash9", "attention_simt");
     expect_error("run tiny --report yaml", "yaml", "json");
     expect_error("run tiny --mutant nosuch", "nosuch", "packed-view");
+    expect_error("run tiny --mutant sinks-local", "needs attention sinks", "list mutants");
+    expect_error("mutants packed-veiw", "no such mutant", "packed-view");
     expect_error("list nothing", "nothing", "models");
     expect_error("list", "of what", "models");
     expect_error("run tiny --phase prefil", "prefil", "prefill");

@@ -36,6 +36,12 @@ static void expect(const char *arguments, int status, const char *word) {
     cr_expect(strstr(text, word), "%s: no '%s' in\n%s", arguments, word, text);
 }
 
+Test(cli_run, mutants_are_scored_by_what_found_and_named_them) {
+    expect("mutants packed-view qkv-even-chunks", 0,
+           "killed 2 of 2, clean cases flagged 0 of 2, cause named 2; by edge shard 2\n");
+    expect("mutants kv-heads-tiled --json", 0, "\"killed\": 1");
+}
+
 Test(cli_run, a_worker_and_one_process_report_the_same) {
     cr_assert_eq(run("run tiny --report json:a.json"), 0);
     expect("run tiny --report json:b.json --in-process", 0, ", in one process with the code under test\n");

@@ -38,7 +38,7 @@ Test(mutate, every_row_says_what_it_needs_and_names_are_unique) {
     for (; (m = mutant_at(n)); n++) {
         const struct mutant_hooks *const h = &m->hooks;
         cr_expect(m->source && m->describes && mutant_by_name(m->name) == m, "%s", m->name);
-        cr_expect(m->missing ? !m->exposes && !m->clean : m->exposes && m->clean, "%s", m->name);
+        cr_expect(m->missing ? !m->exposes && !m->clean : m->exposes != NULL, "%s", m->name);
         cr_expect_eq(!m->missing, h->spec || h->plan || h->call || h->sum || h->inside, "%s: hooks", m->name);
         if (m->same_as)
             cr_expect((other = mutant_by_name(m->same_as)) && !other->missing && other != m, "%s", m->name);
@@ -46,19 +46,41 @@ Test(mutate, every_row_says_what_it_needs_and_names_are_unique) {
     cr_expect(n >= 2);
 }
 
-/* The mistake is made and its edge fails in the one line; in the other it changes nothing that anybody
- * could see. */
-Test(mutate, every_mutant_is_caught_where_it_shows_and_passes_where_it_cannot) {
+/* What `shardcheck mutants` runs. */
+Test(mutate, the_cases_of_every_row_are_legal_and_of_its_part_and_layout) {
     const struct mutant *m;
     for (int i = 0; (m = mutant_at(i)); i++) {
-        if (m->missing) continue;
+        const char *const lines[] = {m->exposes, m->clean};
+        for (int l = 0; l < 2; l++) {
+            struct check_case c;
+            struct model model;
+            bool has_part;
+            if (!lines[l]) continue;
+            cr_assert_eq(case_parse(lines[l], &c, &has_part).code, STATUS_OK, "%s: %s", m->name, lines[l]);
+            cr_assert_eq(model_load(c.model, &model).code, STATUS_OK);
+            const struct status s = case_check(&c, &model, NULL);
+            cr_expect_eq(s.code, STATUS_OK, "%s: %s", m->name, s.message);
+            cr_expect(has_part && c.part == m->part, "%s: %s", m->name, lines[l]);
+            cr_expect(!m->layouts || m->layouts >> c.layout & 1, "%s: %s", m->name, lines[l]);
+        }
+    }
+}
+
+/* One of each kind of hook; all of them are the lane's (make mutants). */
+Test(mutate, a_mistake_is_caught_where_it_shows_and_passes_where_it_cannot) {
+    static const char *const names[] = {"packed-view",         "kv-heads-tiled", "bias-every-rank",
+                                        "residual-every-rank", "expert-twice",   "experts-round-robin"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct mutant *const m = mutant_by_name(names[i]);
         struct run_output out = run_with(m->exposes, m);
-        cr_expect(out.cases[0].mutant_made, "%s changes nothing in %s", m->name, m->exposes);
-        cr_expect_eq(out.cases[0].edge[m->edge].state, EDGE_FAIL, "%s survives %s", m->name, m->exposes);
+        const struct case_result *const r = &out.cases[0];
+        cr_expect(r->mutant_made && r->verdict == CASE_FAILED, "%s survives %s", m->name, m->exposes);
+        cr_expect_eq(r->edge[m->edge].state, EDGE_FAIL, "%s in %s", m->name, m->exposes);
+        cr_expect_eq(strncmp(r->likely, m->name, strlen(m->name)), 0, "%s: likely '%s'", m->name, r->likely);
         run_output_free(&out);
         out = run_with(m->clean, m);
-        cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s: %s%s", m->name, m->clean,
-                     out.cases[0].where, out.cases[0].reason);
+        cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s: %s", m->name, m->clean,
+                     out.cases[0].where);
         run_output_free(&out);
     }
 }

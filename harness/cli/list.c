@@ -123,7 +123,10 @@ static void list_mutants(FILE *rows) {
             fprintf(rows, "not made: no %s\t-\t", m->missing);
         } else {
             print_case_cell(rows, m->exposes);
-            print_case_cell(rows, m->clean);
+            if (m->clean)
+                print_case_cell(rows, m->clean);
+            else
+                fputs("no case\t", rows);
         }
         fprintf(rows, "%s\n", m->describes);
     }

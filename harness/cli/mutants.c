@@ -35,13 +35,15 @@ enum { EXPOSES, CLEAN, LINES };
 struct trial {
     const struct mutant *mutant;
     struct run_output out;
+    const struct case_result *clean; /* NULL: no case hides it */
     bool made, killed, named, flagged;
 };
 
-static struct status read_lines(const struct mutant *m, struct check_case cases[LINES]) {
+static struct status read_lines(const struct mutant *m, struct check_case cases[LINES], int64_t *n) {
     bool has_part;
+    *n = m->clean ? LINES : LINES - 1;
     TRY(case_parse(m->exposes, &cases[EXPOSES], &has_part));
-    return case_parse(m->clean, &cases[CLEAN], &has_part);
+    return m->clean ? case_parse(m->clean, &cases[CLEAN], &has_part) : status_ok();
 }
 
 /* By its own name, or by that of a mistake that comes to the same. */
@@ -56,35 +58,38 @@ static struct status try_mutant(const struct mutant *m, struct trial *t) {
     static struct check_case cases[LINES];
     const struct pool_options pool = {0};
     *t = (struct trial){.mutant = m};
-    TRY(read_lines(m, cases));
-    const struct run_request request = {.cases = cases, .n_cases = LINES, .mutant = m, .schedules = 1};
+    int64_t n;
+    TRY(read_lines(m, cases, &n));
+    const struct run_request request = {.cases = cases, .n_cases = n, .mutant = m, .schedules = 1};
     TRY(worker_program ? pool_run(&request, &pool, &t->out) : run_cases(&request, &t->out));
     TRY(t->out.trouble);
     const struct case_result *const seen = &t->out.cases[EXPOSES];
     t->made = seen->mutant_made;
     t->killed = t->made && seen->verdict == CASE_FAILED && seen->edge[m->edge].state == EDGE_FAIL;
     t->named = t->killed && names(seen->likely, m);
-    t->flagged = t->out.cases[CLEAN].verdict != CASE_PASSED;
+    t->clean = n > CLEAN ? &t->out.cases[CLEAN] : NULL;
+    t->flagged = t->clean && t->clean->verdict != CASE_PASSED;
     return status_ok();
 }
 
 /* ---- the score ---- */
 
 struct score {
-    int n, missing, killed, named, flagged, edge[EDGE_COUNT];
+    int n, missing, killed, named, clean, flagged, edge[EDGE_COUNT];
 };
 
 static void count(struct score *score, const struct trial *t) {
     score->n++;
     score->killed += t->killed;
     score->named += t->named;
+    score->clean += t->clean != NULL;
     score->flagged += t->flagged;
     for (int e = 0; e < EDGE_COUNT && t->killed; e++)
         score->edge[e] += t->out.cases[EXPOSES].edge[e].state == EDGE_FAIL;
 }
 
 static void print_trial(FILE *file, const struct trial *t) {
-    const struct case_result *const seen = &t->out.cases[EXPOSES], *const clean = &t->out.cases[CLEAN];
+    const struct case_result *const seen = &t->out.cases[EXPOSES];
     const char *const name = t->mutant->name;
     if (!t->made && seen->verdict == CASE_PASSED)
         fprintf(file, "INVISIBLE %s: changes nothing in %s\n", name, seen->line);
@@ -94,13 +99,14 @@ static void print_trial(FILE *file, const struct trial *t) {
     else if (!t->named)
         fprintf(file, "UNNAMED   %s: %s, %s; likely %s\n", name, seen->line, seen->where,
                 *seen->likely ? seen->likely : "nothing");
-    if (t->flagged) fprintf(file, "FLAGGED   %s: %s %s%s\n", name, clean->line, clean->where, clean->reason);
+    if (t->flagged)
+        fprintf(file, "FLAGGED   %s: %s %s%s\n", name, t->clean->line, t->clean->where, t->clean->reason);
     fflush(file);
 }
 
 static void print_score(FILE *file, const struct score *s) {
-    fprintf(file, "killed %d of %d, clean lines flagged %d, cause named %d", s->killed, s->n, s->flagged,
-            s->named);
+    fprintf(file, "killed %d of %d, clean cases flagged %d of %d, cause named %d", s->killed, s->n,
+            s->flagged, s->clean, s->named);
     const char *gap = "; by edge ";
     for (int e = 0; e < EDGE_COUNT; e++) {
         if (!s->edge[e]) continue;
@@ -120,9 +126,10 @@ static json_t *trial_object(const struct trial *t) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (seen->edge[e].state == EDGE_FAIL)
             json_array_append_new(edges, json_string(edge_name((enum edge)e)));
-    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s, s:b}", "mutant", t->mutant->name, "exposes",
+    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s?, s:b}", "mutant", t->mutant->name, "exposes",
                      seen->line, "made", t->made, "killed", t->killed, "named", t->named, "likely",
-                     seen->likely, "edges", edges, "clean", t->out.cases[CLEAN].line, "flagged", t->flagged);
+                     seen->likely, "edges", edges, "clean", t->clean ? t->clean->line : NULL, "flagged",
+                     t->flagged);
 }
 
 static void print_json(FILE *file, const struct score *s, json_t *trials) {

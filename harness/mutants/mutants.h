@@ -5,7 +5,8 @@
 
 #include "harness/mutate.h"
 
-extern const struct mutant mutants_of_views[], mutants_of_sums[], mutants_of_softmax[];
+extern const struct mutant mutants_of_views[], mutants_of_heads[], mutants_of_softmax[], mutants_of_router[],
+    mutants_of_experts[], mutants_of_sums[];
 
 #define PR_39707 "vLLM PR #39707"
 
