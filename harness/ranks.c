@@ -213,11 +213,43 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
     free(slice);
 }
 
+/* A rank may sort its experts' rows in an order of its own, and is held to that. */
+static void answer_rows_again(struct rank_work *w) {
+    answer_free(&w->answer);
+    answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
+}
+
+/* What follows has the rows of the trunk, in the trunk's order. */
+static void follow_trunk_order(struct rank_work *w) {
+    struct permute_args *const a = &w->outcome.call.u.permute;
+    const struct span rows = w->at.crew->plan.rank[w->at.rank][AXIS_N];
+    const int64_t n_slots = a->n_tokens * a->top_k;
+    int32_t *const row_slot = memory_zeroed((size_t)n_slots + 1, sizeof *row_slot);
+    int32_t *const slot_row = w->outcome.got.of[T_SLOT_ROW].memory.data;
+    const struct stored *const of_trunk = &w->trunk->outcome.got.of[T_ROW_SLOT];
+    struct call whole = w->outcome.call; /* of all experts, sorted as the trunk did */
+    whole.u.permute.expert_first = 0;
+    whole.u.permute.expert_count = w->at.crew->plan.size[AXIS_E];
+    whole.u.permute.row_slot = (struct view){of_trunk->memory.data, DTYPE_I32, {1}, 0, of_trunk->count};
+    ref_permute(&whole, NULL, row_slot, slot_row);
+    for (int64_t s = 0; s < n_slots; s++) {
+        const int64_t row = slot_row[s] - rows.first;
+        slot_row[s] = slot_row[s] >= 0 && row >= 0 && row < rows.count ? (int32_t)row : -1;
+    }
+    memcpy(w->outcome.got.of[T_ROW_SLOT].memory.data, row_slot + rows.first,
+           (size_t)rows.count * sizeof *row_slot);
+    memcpy(a->row_slot.data, row_slot + rows.first, (size_t)rows.count * sizeof *row_slot);
+    free(row_slot);
+    answer_free(&w->answer);
+    slice_answer(w);
+}
+
 /* Partial and moved rows are judged by their own answers; whatever else the stage stored is the
  * trunk's, bit for bit where that is promised. */
 static void shard_edge(struct rank_work *w) {
     const struct verdict v = verdict_on(w, EDGE_SHARD);
-    const bool by_answer = is_partial(w->answer.id[0]) || placed_op(&w->at)->collect || !must_be_identical(w);
+    const bool by_answer = is_partial(w->answer.id[0]) || placed_op(&w->at)->collect ||
+                           !must_be_identical(w) || w->outcome.call.op == OP_PERMUTE;
     const int64_t before = v.edge->outside;
     judge_running(&w->at, &w->outcome, v);
     judge_own(&w->at, &w->outcome, v);
@@ -239,7 +271,8 @@ static struct contract contract_of(const struct outcome *trunk, const struct cal
 static struct status rank_stage(struct rank_work *w, double **partial) {
     struct ranks *const r = w->ranks;
     struct seat *const seat = trunk_seat(w->trunk, w->at.stage);
-    const bool ids_first = placed_row(&w->at)->op == OP_ROUTE; /* gates are of the ids that the rank chose */
+    const bool routes = placed_row(&w->at)->op == OP_ROUTE;  /* gates are of the ids that the rank chose */
+    const bool sorts = placed_row(&w->at)->op == OP_PERMUTE; /* and rows in the order that it did */
     const double start = clock_seconds();
     TRY(seat->prepare(seat, &w->at, &w->outcome));
     w->outcome.contract = contract_of(&w->trunk->outcome, &w->outcome.call);
@@ -249,7 +282,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
         partial_add(w, *partial);
     } else {
         slice_answer(w);
-        if (!ids_first) plan_edge(w);
+        if (!routes && !sorts) plan_edge(w);
     }
     r->seconds_reference += clock_seconds() - start;
     const enum edge_state before = r->edge[EDGE_SHARD].state;
@@ -262,11 +295,16 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
         return status_ok();
     }
     coverage_see(&r->facts, &w->at, &w->outcome);
-    if (ids_first) plan_edge(w);
+    if (routes) plan_edge(w);
+    if (sorts) answer_rows_again(w);
     shard_edge(w);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage)
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
+    if (sorts) {
+        follow_trunk_order(w);
+        plan_edge(w);
+    }
     crew_keep(&r->crew, w->at.stage, w->at.rank, &w->outcome.got, false);
     return status_ok();
 }

@@ -53,29 +53,6 @@ void judge_sum(const struct placed *at, const struct outcome *o, const struct an
     judge_by(at, (int)at->crew->plan.tp - 1, &o->got, a, v);
 }
 
-void judge_schedule(const struct placed *at, const struct outcome *o, const struct answer *a, bool right,
-                    struct verdict v) {
-    if (!o->schedule) return;
-    if (right) {
-        const struct judged judged = placed_judged(at, placed_row(at)->out[0], NULL, 0);
-        schedule_judge(o, &judged, v.edge, v.findings);
-        return;
-    }
-    const bool whole = !placed_op(at)->choose && !placed_op(at)->collect; /* the answer is about all of it */
-    struct edge_result other = {0};
-    struct findings unused;
-    char text[64], remark[140];
-    findings_init(&unused);
-    judge_by(at, at->rank, &o->other, a, (struct verdict){&other, &unused});
-    schedule_describe(o->schedule, text, sizeof text);
-    snprintf(remark, sizeof remark, "; depends on the schedule: %s under (%s)",
-             other.state == EDGE_FAIL ? "other values, not all right either,"
-             : whole                  ? "all right"
-                                      : "other values",
-             text);
-    findings_remark(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, remark);
-}
-
 void judge_choice(const struct placed *at, const struct outcome *o, struct verdict v) {
     if (o->call.op != OP_ROUTE) return;
     const enum tensor_id id = placed_row(at)->out[0];
@@ -84,16 +61,20 @@ void judge_choice(const struct placed *at, const struct outcome *o, struct verdi
     judge_route(&j, &o->call, &o->contract, v.edge, v.findings);
 }
 
-/* The integer outputs of permute against the reference's, of the call's own rows. */
-static void judge_indices(const struct placed *at, const struct outcome *o, struct verdict v) {
+/* The integer outputs of permute against the reference's, of the call's own rows and in the order
+ * that the call stored. */
+static void judge_indices(const struct placed *at, const struct call *call, const struct store *got,
+                          struct verdict v) {
+    static const char *const notes[3] = {"counting the ids, the rows of an expert begin elsewhere",
+                                         "not each slot of the row's expert once",
+                                         "not the row whose slot this is"};
     const enum tensor_id *const id = placed_row(at)->out;
     int32_t *want[3];
     for (int i = 0; i < 3; i++) want[i] = memory_zeroed((size_t)placed_count(at, id[i]) + 1, sizeof *want[i]);
-    ref_permute(&o->call, want[0], want[1], want[2]);
+    ref_permute(call, want[0], want[1], want[2]);
     for (int i = 0; i < 3; i++) {
-        const struct judged j =
-            placed_judged(at, id[i], o->got.of[id[i]].memory.data, placed_count(at, id[i]));
-        judge_identical(&j, want[i], v.edge, v.findings);
+        const struct judged j = placed_judged(at, id[i], got->of[id[i]].memory.data, placed_count(at, id[i]));
+        judge_repeated(&j, want[i], notes[i], v.edge, v.findings);
         free(want[i]);
     }
 }
@@ -117,6 +98,49 @@ static void judge_caches(const struct placed *at, const struct outcome *o, struc
 }
 
 void judge_own(const struct placed *at, const struct outcome *o, struct verdict v) {
-    if (o->call.op == OP_PERMUTE) judge_indices(at, o, v);
+    if (o->call.op == OP_PERMUTE) judge_indices(at, &o->call, &o->got, v);
     if (o->call.op == OP_KV_WRITE) judge_caches(at, o, v);
+}
+
+/* ---- under another schedule ---- */
+
+/* Rows of an expert in another order are as right, where all that was stored follows it. */
+static bool is_another_order(const struct placed *at, const struct outcome *o) {
+    if (o->call.op != OP_PERMUTE) return false;
+    const struct stored *const row_slot = &o->other.of[T_ROW_SLOT];
+    struct edge_result edge = {0};
+    struct findings unused;
+    const struct verdict v = {&edge, &unused};
+    struct outcome of = {.call = o->call, .contract = o->contract};
+    struct answer a;
+    findings_init(&unused);
+    of.call.u.permute.row_slot = (struct view){row_slot->memory.data, DTYPE_I32, {1}, 0, row_slot->count};
+    answer_compute(&a, at->stage, &of, NULL);
+    judge_indices(at, &of.call, &o->other, v);
+    judge_by(at, at->rank, &o->other, &a, v);
+    answer_free(&a);
+    return edge.state != EDGE_FAIL;
+}
+
+void judge_schedule(const struct placed *at, const struct outcome *o, const struct answer *a, bool right,
+                    struct verdict v) {
+    if (!o->schedule || (right && is_another_order(at, o))) return;
+    if (right) {
+        const struct judged judged = placed_judged(at, placed_row(at)->out[0], NULL, 0);
+        schedule_judge(o, &judged, v.edge, v.findings);
+        return;
+    }
+    const bool whole = !placed_op(at)->choose && !placed_op(at)->collect; /* the answer is about all of it */
+    struct edge_result other = {0};
+    struct findings unused;
+    char text[64], remark[140];
+    findings_init(&unused);
+    judge_by(at, at->rank, &o->other, a, (struct verdict){&other, &unused});
+    schedule_describe(o->schedule, text, sizeof text);
+    snprintf(remark, sizeof remark, "; depends on the schedule: %s under (%s)",
+             other.state == EDGE_FAIL ? "other values, not all right either,"
+             : whole                  ? "all right"
+                                      : "other values",
+             text);
+    findings_remark(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, remark);
 }

@@ -108,9 +108,9 @@ struct status trunk_stage(struct trunk *t, int stage) {
     const double start = clock_seconds();
     answer_compute(&t->answer, stage, &t->outcome, t->watch);
     t->seconds_reference = clock_seconds() - start;
-    judge_choice(&at, &t->outcome, verdict); /* before the gates, which follow from it */
+    judge_choice(&at, &t->outcome, verdict); /* the choice before the gates, which follow from it */
+    judge_own(&at, &t->outcome, verdict);    /* and the order before the rows */
     judge_answer(&at, &t->outcome, &t->answer, verdict);
-    judge_own(&at, &t->outcome, verdict);
     inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage)

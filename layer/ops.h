@@ -93,8 +93,8 @@ struct route_args {
     double renorm_eps, routed_scale;
 };
 
-/* Sort the (token, choice) slots t*K + j by expert, stably, keeping only experts
- * first..first+count. offsets[i]: first row of local expert i; row_slot[r]: slot of row r;
+/* Sort the (token, choice) slots t*K + j by expert, keeping only experts first..first+count; those
+ * of one expert in any order. offsets[i]: first row of local expert i; row_slot[r]: slot of row r;
  * slot_row[t][j]: its row, or -1 when the expert is elsewhere; rows[r] = x[row_slot[r] / K]. */
 struct permute_args {
     struct view x, ids; /* [T, M], int32 [T, K] */

@@ -7,14 +7,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- permute: a stable counting sort of the (token, choice) slots ---- */
+/* ---- permute: slots (token, choice) sorted by expert ---- */
+
+/* The order of one expert's rows, `order` [n], is its own affair: the call's stored one holds where
+ * it is one at all, each of the expert's slots once; else `order`, stable, stays. `taken` [T*K] is
+ * false for the expert's slots before and after. */
+static void follow_stored_order(const struct permute_args *a, int32_t *order, int64_t first, int64_t n,
+                                const int64_t *expert, int64_t which, bool *taken) {
+    int64_t legal = 0;
+    while (legal < n) {
+        const int64_t slot = view_index(&a->row_slot, first + legal);
+        if (slot < 0 || slot >= a->n_tokens * a->top_k || expert[slot] != which || taken[slot]) break;
+        taken[slot] = true, legal++;
+    }
+    for (int64_t i = 0; i < legal; i++) {
+        const int64_t slot = view_index(&a->row_slot, first + i);
+        taken[slot] = false;
+        if (legal == n) order[i] = (int32_t)slot;
+    }
+}
 
 int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot, int32_t *slot_row) {
     const struct permute_args *a = &call->u.permute;
     const int64_t n_slots = a->n_tokens * a->top_k, count = a->expert_count;
     int64_t *expert = ref_alloc((size_t)n_slots * sizeof *expert); /* local expert of each slot, or -1 */
     int64_t *next = ref_alloc((size_t)(count + 1) * sizeof *next); /* next free row of each expert */
+    int32_t *order = ref_alloc((size_t)n_slots * sizeof *order);   /* slot of each row */
+    bool *taken = ref_alloc((size_t)n_slots * sizeof *taken);
 
+    memset(taken, 0, (size_t)n_slots * sizeof *taken);
     memset(next, 0, (size_t)(count + 1) * sizeof *next);
     for (int64_t s = 0; s < n_slots; s++) {
         const int64_t id =
@@ -25,12 +46,18 @@ int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot
     for (int64_t e = 0; e < count; e++) next[e + 1] += next[e];
     const int64_t n = next[count];
     for (int64_t e = 0; e <= count && offsets; e++) offsets[e] = (int32_t)next[e];
-    for (int64_t s = 0; s < n_slots; s++) {
-        const int64_t row = expert[s] >= 0 ? next[expert[s]]++ : -1;
-        if (slot_row) slot_row[s] = (int32_t)row;
-        if (row_slot && row >= 0) row_slot[row] = (int32_t)s;
+    for (int64_t s = 0; s < n_slots; s++)
+        if (expert[s] >= 0) order[next[expert[s]]++] = (int32_t)s;
+    for (int64_t e = 0; e < count && a->row_slot.data; e++) { /* next[e] is where expert e ends */
+        const int64_t first = e ? next[e - 1] : 0;
+        follow_stored_order(a, order + first, first, next[e] - first, expert, e, taken);
     }
-    free(expert), free(next);
+    for (int64_t s = 0; s < n_slots && slot_row; s++) slot_row[s] = -1;
+    for (int64_t r = 0; r < n; r++) {
+        if (slot_row) slot_row[order[r]] = (int32_t)r;
+        if (row_slot) row_slot[r] = order[r];
+    }
+    free(expert), free(next), free(order), free(taken);
     return n;
 }
 

@@ -55,6 +55,8 @@ void ref_route_group(const struct route_args *a, const struct route_contract *co
                      const double *hi, int64_t g, double *low, double *high);
 
 /* Integer outputs of permute, from the call's ids: offsets [count+1], row_slot [n], slot_row [T*K].
+ * Rows of one expert may stand in any order: as in the row_slot that the call has stored, if that is
+ * an order of the expert's slots, else by rising slot. The call's rows follow the same order.
  * Returns n; any array may be NULL. Ids outside 0..2^31 are treated as belonging to nobody. */
 int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot, int32_t *slot_row);
 

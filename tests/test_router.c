@@ -7,6 +7,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define F64(a, s0, s1) ((struct view){a, DTYPE_F64, {s0, s1}, 0, sizeof(a) / sizeof(double)})
 #define I32(a, s0) ((struct view){a, DTYPE_I32, {s0}, 0, sizeof(a) / sizeof(int32_t)})
@@ -335,6 +336,41 @@ Test(experts, permute_sorts_slots_stably_and_skips_foreign_experts) {
     for (int i = 0; i < 6; i++) cr_assert_eq(slot_row[i], rows[i]);
     run(&c);
     cr_assert(y[0] == 10 && y[2] == 30 && y[4] == 10 && y[7] == 21 && e[7] == 0);
+}
+
+/* Two experts with three slots each. */
+Test(experts, rows_of_an_expert_follow_the_stored_order_where_it_is_one) {
+    double x[] = {10, 20, 30};
+    int32_t routed[] = {0, 1, 0, 1, 0, 1}, row_slot[6], slot_row[6], stored[6];
+    struct call c = {.op = OP_PERMUTE};
+    c.u.permute = (struct permute_args){.x = F64(x, 1, 0),
+                                        .ids = I32(routed, 2),
+                                        .row_slot = I32(stored, 1),
+                                        .n_tokens = 3,
+                                        .top_k = 2,
+                                        .width = 1,
+                                        .expert_count = 2,
+                                        .n_rows = 6};
+    static const struct {
+        int32_t stored[6], order[6];
+    } orders[] = {
+        {{0, 2, 4, 1, 3, 5}, {0, 2, 4, 1, 3, 5}},
+        {{4, 0, 2, 5, 3, 1}, {4, 0, 2, 5, 3, 1}},
+        {{4, 4, 2, 5, 3, 1}, {0, 2, 4, 5, 3, 1}},  /* a slot twice */
+        {{4, 0, 1, 5, 3, 2}, {0, 2, 4, 1, 3, 5}},  /* each other's slots */
+        {{-1, 9, 2, 3, 1, 5}, {0, 2, 4, 3, 1, 5}}, /* nobody's */
+        {{INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN}, {0, 2, 4, 1, 3, 5}},
+    };
+    for (size_t i = 0; i < sizeof orders / sizeof *orders; i++) {
+        memcpy(stored, orders[i].stored, sizeof stored);
+        cr_assert_eq(ref_permute(&c, NULL, row_slot, slot_row), 6);
+        run(&c);
+        for (int r = 0; r < 6; r++) {
+            cr_expect_eq(row_slot[r], orders[i].order[r], "order %zu row %d: slot %d", i, r, row_slot[r]);
+            cr_expect_eq(slot_row[row_slot[r]], r);
+            cr_expect_eq(y[r], x[row_slot[r] / 2]);
+        }
+    }
 }
 
 Test(experts, activation_is_silu_of_gate_times_up) {

@@ -335,6 +335,63 @@ Test(run_cheats, a_router_that_names_experts_which_do_not_exist) {
     expect_found_out("tiny/ffn:tp=4,ep=2,tokens=5", S_ROUTE, (struct want){EDGE_KERNEL, "stage route", NULL});
 }
 
+/* permute as atomics make it: the rows of an expert in any order, here the opposite one, but for
+ * `slip`. */
+enum slip { NONE, ROWS_STAY, INVERSE_STAYS, SLOT_TWICE, FOREIGN_SLOT };
+static enum slip slip;
+static bool of_ranks_only;
+
+static void swap_rows(const struct permute_args *a, int64_t r, int64_t q) {
+    const size_t bytes = (size_t)a->width * dtype_bytes(a->rows.dtype);
+    int32_t *const row_slot = a->row_slot.data, *const slot_row = a->slot_row.data, slot = row_slot[r];
+    char *const rows = a->rows.data, row[4096];
+    cr_assert(bytes <= sizeof row && a->rows.stride[0] == a->width);
+    row_slot[r] = row_slot[q], row_slot[q] = slot;
+    if (slip != INVERSE_STAYS) slot_row[row_slot[r]] = (int32_t)r, slot_row[row_slot[q]] = (int32_t)q;
+    if (slip == ROWS_STAY) return;
+    memcpy(row, rows + (size_t)r * bytes, bytes);
+    memcpy(rows + (size_t)r * bytes, rows + (size_t)q * bytes, bytes);
+    memcpy(rows + (size_t)q * bytes, row, bytes);
+}
+
+static const char *permute_backwards(const struct call *call, void *scratch, void *stream) {
+    const struct permute_args *const a = &call->u.permute;
+    const char *const problem = launch_honest(call, scratch, stream);
+    const int32_t *const offsets = a->offsets.data;
+    if (!calls++ && of_ranks_only) return problem;
+    for (int64_t e = 0; e < a->expert_count; e++)
+        for (int64_t r = offsets[e], q = offsets[e + 1] - 1; r < q; r++, q--) swap_rows(a, r, q);
+    if (slip == FOREIGN_SLOT) swap_rows(a, 0, a->n_rows - 1);
+    if (slip == SLOT_TWICE) ((int32_t *)a->row_slot.data)[0] = ((int32_t *)a->row_slot.data)[1];
+    return problem;
+}
+
+Test(run_cheats, rows_of_an_expert_may_stand_in_any_order_that_all_outputs_follow) {
+    static const struct {
+        enum slip slip;
+        const char *note;
+    } mistakes[] = {{ROWS_STAY, "outside"},
+                    {INVERSE_STAYS, "not the row whose slot this is"},
+                    {SLOT_TWICE, "not each slot of the row's expert once"},
+                    {FOREIGN_SLOT, "not each slot of the row's expert once"}};
+    static const char *const lines[] = {"tiny/ffn:tp=4,ep=2,tokens=9", "tiny/ffn:tp=2,tokens=9"};
+    stand_in("permute_simt", permute_backwards);
+    for (int i = 0; i < 4; i++) { /* trunk and ranks, or ranks alone */
+        calls = 0, of_ranks_only = i / 2, slip = NONE;
+        const struct check_case c = case_of(lines[i % 2], S_PERMUTE);
+        struct run_output out = run_case(&c);
+        cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s: %s, %s", lines[i % 2], out.cases[0].where,
+                     out.cases[0].first.note);
+        run_output_free(&out);
+    }
+    for (int i = 0; i < 8; i++) {
+        calls = 0, of_ranks_only = i % 2, slip = mistakes[i / 2].slip;
+        expect_found_out(
+            lines[0], S_PERMUTE,
+            (struct want){i % 2 ? EDGE_SHARD : EDGE_KERNEL, "stage permute", mistakes[i / 2].note});
+    }
+}
+
 static const char *never(const struct call *call) {
     (void)call;
     return "needs something else";
