@@ -12,6 +12,12 @@
 
 void edge_fail(struct edge_result *edge) { edge->state = EDGE_FAIL; }
 
+void trend_merge(struct trend *into, const struct trend *from) {
+    if (from->state < into->state) return;
+    if (from->state == into->state && !(from->statistic > into->statistic)) return;
+    *into = *from;
+}
+
 void edge_merge(struct edge_result *into, const struct edge_result *from) {
     if (from->state > into->state) into->state = from->state;
     if (from->margin > into->margin) into->margin = from->margin;
@@ -23,6 +29,7 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->other_bits += from->other_bits;
     into->vacuous += from->vacuous;
     into->sharpness = fmax(into->sharpness, from->sharpness);
+    trend_merge(&into->trend, &from->trend);
 }
 
 void edge_count(struct edge_result *edge, int64_t elements) {

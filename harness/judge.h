@@ -28,6 +28,8 @@ void judge_untouched(const struct judged *j, const void *before, const void *aft
                      const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,
                      struct findings *findings);
 
+/* Into the worse of two. */
+void trend_merge(struct trend *into, const struct trend *from);
 void edge_merge(struct edge_result *into, const struct edge_result *from);
 void edge_fail(struct edge_result *edge);
 void edge_count(struct edge_result *edge, int64_t elements); /* so many more were looked at */

@@ -22,6 +22,8 @@ void trunk_open(struct trunk *t, const struct check_case *c, const struct model 
     t->layer = case_layer(c, model);
     const struct layer_spec spec = case_spec(c, model);
     t->fill = (struct fill){.kind = c->fill, .seed = c->seed, .layer = t->layer, .spec = &t->crew.spec};
+    t->spread = (struct spread){.lattice = !fixture && c->fill != FILL_RANDOM && c->fill != FILL_OUTLIERS,
+                                .random_signs = !fixture && c->fill == FILL_RANDOM};
     kernel_seat_open(&t->kernels, device, t->c.kernel, 1);
     world_seat_open(&t->world, &world_sim);
     findings_init(&t->findings);
@@ -80,6 +82,14 @@ static void sum_exactly(struct trunk *t, const struct placed *at) {
     t->sum_s1 = answer_exact(at, &t->outcome, &t->exact_s1);
 }
 
+static void trunk_trend(struct trunk *t, const struct placed *at, struct verdict verdict) {
+    const double start = clock_seconds();
+    watch_beat(t->watch);
+    judge_trend(at, &t->outcome, &t->answer, t->spread, verdict);
+    watch_beat(t->watch);
+    t->seconds_reference += clock_seconds() - start;
+}
+
 struct status trunk_stage(struct trunk *t, int stage) {
     const struct placed at = {&t->crew, stage, 0};
     const struct mutant *const seeded = t->mutant && t->mutant->unsharded ? t->mutant : NULL;
@@ -115,6 +125,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage)
         explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
+    trunk_trend(t, &at, verdict);
     sum_exactly(t, &at);
     return status_ok();
 }

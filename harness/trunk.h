@@ -10,6 +10,7 @@
 #include "harness/inspect.h"
 #include "harness/judge.h"
 #include "harness/kernel_seat.h"
+#include "harness/trend.h"
 #include "harness/world.h"
 
 struct trunk {
@@ -17,6 +18,7 @@ struct trunk {
     int64_t layer;
     const struct fixture *fixture; /* NULL: filled */
     struct fill fill;
+    struct spread spread; /* of the values that it is made with */
     struct batch batch;
     struct store store; /* what the stage at hand reads */
     struct crew crew;   /* of one rank, which owns `store` */

@@ -76,7 +76,7 @@ static struct traces find_traces(const struct linear_args *a, const bool *picked
     return t;
 }
 
-double score_linear_bound(const struct score_case *c, const bool *picked, double c_square) {
+double score_linear_node(const struct score_case *c, const bool *picked) {
     const struct linear_args *const a = &c->call->u.linear;
     const struct linear_contract *const by = &c->contract->u.linear;
     const struct accumulator *const acc = &by->acc;
@@ -93,5 +93,5 @@ double score_linear_bound(const struct score_case *c, const bool *picked, double
      * spread over the steps, are tr once more. Computed nodes carry the errors before them: 1 - g. */
     const double extra = acc->block > 1 ? 1 / steps : 0;
     const double node = sqrt(t.all * (phi_square + extra)) + sqrt(t.bias);
-    return g / (1 - g) * sqrt(c_square) * node + 4 * (double)terms * UNIT_F64 * sqrt(c_square * t.all);
+    return g / (1 - g) * node + 4 * (double)terms * UNIT_F64 * sqrt(t.all);
 }

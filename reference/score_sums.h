@@ -48,8 +48,8 @@ bool score_samples(int64_t row, int64_t rows, int64_t most);
 
 /* score_attention.c, score_linear.c */
 void score_attention(const struct score_case *c, struct score_report *report);
-/* B of a sum's rounding errors where its weights have random signs: INFINITY where nothing follows.
- * picked [rows]; c_square: sum c^2 over their elements. */
-double score_linear_bound(const struct score_case *c, const bool *picked, double c_square);
+/* B <= this * sqrt(sum c^2) for the rounding errors of a linear whose weights have random signs, over
+ * the rows picked [rows]; INFINITY where nothing follows. */
+double score_linear_node(const struct score_case *c, const bool *picked);
 
 #endif

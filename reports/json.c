@@ -37,6 +37,28 @@ static void set(json_t *object, const char *key, json_t *value, bool *failed) {
     if (json_object_set_new(object, key, value)) *failed = true;
 }
 
+static void set_figure(json_t *object, const char *key, struct figure f, bool *failed) {
+    if (f.resolution == 0) return;
+    json_t *o = json_object();
+    set(o, "estimate", number(f.estimate), failed);
+    set(o, "resolution", number(f.resolution), failed);
+    set(object, key, o, failed);
+}
+
+static json_t *trend_object(const struct trend *t, bool *failed) {
+    json_t *o = json_object();
+    set(o, "state", string(trend_state_name(t->state)), failed);
+    set_figure(o, "gain", t->gain, failed);
+    set_figure(o, "scale", t->scale, failed);
+    set_figure(o, "worst", t->worst, failed);
+    set(o, "statistic", number(t->statistic), failed);
+    if (t->about[0]) set(o, "about", string(t->about), failed);
+    if (t->reason[0]) set(o, "reason", string(t->reason), failed);
+    set(o, "elements", integer(t->elements), failed);
+    set(o, "tests", integer(t->tests), failed);
+    return o;
+}
+
 static json_t *edge_object(const struct edge_result *r, bool *failed) {
     json_t *o = json_object();
     set(o, "state", string(edge_state_name(r->state)), failed);
@@ -49,6 +71,7 @@ static json_t *edge_object(const struct edge_result *r, bool *failed) {
     if (r->other_bits) set(o, "other_bits", integer(r->other_bits), failed);
     if (r->sharpness > 0) set(o, "sharpness", number(r->sharpness), failed);
     if (r->vacuous) set(o, "vacuous", integer(r->vacuous), failed);
+    if (r->trend.state != TREND_NONE) set(o, "statistical", trend_object(&r->trend, failed), failed);
     return o;
 }
 

@@ -44,6 +44,24 @@ static bool read_state(const json_t *object, enum edge_state *out) {
     return false;
 }
 
+static bool read_figure(const json_t *object, const char *key, struct figure *f) {
+    const json_t *const o = json_object_get(object, key);
+    return !o || (read_number(o, "estimate", &f->estimate) && read_number(o, "resolution", &f->resolution));
+}
+
+static bool read_trend(const json_t *object, struct trend *t) {
+    const json_t *const o = json_object_get(object, "statistical");
+    const char *const text = json_string_value(json_object_get(o, "state"));
+    if (!o) return true;
+    for (int s = TREND_NONE; text && s <= TREND_WRONG; s++)
+        if (!strcmp(text, trend_state_name((enum trend_state)s))) t->state = (enum trend_state)s;
+    return t->state != TREND_NONE && read_figure(o, "gain", &t->gain) && read_figure(o, "scale", &t->scale) &&
+           read_figure(o, "worst", &t->worst) && read_number(o, "statistic", &t->statistic) &&
+           read_string(o, "about", t->about, sizeof t->about) &&
+           read_string(o, "reason", t->reason, sizeof t->reason) &&
+           read_integer(o, "elements", &t->elements) && read_integer(o, "tests", &t->tests);
+}
+
 static bool read_edges(const json_t *object, struct edge_result *edges) {
     const json_t *const all = json_object_get(object, "edges");
     for (int e = 0; e < EDGE_COUNT; e++) {
@@ -55,7 +73,7 @@ static bool read_edges(const json_t *object, struct edge_result *edges) {
             !read_integer(o, "ambiguous", &r->ambiguous) ||
             !read_integer(o, "sampled_rows", &r->sampled_rows) || !read_integer(o, "rows", &r->rows) ||
             !read_integer(o, "other_bits", &r->other_bits) || !read_integer(o, "vacuous", &r->vacuous) ||
-            !read_number(o, "sharpness", &r->sharpness))
+            !read_number(o, "sharpness", &r->sharpness) || !read_trend(o, &r->trend))
             return false;
     }
     return true;

@@ -19,6 +19,11 @@ static const char *const edge_names[EDGE_COUNT] = {[EDGE_KERNEL] = "kernel",
                                                    [EDGE_CHAIN] = "chain"};
 static const char *const edge_state_names[] = {
     [EDGE_NOT_RUN] = "-", [EDGE_OK] = "ok", [EDGE_LOOSE] = "too loose", [EDGE_FAIL] = "FAIL"};
+static const char *const trend_state_names[] = {[TREND_NONE] = "-",
+                                                [TREND_FINE] = "ok",
+                                                [TREND_VAGUE] = "says nothing",
+                                                [TREND_SILENT] = "not tested",
+                                                [TREND_WRONG] = "FAIL"};
 static const char *const verdict_names[] = {
     [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP"};
 static const char *const verdict_words[] = {
@@ -38,6 +43,7 @@ void report_write(const struct report_format *f, FILE *file, const struct run_re
 
 const char *edge_name(enum edge edge) { return edge_names[edge]; }
 const char *edge_state_name(enum edge_state state) { return edge_state_names[state]; }
+const char *trend_state_name(enum trend_state state) { return trend_state_names[state]; }
 const char *verdict_name(enum case_verdict verdict) { return verdict_names[verdict]; }
 const char *verdict_word(enum case_verdict verdict) { return verdict_words[verdict]; }
 

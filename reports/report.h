@@ -25,10 +25,11 @@ void report_write(const struct report_format *format, FILE *file, const struct r
                   int verbosity);
 
 /* Text pieces shared by the formats. */
-const char *edge_name(enum edge edge);               /* "kernel", "plan", "shard", ... */
-const char *edge_state_name(enum edge_state state);  /* "-", "ok", "too loose", "FAIL" */
-const char *verdict_name(enum case_verdict verdict); /* "PASS", "FAIL", "SKIP" */
-const char *verdict_word(enum case_verdict verdict); /* "passed", "failed", "skipped" */
+const char *edge_name(enum edge edge);                /* "kernel", "plan", "shard", ... */
+const char *trend_state_name(enum trend_state state); /* "-", "ok", "says nothing", "not tested", "FAIL" */
+const char *edge_state_name(enum edge_state state);   /* "-", "ok", "too loose", "FAIL" */
+const char *verdict_name(enum case_verdict verdict);  /* "PASS", "FAIL", "SKIP" */
+const char *verdict_word(enum case_verdict verdict);  /* "passed", "failed", "skipped" */
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);
 /* Of the facts that apply on the device: how many were met, and how many there are. */

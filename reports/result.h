@@ -22,6 +22,21 @@ struct mismatch {
     int to_rank;    /* > rank: of no single one, what rank to to_rank brought was added up */
 };
 
+/* What the values of a tensor say together (docs/numerics.md, section 10). Vague: the test could not
+ * see a tenth. Silent: it could not be made. Neither is a pass. */
+enum trend_state { TREND_NONE, TREND_FINE, TREND_VAGUE, TREND_SILENT, TREND_WRONG };
+struct figure {
+    double estimate, resolution; /* of a gain, say; resolution 0: not tested */
+};
+struct trend {
+    enum trend_state state;
+    struct figure gain, scale, worst;
+    double statistic; /* of the worst, over its threshold: > 1 is wrong */
+    char about[96];   /* "weight of key 3999 of sequence 0, kv head 3": what the worst is about */
+    char reason[96];  /* why it is silent; else empty */
+    int64_t elements, tests;
+};
+
 struct edge_result {
     enum edge_state state;
     double margin; /* largest implied/E over the judged elements */
@@ -31,6 +46,7 @@ struct edge_result {
     int64_t other_bits;         /* of those outside: legal values, but not the bits that were promised */
     int64_t vacuous;            /* acceptance sets with E > |y|: they accept the value with any sign */
     double sharpness;           /* median E/|y| of the sets of a stage, the largest where there are several */
+    struct trend trend;         /* kernel and shard edge */
 };
 
 struct stage_result {

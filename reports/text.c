@@ -22,6 +22,11 @@ static void format_margin(char *text, size_t size, double margin) {
 /* Nothing is wrong but that bits differ: a margin of at most 1 beside FAIL would say nothing. */
 static bool only_bits(const struct edge_result *r) { return r->other_bits && r->other_bits == r->outside; }
 
+/* Wrong as a whole, no element by itself. */
+static bool only_together(const struct edge_result *r) {
+    return r->trend.state == TREND_WRONG && r->outside == 0;
+}
+
 /* "kernel 0.42", "plan ok (12 of 33 rows)", "shard FAIL (margin 812, 3 of 400 elements)" */
 static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) {
     char margin[32];
@@ -29,6 +34,9 @@ static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) 
     if (r->state == EDGE_FAIL && only_bits(r))
         fprintf(file, "%s FAIL (legal, but other bits where the same were promised, %lld of %lld elements)",
                 edge_name(edge), (long long)r->outside, (long long)r->elements);
+    else if (r->state == EDGE_FAIL && only_together(r))
+        fprintf(file, "%s FAIL (statistical, %.3g of the threshold; every element in its set)",
+                edge_name(edge), r->trend.statistic);
     else if (r->state == EDGE_FAIL)
         fprintf(file, "%s FAIL (margin %s, %lld of %lld elements)", edge_name(edge), margin,
                 (long long)r->outside, (long long)r->elements);
@@ -120,7 +128,7 @@ static void format_edge_cell(char *text, size_t size, const struct edge_result *
     char margin[32];
     format_margin(margin, sizeof margin, r->margin);
     if (r->state == EDGE_FAIL)
-        snprintf(text, size, "FAIL %s", only_bits(r) ? "bits" : margin);
+        snprintf(text, size, "FAIL %s", only_bits(r) ? "bits" : only_together(r) ? "stat." : margin);
     else
         snprintf(text, size, "%s", r->state == EDGE_OK && r->margin > 0 ? margin : edge_state_name(r->state));
 }
@@ -144,12 +152,44 @@ static void print_stage(FILE *file, const struct stage_result *s) {
             s->seconds_reference);
 }
 
+/* "gain +3e-07 (resolution 5.2e-04)" */
+static void print_figure(FILE *file, const char *name, struct figure f) {
+    if (f.resolution > 0 && f.resolution < 1)
+        fprintf(file, "%s %+.1e (resolution %.1e), ", name, f.estimate, f.resolution);
+}
+
+static void print_trend(FILE *file, const char *stage, enum edge edge, const struct trend *t) {
+    fprintf(file, "  %-17s %-22s ", stage, edge_name(edge));
+    if (t->state == TREND_SILENT) {
+        fprintf(file, "not tested: %s\n", t->reason);
+        return;
+    }
+    print_figure(file, "gain", t->gain);
+    print_figure(file, "scale", t->scale);
+    fprintf(file, "%s%s: %.2f of the threshold (%s)\n", t->state == TREND_VAGUE ? "says nothing; " : "",
+            t->state == TREND_WRONG ? "FAIL" : "worst", t->statistic, t->about);
+}
+
+/* What values say together; stages whose values are exact have no line. */
+static void print_trends(FILE *file, const struct case_result *r) {
+    bool any = false;
+    for (int i = 0; i < r->n_stages; i++)
+        for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++) {
+            const struct trend *const t = &r->stage[i].edge[e].trend;
+            if (t->state == TREND_NONE) continue;
+            if (!any) fprintf(file, "  %-17s %-22s\n", "statistical", "edge");
+            any = true;
+            print_trend(file, r->stage[i].stage, (enum edge)e, t);
+        }
+}
+
 static void print_stages(FILE *file, const struct case_result *r) {
     if (r->n_stages == 0) return;
     fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9s %11s %9s %13s %9s %9s\n", "stage",
             "implementation", "kernel", "plan", "shard", "oracle", "E/|y|", "vacuous", "elements",
             "ambiguous", "plan rows", "kernel s", "ref s");
     for (int i = 0; i < r->n_stages; i++) print_stage(file, &r->stage[i]);
+    print_trends(file, r);
 }
 
 /* ---- the report ---- */

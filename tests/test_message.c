@@ -162,10 +162,39 @@ static struct case_result full_result(void) {
     r.stage = calloc(2, sizeof *r.stage);
     r.stage[0] = (struct stage_result){.stage = "norm", .kernel = "rms_norm", .seconds_kernel = 1e-300};
     r.stage[1] = (struct stage_result){.stage = "attention", .kernel = "x", .seconds_reference = 1 / 3.0};
-    r.stage[1].edge[EDGE_ORACLE] = (struct edge_result){EDGE_LOOSE, NAN, 1, 2, 3, 4, 5, 6, 7, 0.5};
+    r.stage[1].edge[EDGE_ORACLE] =
+        (struct edge_result){.state = EDGE_LOOSE,
+                             .margin = NAN,
+                             .elements = 1,
+                             .outside = 2,
+                             .ambiguous = 3,
+                             .sampled_rows = 4,
+                             .rows = 5,
+                             .other_bits = 6,
+                             .vacuous = 7,
+                             .sharpness = 0.5,
+                             .trend = {.state = TREND_SILENT, .reason = "lattice fill", .tests = 8}};
     for (int e = 0; e < EDGE_COUNT; e++)
-        r.edge[e] = (struct edge_result){
-            (enum edge_state)(EDGE_OK + e % 3), INFINITY, INT64_C(1) << 60, e, 1, 2, 3, e % 2, e, INFINITY};
+        r.edge[e] = (struct edge_result){(enum edge_state)(EDGE_OK + e % 3),
+                                         INFINITY,
+                                         INT64_C(1) << 60,
+                                         e,
+                                         1,
+                                         2,
+                                         3,
+                                         e % 2,
+                                         e,
+                                         INFINITY,
+                                         {0}};
+    r.stage[1].edge[EDGE_KERNEL].state = EDGE_FAIL;
+    r.stage[1].edge[EDGE_KERNEL].trend = (struct trend){.state = TREND_WRONG,
+                                                        .gain = {1e-3, 4e-4},
+                                                        .scale = {-2e-3, 5e-4},
+                                                        .worst = {-1, 0.1},
+                                                        .statistic = 7.5,
+                                                        .about = "weight of key 9",
+                                                        .elements = INT64_C(1) << 40,
+                                                        .tests = 300};
     r.first =
         (struct mismatch){"attention", "o", -1, "token 1", -INFINITY, 5e-324, 1 / 7.0, INFINITY, "a note", 0};
     r.worst = (struct mismatch){"attention", "o", 3, "token 2", NAN, -0.0, 0, 1.25, "outside", 5};
@@ -184,6 +213,7 @@ Test(message, a_result_comes_back_with_every_field) {
     cr_expect(got.crashed && got.verdict == CASE_FAILED && got.n_stages == 2);
     cr_expect(isnan(got.worst.got) && signbit(got.worst.expected) && got.first.rank == -1);
     cr_expect_eq(got.edge[EDGE_KERNEL].elements, INT64_C(1) << 60);
+    cr_expect_float_eq(got.stage[1].edge[EDGE_KERNEL].trend.gain.resolution, 4e-4, 0);
     cr_expect_float_eq(got.seconds, 0.1 + 0.2, 0);
     message_free(&m);
     message_free(&again);
