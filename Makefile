@@ -38,7 +38,7 @@ CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.
 TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c))
 CONFORMANCE = $(BUILD)/tests/kernels/conformance
 TEST_CU = $(wildcard tests/kernels/*.cu)
-OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o
+OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o $(BUILD)/gallery.o
 ifeq ($(NVCC_OK),1)
 OBJECTS += $(CU_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o)
 COMMON += -DSHARDCHECK_CUDA=1
@@ -65,7 +65,7 @@ test: setup-done ## set up, build and run every test
 sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan SANITIZE=1 $(BUILD)-asan/shardcheck $(BUILD)-asan/shardcheck-tests
 	@ASAN_OPTIONS=detect_leaks=0 SHARDCHECK=$(abspath $(BUILD))-asan/shardcheck $(BUILD)-asan/shardcheck-tests $(TESTFLAGS)
-	@$(BUILD)-asan/shardcheck run tiny
+	@$(BUILD)-asan/shardcheck run tiny --no-grid
 
 # The kernels that run on the host only when named: one run each in attention, one with both in the ffn.
 NAMED_ATTENTION = attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma
@@ -160,7 +160,11 @@ $(BUILD)/%.cuda.o: %.cu $(BUILD)/flags
 $(BUILD)/presets.c: $(wildcard fixtures/models/*.json) fixtures/embed
 	@mkdir -p $(@D)
 	fixtures/embed $(wildcard fixtures/models/*.json) > $@
-$(BUILD)/presets.o: $(BUILD)/presets.c $(BUILD)/flags
+$(BUILD)/gallery.c: fixtures/gallery
+	@mkdir -p $(@D)
+	@{ echo '#include "fixtures/gallery.h"'; echo 'const char *const gallery[] = {'; \
+	    sed -n 's/^[^#].*/    "&",/p' $<; echo '    0};'; } > $@
+$(BUILD)/presets.o $(BUILD)/gallery.o: %.o: %.c $(BUILD)/flags
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 
 include tests/fuzz/rules.mk

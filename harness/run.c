@@ -248,6 +248,7 @@ void run_output_open(struct run_output *out, const struct run_request *o) {
         struct case_result *const r = &out->cases[i];
         case_print(&o->cases[i], r->line, sizeof r->line);
         describe_repro(o, r);
+        r->of_grid = i >= o->n_cases - o->n_grid;
         line_clean(r->line); /* from here on it is shown only */
     }
 }
@@ -267,11 +268,14 @@ static void count_facts(struct run_output *out, enum device_kind device) {
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds) {
     struct run_result *const all = &out->result;
     count_facts(out, request->cases[0].device);
+    all->n_grid = request->n_grid;
     for (int64_t i = 0; i < all->n_cases; i++) {
         all->n_passed += out->cases[i].verdict == CASE_PASSED;
         all->n_failed += out->cases[i].verdict == CASE_FAILED;
         all->n_skipped += out->cases[i].verdict == CASE_SKIPPED;
         all->n_crashed += out->cases[i].crashed;
+        all->n_grid_passed += out->cases[i].of_grid && out->cases[i].verdict == CASE_PASSED;
+        all->n_grid_failed += out->cases[i].of_grid && out->cases[i].verdict == CASE_FAILED;
         all->n_unchained += out->cases[i].unchained[0] != 0;
     }
     all->cases = out->cases;
@@ -322,6 +326,7 @@ void result_repeat(struct case_result *r, const struct case_result *of) {
     struct case_result copy = *of;
     memcpy(copy.line, r->line, sizeof copy.line);
     copy.repro = r->repro;
+    copy.of_grid = r->of_grid;
     copy.seconds = 0;
     copy.same_as = of->line;
     copy.stage = memory_zeroed((size_t)of->n_stages, sizeof *copy.stage);

@@ -14,10 +14,10 @@ enum { MAX_SCHEDULES = 64 };
 /* What the engine is asked for. Nothing here knows a command line; everything is the caller's. */
 struct run_request {
     const struct check_case *cases; /* checked (case_check) */
-    int64_t n_cases;
-    const char *fixture_path; /* NULL: none */
-    const char *dump_path;    /* written in place; NULL: none */
-    const char *dump_name;    /* what messages call it; NULL: dump_path */
+    int64_t n_cases, n_grid;        /* the last n_grid are the grid's (grid.h) */
+    const char *fixture_path;       /* NULL: none */
+    const char *dump_path;          /* written in place; NULL: none */
+    const char *dump_name;          /* what messages call it; NULL: dump_path */
     const struct mutant *mutant;
     const struct mutant
         *fault;    /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */

@@ -155,6 +155,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     }
     if (r->unchained[0]) set(o, "unchained", string(r->unchained), failed);
     if (r->same_as) set(o, "same_as", string(r->same_as), failed);
+    if (r->of_grid) set(o, "grid", json_true(), failed);
     if (r->crashed) set(o, "crashed", json_true(), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
     if (r->verdict != CASE_FAILED) return o;
@@ -191,6 +192,7 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     set(root, "failed", integer(run->n_failed), &failed);
     set(root, "skipped", integer(run->n_skipped), &failed);
     set(root, "seconds", number(run->seconds), &failed);
+    if (run->n_grid) set(root, "seconds_grid", number(run->seconds_grid), &failed);
     if (run->fact) set(root, "coverage", coverage_object(run, &failed), &failed);
     set(root, "cases", cases, &failed);
     if (failed || json_dumpf(root, file, JSON_INDENT(2)))

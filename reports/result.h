@@ -72,6 +72,7 @@ struct case_result {
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
     const char *same_as; /* the line of the case that did the same, whose verdict this is; NULL: its own */
+    bool of_grid;        /* nobody asked for it by name */
     bool crashed;        /* failed, and did not come to its end: it died, hung, or took too much memory */
     char reason[500];    /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
@@ -101,9 +102,11 @@ struct run_result {
     const char *version, *device, *command; /* device: the label, always shown */
     const struct case_result *cases;
     int64_t n_cases, n_passed, n_failed, n_skipped;
-    int64_t n_crashed;             /* of the failed */
-    int64_t n_unchained;           /* of them: without a chain edge */
-    const struct fact_count *fact; /* [n_facts] by number; NULL: not counted */
+    int64_t n_grid, n_grid_passed, n_grid_failed; /* of the cases */
+    double seconds_grid;                          /* from the last result of another case on */
+    int64_t n_crashed;                            /* of the failed */
+    int64_t n_unchained;                          /* of them: without a chain edge */
+    const struct fact_count *fact;                /* [n_facts] by number; NULL: not counted */
     int n_facts;
     double seconds;
     bool in_process; /* without workers: the code under test could have changed anything */

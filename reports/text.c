@@ -218,7 +218,18 @@ void report_text_begin(FILE *file, const struct run_result *run, int verbosity) 
 }
 
 void report_text_one(FILE *file, const struct case_result *result, int verbosity) {
-    if (verbosity > QUIET || result->verdict == CASE_FAILED) report_text_case(file, result, verbosity);
+    const bool told =
+        result->of_grid && result->verdict == CASE_PASSED && verbosity < VERBOSE; /* at the end */
+    if ((verbosity > QUIET && !told) || result->verdict == CASE_FAILED)
+        report_text_case(file, result, verbosity);
+}
+
+static void print_grid(FILE *file, const struct run_result *run) {
+    fprintf(file,
+            "grid     %lld cases besides: %lld passed, %lld failed, %lld skipped; %.1f s after %.1f s\n",
+            (long long)run->n_grid, (long long)run->n_grid_passed, (long long)run->n_grid_failed,
+            (long long)(run->n_grid - run->n_grid_passed - run->n_grid_failed), run->seconds_grid,
+            run->seconds - run->seconds_grid);
 }
 
 /* All at -v; else so many that a line can be read. */
@@ -242,7 +253,9 @@ void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
         fprintf(file,
                 "%lld cases without the chain edge: reference/plain.c does not know a feature of the layer\n",
                 (long long)run->n_unchained);
-    if (verbosity >= VERBOSE && run->fact) print_coverage(file, run, verbosity);
+    if (verbosity > QUIET && run->n_grid) print_grid(file, run);
+    if ((verbosity >= VERBOSE || (verbosity > QUIET && run->n_grid)) && run->fact)
+        print_coverage(file, run, verbosity);
     if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
     fprintf(file, "%lld passed, %lld failed, %lld skipped\n", (long long)run->n_passed,
             (long long)run->n_failed, (long long)run->n_skipped);

@@ -43,8 +43,9 @@ Test(cli_run, mutants_are_scored_by_what_found_and_named_them) {
 }
 
 Test(cli_run, a_worker_and_one_process_report_the_same) {
-    cr_assert_eq(run("run tiny --report json:a.json"), 0);
-    expect("run tiny --report json:b.json --in-process", 0, ", in one process with the code under test\n");
+    cr_assert_eq(run("run tiny --no-grid --report json:a.json"), 0);
+    expect("run tiny --no-grid --report json:b.json --in-process", 0,
+           ", in one process with the code under test\n");
     expect("run tiny --tp 2 --mutant packed-view --report json:c.json", 1, "packed-view");
     expect("run tiny --tp 2 --mutant packed-view --report json:d.json --in-process", 1, "packed-view");
     const char *const same =
@@ -102,23 +103,24 @@ Test(cli_run, shares_hold_every_case_once_and_none_is_empty) {
         int cases = 0;
         cr_assert(!system("rm -f lines"));
         for (int i = 1; i <= n; i++) {
-            snprintf(arguments, sizeof arguments, "run tiny --split %d/%d", i, n);
+            snprintf(arguments, sizeof arguments, "run tiny --no-grid --split %d/%d", i, n);
             cr_assert_eq(run(arguments), 0);
             const int here = count("PASS tiny");
             cr_expect(here > 0, "share %d of %d is empty", i, n);
             cases += here;
             cr_assert(!system(
                 (snprintf(arguments, sizeof arguments,
-                          "\"$SHARDCHECK\" run tiny --split %d/%d | grep -o '^PASS [^ ]*' >>lines", i, n),
+                          "\"$SHARDCHECK\" run tiny --no-grid --split %d/%d | grep -o '^PASS [^ ]*' >>lines",
+                          i, n),
                  arguments)));
         }
         cr_expect_eq(cases, 8);
         cr_expect(!system("[ $(sort -u lines | wc -l) = 8 ]"));
     }
-    expect("run tiny --split 9/9", 2, "at most as many shares");
-    expect("run tiny --split 0/2", 2, "use I/N");
-    expect("run tiny --split 3/2", 2, "use I/N");
-    expect("run tiny --split 1/2x", 2, "use I/N");
+    expect("run tiny --no-grid --split 9/9", 2, "at most as many shares");
+    expect("run tiny --no-grid --split 0/2", 2, "use I/N");
+    expect("run tiny --no-grid --split 3/2", 2, "use I/N");
+    expect("run tiny --no-grid --split 1/2x", 2, "use I/N");
 }
 
 Test(cli_run, an_ffn_is_run_once_for_phases_that_are_the_same_to_it) {

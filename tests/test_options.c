@@ -56,12 +56,12 @@ static void expect_error(const char *command, const char *part) {
     free(copy);
 }
 
-Test(options, the_default_run_is_eight_cases) {
+Test(options, the_own_cases_of_the_default_run_are_eight) {
     const char *eight = "param2-17b/attention:tp=1\nparam2-17b/attention:tp=2\nparam2-17b/attention:tp=4\n"
                         "param2-17b/attention:tp=8\nparam2-17b/ffn:tp=1\nparam2-17b/ffn:tp=2\n"
                         "param2-17b/ffn:tp=4\nparam2-17b/ffn:tp=8\n";
-    expect_cases("run", eight);
-    expect_cases("run param2-17b", eight);
+    expect_cases("run --no-grid", eight);
+    expect_cases("run param2-17b --no-grid", eight);
     expect_cases("run --tp=1,2,4,8 --part attention,ffn", eight);
 }
 

@@ -131,6 +131,14 @@ static struct status apply_flag(struct parse *parse, const struct option_row *ro
     return status_ok();
 }
 
+static struct status apply_grid(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)value;
+    if (parse->request.grid != GRID_AUTO)
+        return status_error("--grid and --no-grid exclude each other; use one");
+    parse->request.grid = (enum grid_wish)row->sets;
+    return status_ok();
+}
+
 static struct status read_positive(const struct option_row *row, const char *value, double *out) {
     char *end;
     *out = strtod(value, &end);
@@ -212,6 +220,8 @@ const struct option_row check_options[] = {
     {"failed", 0, 0, "FILE", -1, apply_failed, "the failed cases of a JSON report, instead of CASE", NULL},
     {"split", 0, 0, "I/N", -1, apply_split, "the I-th of N shares of the cases, for machines side by side",
      NULL},
+    {"grid", 0, 0, NULL, GRID_ON, apply_grid, "add the cases of the grid; default beside MODEL alone", NULL},
+    {"no-grid", 0, 0, NULL, GRID_OFF, apply_grid, "the model's own cases only", NULL},
     {"print", 0, 0, "TENSOR[I,J]", -1, apply_print,
      "one case: an element, its neighbours and what the stage reads there; implies --in-process", NULL},
     {"in-process", 0, 0, NULL, -1, apply_flag,
@@ -327,8 +337,10 @@ struct status check_run(const struct options *o, enum exit_code *code) {
     console_open(&console, o, report);
     request.watch = &console.watch;
     if (!s.code) s = run_somewhere(o, &request, &out);
+    const double own = console.seconds_own;
     console_close(&console);
     if (!s.code) {
+        out.result.seconds_grid = request.n_grid && out.result.seconds > own ? out.result.seconds - own : 0;
         snprintf(out.command, sizeof out.command, "%s", o->typed);
         out.result.in_process = o->in_process;
         *code = verdict_of(o, &out);

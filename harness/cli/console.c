@@ -120,6 +120,7 @@ static void on_result(struct watch *w, int64_t i, const struct case_result *r) {
     }
     c->n_settled++;
     c->settled += c->work[i];
+    if (!r->of_grid) c->seconds_own = clock_seconds() - c->start;
     if (r->verdict == CASE_FAILED && !c->failed[0]) snprintf(c->failed, sizeof c->failed, "%.190s", r->line);
 }
 

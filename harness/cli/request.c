@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/grid.h"
 #include "harness/memory.h"
 #include "harness/worker/pool.h"
 #include "harness/worker/process.h"
@@ -27,6 +28,7 @@ struct expansion {
     bool part[PART_COUNT]; /* to be checked */
     struct model model;
     struct facts *fixture; /* NULL: none */
+    bool narrowed;         /* some subject says more than a model */
 };
 
 static struct status add_case(struct expansion *e, const struct check_case *c) {
@@ -196,6 +198,9 @@ static struct status read_subject(struct expansion *e, struct check_case *c) {
 static struct status expand_subject(struct expansion *e) {
     struct check_case c;
     TRY(read_subject(e, &c));
+    e->narrowed |= e->given.part;
+    for (int k = 0; case_keys[k].name; k++) e->narrowed |= e->given.key[k];
+    for (int s = 0; s < S_COUNT; s++) e->narrowed |= e->given.kernel[s];
     if (e->given.part && e->request->part_given)
         return status_error("--part: given twice, '%.200s' names one too; drop one", e->text);
     if (e->fixture) {
@@ -213,6 +218,66 @@ static struct status expand_subject(struct expansion *e) {
     for (int p = 0; p < PART_COUNT; p++)
         if (e->part[p]) TRY(expand_part(e, c, (enum part)p));
     return e->fixture ? check_fixture_layers(e, first) : status_ok();
+}
+
+/* ---- the grid ---- */
+
+/* Cases that are asked for one by one, or for another purpose than to cover, have none. */
+static bool is_narrow(const struct expansion *e) {
+    const struct request *const r = e->request;
+    bool narrow = e->narrowed || r->part_given || e->out->schedules > 1;
+    for (int k = 0; case_keys[k].name; k++) narrow |= r->key[k].n > 0;
+    for (int s = 0; s < S_COUNT; s++) narrow |= r->kernel[s] != NULL;
+    return narrow;
+}
+
+/* Whoever changes what a case is made of changes it for cases that know of it. */
+static const char *excludes_grid(const struct run_request *o) {
+    return o->fixture_path ? "fixture"
+           : o->dump_path  ? "dump"
+           : o->mutant     ? "mutant"
+           : o->print      ? "print"
+                           : NULL;
+}
+
+struct grid_cases {
+    struct grid_taker taker;
+    struct expansion *e;
+    enum device_kind device;
+};
+
+static struct status take_grid_case(struct grid_taker *taker, const struct check_case *c,
+                                    const struct model *model) {
+    struct grid_cases *const g = (struct grid_cases *)taker;
+    struct check_case mine = *c;
+    if (g->e->request->part_given && !g->e->request->part[c->part]) return status_ok();
+    mine.device = g->device;
+    g->e->model = *model;
+    return add_case(g->e, &mine);
+}
+
+/* The gallery once, and the twins of every model among the first n cases. */
+static struct status add_grid(struct expansion *e, int64_t n) {
+    struct grid_cases g = {{take_grid_case}, e, e->cases[0].device};
+    e->given = (struct case_given){0};
+    TRY(grid_gallery(&g.taker));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t before = 0;
+        while (strcmp(e->cases[before].model, e->cases[i].model)) before++;
+        if (before == i) TRY(grid_twins(e->cases[i].model, &g.taker));
+    }
+    e->out->n_grid = e->out->n_cases - n;
+    return status_ok();
+}
+
+static struct status expand_grid(struct expansion *e) {
+    const enum grid_wish wish = e->request->grid;
+    const char *const other = excludes_grid(e->out);
+    if (wish == GRID_ON && other)
+        return status_error("--grid: runs cases of its own, --%s is about those of the model; leave one out",
+                            other);
+    if (wish == GRID_OFF || other || (wish == GRID_AUTO && is_narrow(e))) return status_ok();
+    return add_grid(e, e->out->n_cases);
 }
 
 static struct status expand_all(struct expansion *e) {
@@ -284,6 +349,7 @@ struct status request_expand(const struct request *request, struct run_request *
     if (!status.code) status = check_kernels_used(request, out);
     if (!status.code) status = check_keys_used(request, out);
     if (!status.code) status = check_sizes_of_files(out);
+    if (!status.code) status = expand_grid(&e);
     free(facts);
     return status;
 }

@@ -13,9 +13,13 @@ struct value_list {
     const char *value[MAX_LIST];
 };
 
+/* Beside models alone, without a key: a run that is meant to cover. */
+enum grid_wish { GRID_AUTO, GRID_ON, GRID_OFF };
+
 struct request {
     struct value_list key[MAX_CASE_KEYS];
     bool part[PART_COUNT], part_given;
+    enum grid_wish grid;
     bool in_process;                      /* read a fixture here, not in a worker */
     const struct kernel *kernel[S_COUNT]; /* NULL: not given */
     const char **subject;                 /* [n_subjects] MODEL or CASE texts */

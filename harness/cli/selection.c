@@ -86,6 +86,8 @@ struct status split_cases(struct run_request *run, int i, int n) {
     const int64_t first = share_end(until, run->n_cases, i - 1, n),
                   end = share_end(until, run->n_cases, i, n);
     free(until);
+    const int64_t own = run->n_cases - run->n_grid;
+    run->n_grid = end <= own ? 0 : end - (first > own ? first : own);
     memmove((void *)run->cases, run->cases + first, (size_t)(end - first) * sizeof *run->cases);
     run->n_cases = end - first;
     return status_ok();

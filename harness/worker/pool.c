@@ -232,6 +232,7 @@ static bool take_result(struct pool *p, struct slot *s, const char *text, size_t
     }
     free(r.repro);
     r.repro = p->out->cases[at].repro;
+    r.of_grid = p->out->cases[at].of_grid;
     p->out->cases[at] = r;
     s->settled++;
     settle(p, at);
