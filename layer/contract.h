@@ -50,9 +50,12 @@ struct attention_contract {
     double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded */
     double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
-    int64_t block;           /* keys per online-softmax step; 0: one step over all keys */
+    int64_t block;           /* keys per online-softmax step; 0: one step over all keys, rescaled once */
     int64_t l_depth;         /* roundings on the longest path of the denominator; 0: number of keys */
     int splits;              /* split-KV pieces merged through their log-sum-exp; 0 and 1 mean none */
+    int64_t slice;           /* keys of every piece but the last, from the first on; 0: not known */
+    int merges; /* exponentials that a piece passes when merged: 1 relative to the largest of all; 0: splits,
+                   as when they are merged one after the other */
 };
 struct route_contract {
     double unit, exp_error;

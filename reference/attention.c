@@ -9,7 +9,7 @@
  * of
  *   E_h    sum w h |v - o|            scores and exponentials
  *   E_P    u_P sum w |v|              P rounded before P V
- *   E_acc  accumulating P V, rescaling it once per key block and split
+ *   E_acc  accumulating P V in every slice, rescaling it once per key block; merging the slices
  *   E_l    |o| (depth + 8) u          the denominator, its reciprocal, the last product
  *   E_tiny 2^-126 sum |v|             weights flushed to zero
  * each over D = sum w exp(-r), the least the perturbed denominator can be. */
@@ -45,28 +45,52 @@ static void value_sizes(struct dot_sums *o, lanes *centred, const double *w, con
             size_steps(o + h, centred + h, w + h * stride, wh + h * stride, stride, 1, v, n);
 }
 
+/* What rounds P V: in a slice its chain, a product with every rescaling and with the slice's weight;
+ * in the merge one addition a slice, and a product where slices are merged one after the other. Nodes
+ * of a slice are at most its own W, those of the merge the W of all; any subset is at most S1. Of g
+ * roundings, g / (1 - g) <= g (1 + 2 g). */
+struct accumulation {
+    double spans, w, s1, tiny;
+};
+
+static struct accumulation accumulation(const struct attention_contract *c, int64_t n) {
+    const struct attention_path path = attention_path(c, n);
+    const struct slopes chain = bound_slopes(&c->pv, path.slice);
+    const bool split = path.n_slices > 1, any = c->pv.order == ORDER_ANY;
+    const double weights = !split ? 0 : path.slice < n ? 1 : path.n_slices; /* of all slices in one W */
+    const double products = (path.rescaled + 1 + weights) * c->unit;
+    const double merge = split ? path.n_slices * (path.merged > 1 ? 2 : 1) * c->unit : 0;
+    const double inside = chain.w + chain.s1 + products, more = (1 + 2 * inside) * (1 + 2 * merge);
+    const double outer = merge * (1 + 2 * merge) + (split ? 4 * (double)n * UNIT_F64 : 0);
+    if (inside > 0.5 || merge > 0.5) return (struct accumulation){.tiny = INFINITY};
+    return (struct accumulation){.spans = any ? 0 : (chain.w + products) * more,
+                                 .w = any ? 0 : outer,
+                                 .s1 = any ? (chain.s1 + products) * more + outer : chain.s1 * more,
+                                 .tiny = path.n_slices * chain.tiny};
+}
+
 struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
                                      int64_t n) {
-    const struct slopes sum = bound_slopes(&c->pv, n);
+    const struct accumulation sum = accumulation(c, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
     const double p = c->p_unit * (1 + h->h_max),
                  moved = h->h_max + p; /* of s1: how far the terms w v moved */
-    const double rescaled = sum.w + (h->blocks + 1) * unit;
-    const double accumulated = rescaled * moved + sum.s1 * (1 + moved);
+    const double accumulated = (sum.spans + sum.w) * moved + sum.s1 * (1 + moved);
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
     return (struct output_factors){.centred = (1.01 + denominator) / h->least,
-                                   .w = rescaled / h->least,
-                                   .s1 = (p + rescaled * moved + sum.s1 * (1 + moved)) / h->least,
+                                   .spans = sum.spans / h->least,
+                                   .w = sum.w / h->least,
+                                   .s1 = (p + accumulated) / h->least,
                                    .accumulated = accumulated / h->least,
                                    .o = denominator,
                                    .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
                                    .tiny = sum.tiny / h->least};
 }
 
-static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes centred,
-                          lanes magnitude) {
-    return f->centred * centred + f->w * (o->high - o->low) + f->s1 * o->s1 + f->o * lanes_abs(o->y) +
-           f->magnitude * magnitude + where_positive(o->s1, f->tiny);
+static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes spans,
+                          lanes centred, lanes magnitude) {
+    return f->centred * centred + f->spans * spans + f->w * (o->high - o->low) + f->s1 * o->s1 +
+           f->o * lanes_abs(o->y) + f->magnitude * magnitude + where_positive(o->s1, f->tiny);
 }
 
 /* Passes 3 and 4: o = sum w v with its condition sums, then E. */
@@ -74,16 +98,20 @@ static void weighted_values(struct attention_keys *s, const struct attention_con
                             const struct head_sums *heads, int n_heads, int64_t D, int64_t n,
                             const struct ref_out *out, int64_t at) {
     struct output_factors factors[COLUMNS];
+    const int64_t slice = attention_path(c, n).slice;
     for (int h = 0; h < n_heads && out->e && n; h++) factors[h] = output_factors(c, &heads[h], n);
     for (int64_t tile = 0; tile * LANES < D; tile++) {
         const lanes *v = s->v + tile * s->n;
         struct dot_sums o[COLUMNS] = {{.y = {0}}};
-        lanes centred[COLUMNS];
-        dot_continue(o, s->w, s->stride, n_heads, v, n, out->e ? WANT_SPAN : out->s1 ? WANT_SIZE : 0);
+        lanes centred[COLUMNS], spans[COLUMNS] = {{0}};
+        dot_in_slices(o, spans, s->w, s->stride, n_heads, v, n, slice,
+                      out->e    ? WANT_SPAN
+                      : out->s1 ? WANT_SIZE
+                                : 0);
         if (out->e) value_sizes(o, centred, s->w, s->r, s->stride, n_heads, v, n);
         for (int h = 0; h < n_heads; h++) {
             lanes e = {0};
-            if (out->e && n) e = output_error(&factors[h], &o[h], centred[h], s->size[tile]);
+            if (out->e && n) e = output_error(&factors[h], &o[h], spans[h], centred[h], s->size[tile]);
             for (int64_t l = 0; l < LANES && tile * LANES + l < D; l++)
                 put(out, at + h * D + tile * LANES + l, o[h].y[l], e[l], o[h].s1[l]);
         }
@@ -98,10 +126,11 @@ static void extend_sizes(struct attention_keys *s, int64_t D, int64_t n) {
 }
 
 /* Values off by radii, rho = sum w r_v of an element. Weights are at most w (1 + h) / D; whatever is linear in |v| grows
- * with it: S1 by rho, W by 2 rho, the centred sum by 2 h_max rho. */
+ * with it: S1 by rho, W and the sum of the slices' W by 2 rho, the centred sum by 2 h_max rho. */
 static void add_value_radii(const struct output_factors *f, const struct head_sums *h, const double *rho,
                             int64_t D, const struct ref_out *out, int64_t at) {
-    const double factor = (1 + h->h_max) / h->least + f->s1 + 2 * f->w + 2 * h->h_max * f->centred + f->o;
+    const double factor =
+        (1 + h->h_max) / h->least + f->s1 + 2 * (f->spans + f->w) + 2 * h->h_max * f->centred + f->o;
     for (int64_t d = 0; d < D; d++) out->e[at + d] += factor * rho[d];
 }
 

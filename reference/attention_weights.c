@@ -145,8 +145,21 @@ static void add_norm_error(struct attention_keys *s, const struct attention_args
         s->r[h * s->stride + j] += fraction * fabs(a->scale) * q_norm * s->k_norm[j];
 }
 
-/* What every log weight may be off by: one exponential for the weight and one per rescaling, and
- * with split-KV the merge of the slices i through lse_i = m_i + log l_i, weight exp(lse_i - L), L
+struct attention_path attention_path(const struct attention_contract *c, int64_t n) {
+    const bool split = c->splits > 1, known = split && c->slice > 0;
+    const int64_t slice = known ? min_i64(c->slice, n) : n;
+    return (struct attention_path){
+        .slice = slice,
+        .rescaled = c->block ? (double)((slice + c->block - 1) / c->block - 1) : 1,
+        .merged = split ? c->merges ? c->merges : c->splits : 0,
+        .n_slices = known   ? (double)((n + slice - 1) / slice)
+                    : split ? c->splits
+                            : 1,
+    };
+}
+
+/* What every log weight may be off by: one exponential for the weight, one for every block after it
+ * that rescales its slice, and with split-KV the merge of the slices i through lse_i = m_i + log l_i, weight exp(lse_i - L), L
  * the largest lse. The slice's own l_i cancels against its division by l_i; what stays is
  *   2u log l_i    the logarithm (to one place, two units). l_i lies in [1, n] whatever lse_i is: log n
  *   u |lse_i|     rounding the sum m_i + log l_i. Its two halves may cancel, their errors do not
@@ -157,9 +170,10 @@ static void add_norm_error(struct attention_keys *s, const struct attention_args
  * |lse_i| - |lse| are at most (m - s_j) + log l. The two (m - s_j) and the one inside the slices are three of
  * the four units that every weight pays for its subtractions anyway. */
 static double common_log_error(const struct head_sums *h, const struct attention_contract *c, int64_t n) {
+    const struct attention_path path = attention_path(c, n);
     const double lse = h->m + log(h->l);
     const double merge = c->splits > 1 ? c->unit * (fabs(lse) + 2 * log(h->l) + 2 * log((double)n) + 4) : 0;
-    return (1 + h->blocks) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
+    return (1 + path.rescaled + path.merged) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
 }
 
 /* r_j become w_j h_j, h_j >= exp(r_j) - 1. Where all r < 1:
@@ -206,7 +220,6 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
     if (!bounds) return sums;
 
     for (int64_t j = n; j % LANES; j++) w[j] = 0;
-    sums.blocks = (c->block ? (double)((n + c->block - 1) / c->block) : 1) + (c->splits > 1 ? c->splits : 0);
     const double each = common_log_error(&sums, c, n);
     weigh_errors(&sums, w, r, each, fmax(fmax(top[0], top[1]), fmax(top[2], top[3])) + each, n);
     return sums;

@@ -36,11 +36,19 @@ void keys_free(struct attention_keys *s);
 void keys_gather(struct attention_keys *s, const struct attention_args *a, const struct attention_task *task,
                  int64_t n, bool norms);
 
+/* The way of one key's term through the kernel. */
+struct attention_path {
+    int64_t slice;   /* keys summed in one go */
+    double rescaled; /* how often, after its own block */
+    double merged;   /* exponentials in the merge of the slices */
+    double n_slices; /* with keys in them */
+};
+struct attention_path attention_path(const struct attention_contract *c, int64_t n);
+
 struct head_sums {
-    double m, l;   /* largest score; sum exp(s - m) */
-    double least;  /* D = sum w exp(-r) */
-    double h_max;  /* largest h_j */
-    double blocks; /* key blocks and splits: rescalings */
+    double m, l;  /* largest score; sum exp(s - m) */
+    double least; /* D = sum w exp(-r) */
+    double h_max; /* largest h_j */
 };
 /* One query, heads [head, head + n_heads) of the task's kv head, keys 0..n: q, w and, with bounds,
  * w h. */
@@ -55,11 +63,11 @@ struct slopes {
 };
 struct slopes bound_slopes(const struct accumulator *acc, int64_t n);
 
-/* E is linear in its sums, with one set of factors for a head: sum w h |v - o|, W and S1 of w v, |o|,
- * sum |v|; `tiny` where S1 > 0. `accumulated`: what s1 has of accumulating, P's own rounding left
- * out. (attention.c) */
+/* E is linear in its sums, with one set of factors for a head: sum w h |v - o|; of w v the sum of the
+ * slices' W, the W of all and S1; |o|, sum |v|; `tiny` where S1 > 0. `accumulated`: what s1 has of
+ * accumulating, P's own rounding left out. (attention.c) */
 struct output_factors {
-    double centred, w, s1, accumulated, o, magnitude, tiny;
+    double centred, spans, w, s1, accumulated, o, magnitude, tiny;
 };
 struct output_factors output_factors(const struct attention_contract *c, const struct head_sums *h,
                                      int64_t n);

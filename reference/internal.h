@@ -114,6 +114,12 @@ void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int 
  * become -inf. */
 void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
 
+/* The same where the terms are summed in slices of `slice` (0: all in one) which are then added up; the
+ * first term begins one. spans[c] += the sum over slices of the largest minus the smallest prefix sum
+ * within the slice; low and high stay those of the whole. */
+void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t w_stride, int n_columns,
+                   const lanes *x, int64_t n, int64_t slice, int want);
+
 /* ---- the activation (experts.c) ---- */
 
 /* How far silu(gate) * up = y, computed under the contract, can be from y. */

@@ -44,6 +44,23 @@ void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int 
         dot_steps(sums, w, w_stride, COLUMNS, x, n, 0);
 }
 
+void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t w_stride, int n_columns,
+                   const lanes *x, int64_t n, int64_t slice, int want) {
+    if (!slice) slice = n;
+    for (int64_t k = 0; k < n; k += slice) {
+        struct dot_sums part[COLUMNS];
+        for (int c = 0; c < n_columns; c++)
+            part[c] = (struct dot_sums){sums[c].y, sums[c].y, sums[c].y, sums[c].s1};
+        dot_continue(part, w + k, w_stride, n_columns, x + k, min_i64(slice, n - k), want);
+        for (int c = 0; c < n_columns; c++) {
+            spans[c] += part[c].high - part[c].low;
+            part[c].low = lanes_min(part[c].low, sums[c].low);
+            part[c].high = lanes_max(part[c].high, sums[c].high);
+            sums[c] = part[c];
+        }
+    }
+}
+
 /* ---- linear ---- */
 
 /* Rows [first, first + n) use one group; their inputs stand transposed at x [tiles][K] lanes. */

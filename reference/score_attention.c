@@ -35,7 +35,7 @@ static void look_at_task(struct task_sums *out, struct bench *b, const struct sc
                 factors[h] = output_factors(by, &sums[h], n);
                 for (int64_t j = n; j % LANES; j++) b->keys.r[h * b->keys.stride + j] = 0;
             }
-            bench_meet_values(b, factors, n_heads, D, n);
+            bench_meet_values(b, factors, attention_path(by, n).slice, n_heads, D, n);
             for (int h = 0; h < n_heads; h++) {
                 const int64_t index = token * a->n_heads + head + h;
                 struct row_sums *const row = &out->row[(token - task->first) * group + head - first_head + h];

@@ -44,8 +44,8 @@ void bench_free(struct bench *b);
 /* The gathered values once more, as lanes of keys. */
 void bench_turn_values(struct bench *b, int64_t head_dim);
 /* After keys_weigh: what n_heads heads make of the values. */
-void bench_meet_values(struct bench *b, const struct output_factors *f, int n_heads, int64_t head_dim,
-                       int64_t n);
+void bench_meet_values(struct bench *b, const struct output_factors *f, int64_t slice, int n_heads,
+                       int64_t head_dim, int64_t n);
 
 struct row {
     const struct head_sums *head;

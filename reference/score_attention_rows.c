@@ -53,7 +53,8 @@ void bench_turn_values(struct bench *b, int64_t D) {
 
 /* ---- the outputs of up to COLUMNS heads ---- */
 
-void bench_meet_values(struct bench *b, const struct output_factors *f, int n_heads, int64_t D, int64_t n) {
+void bench_meet_values(struct bench *b, const struct output_factors *f, int64_t slice, int n_heads, int64_t D,
+                       int64_t n) {
     const struct attention_keys *const s = &b->keys;
     for (int h = 0; h < n_heads; h++)
         for (int64_t j = 0; j < n; j++) {
@@ -62,14 +63,16 @@ void bench_meet_values(struct bench *b, const struct output_factors *f, int n_he
         }
     for (int64_t tile = 0; tile * LANES < D; tile++) {
         struct dot_sums o[COLUMNS] = {{.y = {0}}}, by[COLUMNS] = {{.y = {0}}};
-        dot_continue(o, s->w, s->stride, n_heads, s->v + tile * s->n, n, WANT_SPAN | WANT_SIZE);
+        lanes spans[COLUMNS] = {{0}};
+        dot_in_slices(o, spans, s->w, s->stride, n_heads, s->v + tile * s->n, n, slice,
+                      WANT_SPAN | WANT_SIZE);
         dot_continue(by, b->moment, s->stride, n_heads, s->v + tile * s->n, n, 0);
         for (int h = 0; h < n_heads; h++)
             for (int64_t l = 0; l < LANES && tile * LANES + l < D; l++) {
                 const int64_t at = h * D + tile * LANES + l;
                 b->o[at] = o[h].y[l];
-                b->accumulated[at] = f[h].w * (o[h].high[l] - o[h].low[l]) + f[h].accumulated * o[h].s1[l] +
-                                     (o[h].s1[l] > 0 ? f[h].tiny : 0);
+                b->accumulated[at] = f[h].spans * spans[h][l] + f[h].w * (o[h].high[l] - o[h].low[l]) +
+                                     f[h].accumulated * o[h].s1[l] + (o[h].s1[l] > 0 ? f[h].tiny : 0);
                 b->by[at] = by[h].y[l];
             }
     }

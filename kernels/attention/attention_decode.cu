@@ -315,6 +315,8 @@ extern "C" struct contract attention_decode_contract(const struct call *call) {
     /* A term passes the chain of its slice, one rescaling per tile, and the chain of the slices. */
     c.u.attention.l_depth = length + (length + TILE - 1) / TILE + n_slices;
     c.u.attention.splits = (int)n_slices;
+    c.u.attention.slice = slice_length(a);
+    c.u.attention.merges = 1; /* relative to the largest lse of all */
     return c;
 }
 
