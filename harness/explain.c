@@ -124,7 +124,7 @@ static bool explain_by(const struct replay *r, bool here, char *likely, size_t s
         struct match match = {0};
         if (by->missing || by->part != r->at->crew->part || belongs(by, r->at->crew->layout) != here)
             continue;
-        found = mistake_open(&m, r->at, by, r->outcome) && mistake_accepts_integers(&m) &&
+        found = mistake_open(&m, r->at, by, r->outcome, true) && mistake_accepts_integers(&m) &&
                 accepts_rows(r, &m, &match) && (match.numbers > 0 || placed_op(r->at)->first > 0);
         mistake_close(&m);
         if (found)

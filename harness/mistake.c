@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_BYTES ((size_t)256 << 20) /* of one block; more is not worth while for a guess */
+#define MOST_BYTES ((size_t)1 << 30) /* of one block of a guess */
 
 void *mistake_memory(struct mistake *m, int64_t count, size_t size) {
-    if (m->n_blocks == MISTAKE_BLOCKS || (size_t)count > MOST_BYTES / size) return NULL;
+    if (m->n_blocks == MISTAKE_BLOCKS || (m->guess && (size_t)count > MOST_BYTES / size)) return NULL;
     return m->block[m->n_blocks++] = memory_zeroed((size_t)count + 1, size);
 }
 
@@ -55,11 +55,11 @@ static bool choose(struct mistake *m) {
 }
 
 bool mistake_open(struct mistake *m, const struct placed *at, const struct mutant *mutant,
-                  const struct outcome *outcome) {
+                  const struct outcome *outcome, bool guess) {
     const struct mutant_hooks *const h = &mutant->hooks;
     struct operands operands = outcome->operands;
     bool changed = false;
-    *m = (struct mistake){.at = at, .mutant = mutant, .outcome = outcome};
+    *m = (struct mistake){.at = at, .mutant = mutant, .outcome = outcome, .guess = guess};
     if (outcome->call.op == OP_SUM) {
         memcpy(m->part, outcome->part, sizeof m->part);
         operands.part = m->part;
@@ -200,7 +200,7 @@ struct status mistake_fill(struct seat *seat, const struct placed *at, const str
     struct mistake m;
     TRY(seat->fill(seat, at, mutant, o));
     if (!mutant || !mutant->hooks.inside || !o->by) return status_ok();
-    mistake_open(&m, at, mutant, o);
+    mistake_open(&m, at, mutant, o, false);
     if (m.inside) o->mistaken |= put(&m, o);
     mistake_close(&m);
     return status_ok();

@@ -17,6 +17,7 @@ struct mistake {
     struct call call;            /* as the mistake makes it, on host memory; its outputs are not written, but
                                       for the integers that `chooses` has changed */
     struct view part[MAX_PARTS]; /* of a sum */
+    bool guess;                  /* replayed, not made: not at any price */
     bool inside;                 /* the mistake is in the kernel of this stage */
     void *block[MISTAKE_BLOCKS]; /* what the hooks have allocated */
     int n_blocks;
@@ -24,7 +25,7 @@ struct mistake {
 
 /* False: the mutant changes nothing at this stage. To be closed in any case. */
 bool mistake_open(struct mistake *m, const struct placed *at, const struct mutant *mutant,
-                  const struct outcome *outcome);
+                  const struct outcome *outcome, bool guess);
 void mistake_close(struct mistake *m);
 /* No mistake at all: the right call. */
 struct mistake mistake_none(const struct placed *at, const struct outcome *outcome);

@@ -109,9 +109,9 @@ static bool has_groups(struct mistake *m) {
     return a && a->n_group > 1 && a->topk_group < a->n_group;
 }
 
-/* Experts of the groups that lose compete with 0. */
-static void fill_with_zero(const struct mistake *m) {
-    const struct route_args *const a = &m->call.u.route;
+/* The choice of every token made again: experts of the groups that lose count as `lost`, and of equal
+ * ones the lower wins, as it should. */
+static void choose_again(const struct route_args *a, double lost) {
     const int64_t n = a->n_experts, size = n / a->n_group;
     double *const choice = memory_zeroed((size_t)(n + a->n_group), sizeof *choice), *const value = choice + n;
     for (int64_t t = 0; t < a->n_tokens; t++) {
@@ -120,7 +120,7 @@ static void fill_with_zero(const struct mistake *m) {
         for (int64_t e = 0; e < n; e++) choice[e] += bias_of(a, e);
         for (int64_t g = 0; g < a->n_group; g++) value[g] = group_value(a, choice + g * size);
         for (int64_t e = 0; e < n; e++)
-            if (!group_stays(a, value, e / size)) choice[e] = 0;
+            if (!group_stays(a, value, e / size)) choice[e] = lost;
         for (int64_t j = 0; j < a->top_k; j++) {
             int64_t best = 0;
             for (int64_t e = 1; e < n; e++)
@@ -131,6 +131,8 @@ static void fill_with_zero(const struct mistake *m) {
     }
     free(choice);
 }
+
+static void fill_with_zero(const struct mistake *m) { choose_again(&m->call.u.route, 0); }
 
 static bool several(struct mistake *m) { return route_of(m) && route_of(m)->top_k > 1; }
 
@@ -205,6 +207,11 @@ const struct mutant mutants_of_router[] = {
      .exposes = "tiny/ffn:tp=1,tokens=9,renorm=off",
      .clean = "tiny/ffn:tp=1,tokens=9,renorm=on",
      .same_as = "routed-scale-missing"},
+    {.name = "tie-to-higher-expert",
+     .source = "vLLM PR #54403",
+     .describes = "of experts with the same choice the higher number wins, not the lower",
+     .part = PART_FFN,
+     .missing = "contract of who wins a tie"},
     {.name = "expert-twice",
      .source = "vLLM PR #39391",
      .describes = "a token's best expert is also its second one",

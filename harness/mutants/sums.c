@@ -52,19 +52,18 @@ static bool shared_of_one_rank(const struct placed *at, struct view *parts, int6
     return true;
 }
 
-/* ---- a part that is scaled ---- */
-
-static bool scales_shared(struct mistake *m) {
+/* By 1 / scale, for a factor that comes later, and does not. */
+static bool divides_shared(struct mistake *m) {
     return m->call.op == OP_SUM && has_both(m->at) && mistake_spec(m)->routed_scale != 1;
 }
 
-static void scale_shared(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out) {
+static void divide_shared(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out) {
     const struct sum_args *const a = &m->call.u.sum;
     for (int64_t p = 1; p < a->n_parts; p += 2)
         for (int64_t t = row0; t < row1; t++)
             for (int64_t c = 0; c < a->width; c++)
                 out->y[(t - row0) * a->width + c] +=
-                    (mistake_spec(m)->routed_scale - 1) *
+                    (1 / mistake_spec(m)->routed_scale - 1) *
                     dtype_load(a->part[p].data, a->part[p].dtype, t * a->part[p].stride[0] + c);
 }
 
@@ -136,14 +135,14 @@ const struct mutant mutants_of_sums[] = {
      .hooks.sum = shared_of_one_rank,
      .exposes = "tiny/ffn:tp=2,tokens=9",
      .clean = "tiny/ffn:tp=1,tokens=9"},
-    {.name = "shared-scaled",
-     .source = "vLLM PR #24119",
-     .describes = "the factor of the routed experts multiplies the shared ones, too",
+    {.name = "shared-divided",
+     .source = "sglang PR #28237",
+     .describes = "the shared experts are divided by the factor of the routed ones",
      .edge = EDGE_KERNEL,
      .part = PART_FFN,
      .unsharded = true,
-     .hooks.inside = scales_shared,
-     .hooks.stores = scale_shared,
+     .hooks.inside = divides_shared,
+     .hooks.stores = divide_shared,
      .exposes = "tiny/ffn:tp=1,tokens=9",
      .clean = "tiny/ffn:tp=1,tokens=9,shared=0"},
     {.name = "expert-bias-every-rank",
