@@ -52,17 +52,28 @@ static struct trend trend_of(const struct placed *at, const struct score_report 
     return t;
 }
 
+/* Beside elements that are wrong it is a remark, as long as those are few: they may be the tip of it. */
+enum { FEW_OF = 100 };
+
 static void note(const struct placed *at, const struct trend *t, struct verdict v) {
+    const int rank = at->crew->unsharded ? -1 : at->rank;
+    const bool key = strstr(t->about, "weight") != NULL;
+    const bool lost = key && t->worst.estimate < -0.7 && t->worst.estimate > -1.5;
     char text[300];
-    snprintf(text, sizeof text,
-             "statistical: %s %+.2g, resolution %.1e, %.2f of the threshold, %lld elements, a false alarm in "
-             "%.0e runs%s",
-             t->about, t->worst.estimate, t->worst.resolution, t->statistic, (long long)t->elements,
-             1 / SCORE_ALPHA,
-             t->worst.estimate > -1.5 && t->worst.estimate < -0.7 && strstr(t->about, "weight") ? ": not read"
-                                                                                                : "");
+    snprintf(
+        text, sizeof text,
+        "statistical: %s %+.2g%s, resolution %.1e, %.3g of the threshold, %lld elements, a false alarm in "
+        "%.0e runs",
+        t->about, t->worst.estimate, lost ? " (not read)" : "", t->worst.resolution, t->statistic,
+        (long long)t->elements, 1 / SCORE_ALPHA);
+    if (v.edge->outside == 0)
+        findings_note(v.findings, at->stage, rank, text);
+    else if (v.edge->outside * FEW_OF < v.edge->elements) {
+        char remark[310];
+        snprintf(remark, sizeof remark, "; %s", text);
+        findings_remark(v.findings, at->stage, rank, remark);
+    }
     edge_fail(v.edge);
-    findings_note(v.findings, at->stage, at->crew->unsharded ? -1 : at->rank, text);
 }
 
 void judge_trend(const struct placed *at, const struct outcome *o, const struct answer *a,

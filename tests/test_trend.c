@@ -1,0 +1,110 @@
+/* Does a run find what no element shows: a kernel whose softmax scale is off by a thousandth, on the
+ * whole or on one rank? And what does it say of honest ones? */
+/* SPDX-License-Identifier: MIT */
+#include "harness/run.h"
+#include "reports/report.h"
+#include "tests/stand_in.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LINE "tiny/attention:tp=2,heads=32,kv=8,dim=64,tokens=33"
+
+static int off_from; /* the first launch that is off */
+static double off_by;
+
+static const char *launch_off(const struct call *call, void *scratch, void *stream) {
+    struct call off = *call;
+    if (calls++ >= off_from) off.u.attention.scale *= off_by;
+    return launch_honest(&off, scratch, stream);
+}
+
+static struct run_output run_line(const char *line, const struct kernel *attention) {
+    struct check_case c;
+    bool has_part;
+    struct run_output out;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
+    c.kernel[S_ATTENTION] = attention;
+    const struct run_request request = {.cases = &c, .n_cases = 1};
+    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
+    return out;
+}
+
+static const struct stage_result *attention_of(const struct run_output *out) {
+    const struct case_result *const r = &out->cases[0];
+    for (int i = 0; i < r->n_stages; i++)
+        if (!strcmp(r->stage[i].stage, "attention")) return &r->stage[i];
+    cr_assert_fail("no stage attention");
+    return NULL;
+}
+
+static void expect_text(const struct run_output *out, const char *part) {
+    char *text = NULL;
+    size_t n;
+    FILE *const file = open_memstream(&text, &n);
+    report_text_case(file, &out->cases[0], 1);
+    fclose(file);
+    cr_expect(strstr(text, part), "no '%s' in\n%s", part, text);
+    free(text);
+}
+
+Test(trend, a_scale_that_is_off_by_a_thousandth_fails_although_every_element_is_in_its_set) {
+    stand_in("attention_mma", launch_off);
+    off_from = 0, off_by = 0.999;
+    struct run_output out = run_line(LINE, &fake);
+    const struct edge_result *const edge = &attention_of(&out)->edge[EDGE_KERNEL];
+    cr_expect_eq(out.cases[0].verdict, CASE_FAILED);
+    cr_expect(edge->state == EDGE_FAIL && edge->outside == 0 && edge->trend.state == TREND_WRONG);
+    cr_expect_float_eq(edge->trend.scale.estimate, -1e-3, 1e-4);
+    cr_expect(strstr(out.cases[0].first.note, "statistical: scale -0.00"), "%s", out.cases[0].first.note);
+    cr_expect_str_eq(out.cases[0].likely, "");
+    expect_text(&out, "kernel FAIL (statistical, ");
+    run_output_free(&out);
+}
+
+Test(trend, what_is_off_is_a_remark_beside_few_elements_that_are_outside) {
+    stand_in("attention_mma", launch_off);
+    off_from = 0, off_by = 1.0015;
+    struct run_output out = run_line(LINE, &fake);
+    const int64_t outside = attention_of(&out)->edge[EDGE_KERNEL].outside;
+    cr_expect(outside > 0 && outside < 30, "%lld", (long long)outside);
+    cr_expect(strstr(out.cases[0].first.note, "outside the acceptance set; statistical: scale +0.0015"), "%s",
+              out.cases[0].first.note);
+    run_output_free(&out);
+}
+
+Test(trend, a_rank_that_is_off_is_named_where_its_bits_are_not_promised) {
+    stand_in("attention_mma", launch_off);
+    fake.shard_invariant = false;
+    off_from = 2, off_by = 1.0015; /* the trunk and rank 0 are right */
+    struct run_output out = run_line(LINE, &fake);
+    const struct stage_result *const s = attention_of(&out);
+    cr_expect(s->edge[EDGE_KERNEL].state == EDGE_OK && s->edge[EDGE_SHARD].state == EDGE_FAIL);
+    cr_expect(s->edge[EDGE_SHARD].outside == 0 && out.cases[0].first.rank == 1);
+    cr_expect(strstr(out.cases[0].first.note, "scale +0.0015"), "%s", out.cases[0].first.note);
+    run_output_free(&out);
+}
+
+Test(trend, an_honest_kernel_passes_with_its_resolution) {
+    struct run_output out = run_line(LINE, kernel_by_name("attention_mma"));
+    const struct trend *const t = &attention_of(&out)->edge[EDGE_KERNEL].trend;
+    cr_expect_eq(out.cases[0].verdict, CASE_PASSED);
+    cr_expect(t->state == TREND_FINE && t->statistic < 0.5 && t->tests > 300);
+    cr_expect(t->gain.resolution < 1e-3 && t->scale.resolution < 1e-3);
+    expect_text(&out, "  statistical       edge");
+    run_output_free(&out);
+}
+
+Test(trend, a_lattice_is_not_tested_and_few_values_say_nothing) {
+    struct run_output out = run_line("tiny/attention:tp=1,tokens=5,fill=ties", NULL);
+    cr_expect_eq(attention_of(&out)->edge[EDGE_KERNEL].trend.state, TREND_SILENT);
+    expect_text(&out, "not tested: lattice fill");
+    run_output_free(&out);
+    out = run_line("tiny/attention:tp=1,tokens=2,heads=2,kv=1,dim=64,hidden=32",
+                   kernel_by_name("attention_mma"));
+    cr_expect_eq(attention_of(&out)->edge[EDGE_KERNEL].trend.state, TREND_FINE);
+    run_output_free(&out);
+}
