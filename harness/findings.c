@@ -6,9 +6,81 @@
 #include <stdio.h>
 #include <string.h>
 
-void findings_init(struct findings *f) {
-    *f = (struct findings){.stage = -1, .first_rank = MAX_RANKS, .last_rank = -1};
+void findings_init(struct findings *f) { *f = (struct findings){.stage = -1, .judging = -1}; }
+
+/* ---- what was judged, what of it is wrong ---- */
+
+/* Of the stages before nothing was wrong. */
+static void go_on_to(struct findings *f, int stage) {
+    if (f->judging == stage) return;
+    f->judging = stage;
+    f->judged_tensors = 0;
+    memset(&f->rank, 0, sizeof f->rank);
+    memset(f->axis, 0, sizeof f->axis);
 }
+
+/* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but
+ * one fault is understood at a time. */
+static bool findings_take(struct findings *f, int stage) {
+    if (f->stage < 0) f->stage = stage;
+    if (f->stage == stage) go_on_to(f, stage);
+    return f->stage == stage;
+}
+
+/* The tensor; and of the fused rows, whose second axis has three blocks, that it is cut into. */
+static uint64_t tensor_bits(enum tensor_id id, int block) {
+    return (uint64_t)1 << id | (id == T_QKV ? (uint64_t)1 << (T_Q + block) : 0);
+}
+
+static void judge_axis(struct findings *f, const struct judged *j, const struct axis *axis, int rank) {
+    for (int b = 0; b < axis->n_blocks; b++) {
+        const struct axis_block block = axis->block[b];
+        const int64_t size = block.name == AXIS_NUMBER ? block.number : j->plan->size[block.name];
+        const struct span whole = {0, size};
+        const struct span held =
+            block.group == GROUP_NONE || rank < 0 ? whole : j->plan->rank[rank][block.name];
+        f->axis[block.name].size = size;
+        index_judge(&f->axis[block.name], held.first, held.count);
+    }
+}
+
+static int slice_of(const struct judged *j) { return j->to_rank > j->rank ? -1 : j->rank; }
+
+/* Whole slices, or rows of them. */
+void findings_judged(struct findings *f, const struct judged *j) {
+    if (f->stage >= 0 && f->stage != j->stage) return;
+    go_on_to(f, j->stage);
+    const struct axes axes = tensor_axes(j->id);
+    const int rank = slice_of(j);
+    int64_t shape[MAX_AXES], row = 1;
+    const int n = slice_shape(j->plan, j->id, rank, shape);
+    for (int i = 1; i < n; i++) row *= shape[i];
+    for (int i = 1; i < n; i++) judge_axis(f, j, &axes.axis[i], rank);
+    if (!row || j->count < shape[0] * row) {
+        const struct place first = slice_place(j->plan, j->id, rank, j->first);
+        f->axis[first.axis[0]].size = j->plan->size[first.axis[0]];
+        index_judge(&f->axis[first.axis[0]], first.index[0], row ? j->count / row : 0);
+    } else {
+        judge_axis(f, j, &axes.axis[0], rank);
+    }
+    for (int b = 0; b < axes.axis[n > 1].n_blocks; b++) f->judged_tensors |= tensor_bits(j->id, b);
+}
+
+static void blame(struct findings *f, const struct judged *j, const struct place *place) {
+    for (int i = 0; i < place->n; i++) index_blame(&f->axis[place->axis[i]], place->index[i]);
+    f->wrong_tensors |= tensor_bits(j->id, place->n > 1 ? place->block[1] : 0);
+    for (int r = j->rank; r <= (j->to_rank > j->rank ? j->to_rank : j->rank); r++) index_blame(&f->rank, r);
+    f->n_wrong++;
+    f->n_wrong_plan += !j->got;
+}
+
+void findings_blame(struct findings *f, const struct judged *j, int64_t index) {
+    if (!findings_take(f, j->stage)) return;
+    const struct place place = slice_place(j->plan, j->id, slice_of(j), j->first + index);
+    blame(f, j, &place);
+}
+
+/* ---- the first and the worst ---- */
 
 static void print_place(const struct place *p, char *text, size_t size) {
     static const char *const fused[3] = {"", " of k",
@@ -20,30 +92,15 @@ static void print_place(const struct place *p, char *text, size_t size) {
                                  axis_label(p->axis[i]), (long long)p->index[i], fused[p->block[i]]);
 }
 
-/* Only the first failing stage is described: later stages of a rank are judged on clean inputs, but
- * one fault is understood at a time. */
-static bool findings_take(struct findings *f, int stage) {
-    if (f->stage < 0) f->stage = stage;
-    return f->stage == stage;
-}
-
 void findings_add(struct findings *f, const struct judged *j, int64_t index, double got, double expected,
                   double bound, double margin, const char *note) {
     if (!findings_take(f, j->stage)) return;
     const bool together = j->to_rank > j->rank;
-    const int last = together ? j->to_rank : j->rank;
-    const struct place place = slice_place(j->plan, j->id, together ? -1 : j->rank, j->first + index);
-    for (int i = 0; i < place.n; i++) {
-        const enum axis_name a = place.axis[i];
-        if (!f->seen[a] || place.index[i] < f->low[a]) f->low[a] = place.index[i];
-        if (!f->seen[a] || place.index[i] > f->high[a]) f->high[a] = place.index[i];
-        f->seen[a] = true;
-    }
-    if (j->rank < f->first_rank) f->first_rank = j->rank;
-    if (last > f->last_rank) f->last_rank = last;
+    const struct place place = slice_place(j->plan, j->id, slice_of(j), j->first + index);
+    blame(f, j, &place);
     if (f->named && !(margin > f->worst.margin)) return;
     struct mismatch m = {.rank = j->trunk ? -1 : j->rank,
-                         .to_rank = together ? last : 0,
+                         .to_rank = together ? j->to_rank : 0,
                          .got = got,
                          .expected = expected,
                          .bound = bound,
@@ -59,8 +116,7 @@ void findings_add(struct findings *f, const struct judged *j, int64_t index, dou
 
 void findings_note(struct findings *f, int stage, int rank, const char *note) {
     if (!findings_take(f, stage)) return;
-    if (rank < f->first_rank) f->first_rank = rank;
-    if (rank > f->last_rank) f->last_rank = rank;
+    if (rank >= 0) index_blame(&f->rank, rank);
     if (f->named) return;
     f->named = true;
     f->first = (struct mismatch){.rank = rank, .got = NAN, .expected = NAN, .bound = NAN, .margin = INFINITY};
@@ -78,27 +134,4 @@ void findings_remark(struct findings *f, int stage, int rank, const char *remark
     if (f->stage != stage || !f->named) return;
     add_remark(&f->first, rank, remark);
     add_remark(&f->worst, rank, remark);
-}
-
-static size_t print_range(char *text, size_t size, const char *label, int64_t low, int64_t high) {
-    return low == high
-               ? (size_t)snprintf(text, size, ", %s %lld", label, (long long)low)
-               : (size_t)snprintf(text, size, ", %ss %lld-%lld", label, (long long)low, (long long)high);
-}
-
-void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size) {
-    if (f->stage < 0) {
-        text[0] = 0;
-        return;
-    }
-    size_t used = f->twin ? (size_t)snprintf(text, size, "chain, on a small twin of the layer")
-                          : (size_t)snprintf(text, size, "stage %s", stage_table[f->stage].name);
-    if (n_ranks > 1 && f->last_rank >= 0) {
-        used += print_range(text + used, size - used, "rank", f->first_rank, f->last_rank);
-        used += (size_t)snprintf(text + used, size - used, " of %lld", (long long)n_ranks);
-    }
-    for (int a = 0; a < AXIS_COUNT && used < size; a++)
-        if (f->seen[a] && a != AXIS_NUMBER)
-            used +=
-                print_range(text + used, size - used, axis_label((enum axis_name)a), f->low[a], f->high[a]);
 }

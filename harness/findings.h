@@ -4,6 +4,7 @@
 #ifndef HARNESS_FINDINGS_H
 #define HARNESS_FINDINGS_H
 
+#include "harness/pattern.h"
 #include "layer/plan.h"
 #include "reports/result.h"
 
@@ -29,20 +30,23 @@ struct findings {
     bool named; /* first and worst are filled */
     bool twin;  /* of the whole layer's small twin, not of a stage of the case */
     struct mismatch first, worst;
-    int first_rank, last_rank;
-    int64_t low[AXIS_COUNT], high[AXIS_COUNT]; /* extent of the wrong elements along the cut axes they have */
-    bool seen[AXIS_COUNT];
+    int judging; /* the stage whose elements are below: the failing one, or the last that was judged */
+    struct index_set rank, axis[AXIS_COUNT]; /* by global index */
+    uint64_t judged_tensors, wrong_tensors;  /* a bit an enum tensor_id; for fused rows also of q, k, v */
+    int64_t n_wrong, n_wrong_plan;           /* elements; of the reference against itself */
 };
 void findings_init(struct findings *f);
-/* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
-void findings_where(const struct findings *f, int64_t n_ranks, char *text, size_t size);
 /* More to say about the first and the worst element, where they are of this stage and rank (-1: the
  * unsharded run). */
 void findings_remark(struct findings *f, int stage, int rank, const char *remark);
 /* A failure without an element (a kernel error, a damaged guard). */
 void findings_note(struct findings *f, int stage, int rank, const char *note);
+/* What is going to be judged: right, unless it is added. */
+void findings_judged(struct findings *f, const struct judged *j);
 /* One more wrong element: `index` of what was judged. */
 void findings_add(struct findings *f, const struct judged *j, int64_t index, double got, double expected,
                   double bound, double margin, const char *note);
+/* The same of an element that has nothing to say of its own. */
+void findings_blame(struct findings *f, const struct judged *j, int64_t index);
 
 #endif

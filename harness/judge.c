@@ -32,9 +32,10 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     trend_merge(&into->trend, &from->trend);
 }
 
-void edge_count(struct edge_result *edge, int64_t elements) {
-    edge->elements += elements;
+void edge_begin(struct edge_result *edge, const struct judged *j, struct findings *findings) {
+    edge->elements += j->count;
     if (edge->state == EDGE_NOT_RUN) edge->state = EDGE_OK;
+    findings_judged(findings, j);
 }
 
 /* ---- verdicts ---- */
@@ -60,7 +61,7 @@ static bool all_right(const struct judged *j, double *largest) {
 
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings) {
     double largest;
-    edge_count(edge, j->count);
+    edge_begin(edge, j, findings);
     if (all_right(j, &largest)) {
         edge->margin = fmax(edge->margin, largest);
         return;
@@ -85,7 +86,7 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
 void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
                      struct findings *findings) {
     const size_t size = dtype_bytes(j->dtype);
-    edge_count(edge, j->count);
+    edge_begin(edge, j, findings);
     if (!memcmp(j->got, expected, size * (size_t)j->count)) return;
     for (int64_t i = 0; i < j->count; i++) {
         if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)expected + (size_t)i * size, size))
@@ -112,7 +113,7 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
 void judge_repeated(const struct judged *j, const void *first, const char *note, struct edge_result *edge,
                     struct findings *findings) {
     const size_t size = dtype_bytes(j->dtype);
-    edge_count(edge, j->count);
+    edge_begin(edge, j, findings);
     for (int64_t i = 0; i < j->count; i++) {
         if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)first + (size_t)i * size, size))
             continue;
@@ -130,7 +131,7 @@ void judge_repeated(const struct judged *j, const void *first, const char *note,
  * kernel edge has failed. */
 static void judge_twice(const struct judged *j, const double *a, const double *b, const double *slack,
                         bool kernels, const char *note, struct edge_result *edge, struct findings *findings) {
-    edge_count(edge, j->count);
+    edge_begin(edge, j, findings);
     if (!slack && !memcmp(a, b, (size_t)j->count * sizeof *a)) return;
     for (int64_t i = 0; i < j->count; i++) {
         const double distance = fabs(a[i] - b[i]);
@@ -165,19 +166,42 @@ void judge_chain(const struct judged *j, const double *composed, const double *p
     findings->twin = findings->stage >= 0;
 }
 
+/* Of the cache only the slots that the call does not own are judged. */
+static void judge_slots(const struct judged *j, const unsigned char *owned, int64_t rows,
+                        int64_t row_elements, struct findings *findings) {
+    struct judged slot = *j;
+    slot.count = row_elements;
+    for (int64_t r = 0; r < rows; r++) {
+        if (owned[r]) continue;
+        slot.first = r * row_elements;
+        findings_judged(findings, &slot);
+    }
+}
+
+/* Every element of the slot that changed. */
+static void add_slot(const struct judged *j, const void *before, const void *after, int64_t first,
+                     int64_t row_elements, struct findings *findings) {
+    const size_t size = dtype_bytes(j->dtype);
+    for (int64_t i = first; i < first + row_elements; i++)
+        if (memcmp((const char *)before + (size_t)i * size, (const char *)after + (size_t)i * size, size))
+            findings_add(findings, j, i, dtype_load(after, j->dtype, i), dtype_load(before, j->dtype, i), 0,
+                         INFINITY, "a cache slot that the call does not own was written");
+}
+
 void judge_untouched(const struct judged *j, const void *before, const void *after,
                      const unsigned char *owned, int64_t rows, size_t row_bytes, struct edge_result *edge,
                      struct findings *findings) {
     const int64_t row_elements = (int64_t)(row_bytes / dtype_bytes(j->dtype));
-    edge_count(edge, 0);
+    bool wrong = false;
+    if (edge->state == EDGE_NOT_RUN) edge->state = EDGE_OK;
     for (int64_t r = 0; r < rows; r++) {
         const size_t at = (size_t)r * row_bytes;
         if (owned[r] || !memcmp((const char *)before + at, (const char *)after + at, row_bytes)) continue;
         edge_fail(edge);
         edge->outside += row_elements;
         edge->margin = INFINITY;
-        findings_add(findings, j, r * row_elements, dtype_load(after, j->dtype, r * row_elements),
-                     dtype_load(before, j->dtype, r * row_elements), 0, INFINITY,
-                     "a cache slot that the call does not own was written");
+        if (!wrong) judge_slots(j, owned, rows, row_elements, findings);
+        wrong = true;
+        add_slot(j, before, after, r * row_elements, row_elements, findings);
     }
 }

@@ -32,6 +32,7 @@ void judge_untouched(const struct judged *j, const void *before, const void *aft
 void trend_merge(struct trend *into, const struct trend *from);
 void edge_merge(struct edge_result *into, const struct edge_result *from);
 void edge_fail(struct edge_result *edge);
-void edge_count(struct edge_result *edge, int64_t elements); /* so many more were looked at */
+/* So many more are looked at. */
+void edge_begin(struct edge_result *edge, const struct judged *j, struct findings *findings);
 
 #endif

@@ -113,7 +113,7 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
     const struct route_args *const a = &call->u.route;
     const int64_t k = a->top_k;
     int32_t *const exact = memory_zeroed((size_t)k, sizeof *exact);
-    edge_count(edge, j->count);
+    edge_begin(edge, j, findings);
     for (int64_t t = 0; t < j->count / k; t++, lo += a->n_experts, hi += a->n_experts) {
         const int32_t *const ids = (const int32_t *)j->got + t * k;
         const enum route_verdict v = ref_route_judge(a, &contract->u.route, lo, hi, ids);
@@ -127,6 +127,8 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
         edge->margin = INFINITY;
         findings_add(findings, j, t * k + m.place, ids[m.place], expected, expected - expected, INFINITY,
                      m.note);
+        for (int64_t i = 0; i < k; i++) /* none of them alone is wrong */
+            if (i != m.place) findings_blame(findings, j, t * k + i);
     }
     free(exact);
 }

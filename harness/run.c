@@ -15,6 +15,7 @@
 #include "harness/oracle.h"
 #include "harness/quote.h"
 #include "harness/ranks.h"
+#include "harness/where.h"
 #include "layer/line.h"
 #include "reports/report.h"
 
@@ -93,7 +94,8 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     if (f->stage < 0 || (t->findings.stage >= 0 && t->findings.stage <= f->stage)) f = &t->findings;
     if (f->stage < 0) f = oracle;
     if (f->stage < 0) f = chain;
-    findings_where(f, f == &k->findings || f == chain ? k->crew.plan.tp : 1, r->where, sizeof r->where);
+    const bool ranks = f == &k->findings || f == chain;
+    where_describe(f, ranks ? k->crew.plan.tp : 1, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
     if (f == &k->findings || f == &t->findings)

@@ -4,6 +4,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/judge.h"
 #include "harness/judge_route.h"
+#include "harness/where.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -172,7 +173,7 @@ Test(judge, a_concatenated_axis_names_the_head_within_its_block) {
     close_all();
 }
 
-Test(judge, many_wrong_elements_are_counted_and_their_extent_is_named) {
+Test(judge, many_wrong_elements_are_counted_and_their_place_is_named) {
     run_to(S_ATTENTION, DTYPE_BF16);
     struct slice s = slice_of(S_ATTENTION, T_O);
     char where[256];
@@ -181,8 +182,8 @@ Test(judge, many_wrong_elements_are_counted_and_their_extent_is_named) {
             dtype_store(s.got, DTYPE_BF16, t * 32 + 16 + d, t == 6 && d == 2 ? 100 : 3);
     const struct verdict v = set_verdict(&s);
     cr_expect_eq(v.edge.outside, 6 * 16);
-    findings_where(&v.findings, 4, where, sizeof where);
-    cr_expect_str_eq(where, "stage attention, rank 2 of 4, tokens 3-8, head 5, dims 0-15");
+    where_describe(&v.findings, 4, NULL, where, sizeof where);
+    cr_expect_str_eq(where, "stage attention, rank 2 of 4, tokens 3-8, head 5");
     cr_expect_str_eq(v.findings.first.where, "token 3 head 5 dim 0");
     cr_expect(v.findings.worst.got == 100 || v.findings.worst.bound < v.findings.first.bound);
     cr_expect_str_eq(v.findings.first.stage, "attention");
@@ -274,8 +275,8 @@ Test(judge, the_reference_twice_agrees_bit_for_bit_or_within_its_slack) {
     findings_init(&v.findings);
     together.rank = 1, together.to_rank = 3;
     judge_plan(&together, rows[3].a, b, slack, &v.edge, &v.findings);
-    findings_where(&v.findings, 4, where, sizeof where);
-    cr_expect_str_eq(where, "stage o_proj, ranks 1-3 of 4, token 0, channel 2");
+    where_describe(&v.findings, 4, NULL, where, sizeof where);
+    cr_expect_str_eq(where, "stage o_proj, ranks 1-3 of 4, channel 2");
     cr_expect(v.findings.first.rank == 1 && v.findings.first.to_rank == 3);
     v = (struct verdict){0};
     findings_init(&v.findings);
@@ -407,7 +408,7 @@ Test(judge, a_cache_slot_that_nobody_owns_may_not_change) {
     after[PAGES * SLOTS * ROW - 1] ^= 1; /* one bit of NaN poison, at the very end */
     judge_untouched(&j, before, after, owned, PAGES * SLOTS, ROW * 2, &v.edge, &v.findings);
     cr_expect(v.edge.state == EDGE_FAIL && isinf(v.edge.margin));
-    cr_expect_eq(strncmp(v.findings.first.where, "page 2 slot 15 kv head 2", 24), 0, "%s",
+    cr_expect_eq(strcmp(v.findings.first.where, "page 2 slot 15 kv head 3 dim 3"), 0, "%s",
                  v.findings.first.where);
     cr_expect_eq(v.findings.first.rank, 1);
 }
@@ -416,13 +417,13 @@ Test(judge, only_the_first_failing_stage_is_described) {
     struct findings f;
     char where[256];
     findings_init(&f);
-    findings_where(&f, 4, where, sizeof where);
+    where_describe(&f, 4, NULL, where, sizeof where);
     cr_expect_str_empty(where);
     findings_note(&f, S_ROPE, 3, "the launch failed");
     findings_note(&f, S_ROPE, 1, "again");
     findings_note(&f, S_O_PROJ, 0, "later");
-    findings_where(&f, 4, where, sizeof where);
-    cr_expect_str_eq(where, "stage rope, ranks 1-3 of 4");
+    where_describe(&f, 4, NULL, where, sizeof where);
+    cr_expect_str_eq(where, "stage rope, ranks 1, 3 of 4");
     cr_expect_str_eq(f.first.note, "the launch failed");
     cr_expect_str_eq(f.first.stage, "rope");
 }

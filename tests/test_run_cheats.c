@@ -240,7 +240,7 @@ Test(run_cheats, a_kernel_that_repeats_the_unsharded_result_without_the_last_tok
     stand_in("rms_norm", remember_all_but_the_last_token);
     expect_found_out(
         LINE, S_ATTN_NORM,
-        (struct want){EDGE_SHARD, "stage attn_norm, ranks 0-1 of 2, token 4, ", "never written"});
+        (struct want){EDGE_SHARD, "stage attn_norm, ranks 0-1 of 2, token 4", "never written"});
     free(trunk_copy);
 }
 
