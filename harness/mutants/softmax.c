@@ -97,6 +97,20 @@ static void skip_cached(const struct mistake *m, int64_t row0, int64_t row1, str
     each_head(m, row0, row1, out, own_keys_only);
 }
 
+static void lose_own(const struct attention_args *a, const struct query *q, int64_t h, double *y) {
+    if (q->sees > 1) attend(a, q, h, kv_head(a, h), 0, q->sees - 1, y);
+}
+static void lose_own_key(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out) {
+    each_head(m, row0, row1, out, lose_own);
+}
+
+static void lose_first(const struct attention_args *a, const struct query *q, int64_t h, double *y) {
+    if (q->sees > 1) attend(a, q, h, kv_head(a, h), 1, q->sees, y);
+}
+static void lose_first_key(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out) {
+    each_head(m, row0, row1, out, lose_first);
+}
+
 static void tiled_head(const struct attention_args *a, const struct query *q, int64_t h, double *y) {
     if (h % a->n_kv_heads != kv_head(a, h)) attend(a, q, h, h % a->n_kv_heads, 0, q->sees, y);
 }
@@ -196,6 +210,22 @@ const struct mutant mutants_of_softmax[] = {
      .hooks.stores = skip_cached,
      .exposes = "tiny/attention:tp=1,phase=chunked,tokens=3,cached=20",
      .clean = "tiny/attention:tp=1,tokens=9"},
+    {.name = "own-key-lost",
+     .source = A_SLIP,
+     .describes = "a query sees the keys before it, not its own",
+     IN_KERNEL,
+     .hooks.inside = in_attention,
+     .hooks.stores = lose_own_key,
+     .exposes = "tiny/attention:tp=1,phase=decode,tokens=3,cached=40",
+     .clean = "tiny/attention:tp=1,tokens=1"},
+    {.name = "first-key-lost",
+     .source = A_SLIP,
+     .describes = "the loop over the keys begins at the second one",
+     IN_KERNEL,
+     .hooks.inside = in_attention,
+     .hooks.stores = lose_first_key,
+     .exposes = "tiny/attention:tp=1,phase=decode,tokens=3,cached=40",
+     .clean = "tiny/attention:tp=1,tokens=1"},
     {.name = "kv-heads-tiled",
      .source = "jax-js PR #180",
      .describes = "head h reads kv head h % G, not h / (H/G)",

@@ -5,7 +5,8 @@
 #include "harness/mutants/mutants.h"
 
 static const struct mutant *const files[] = {mutants_of_views,  mutants_of_heads,   mutants_of_softmax,
-                                             mutants_of_router, mutants_of_experts, mutants_of_sums};
+                                             mutants_of_router, mutants_of_experts, mutants_of_sums,
+                                             mutants_of_slips};
 
 const struct mutant *mutant_at(int i) {
     for (size_t f = 0; f < sizeof files / sizeof *files; f++)
