@@ -42,9 +42,27 @@ void score_add(struct score_sums *into, const struct score_sums *from) {
 static const double shifts[SCORE_SHIFTS] = {1, -1, 0.5, -0.5, 0.25, -0.25};
 
 static double half_cell(enum dtype d, double x) {
-    int exponent = 0;
-    frexp(fmax(fabs(x), 0x1p-126), &exponent);
-    return ldexp(dtype_unit(d), exponent - 1);
+    const double size = fmax(fabs(x), 0x1p-126);
+    uint64_t bits;
+    double power; /* the largest that is not above */
+    memcpy(&bits, &size, sizeof bits);
+    bits &= UINT64_C(0x7ff) << 52;
+    memcpy(&power, &bits, sizeof power);
+    return power * dtype_unit(d);
+}
+
+/* dtype_round; quick in the normal range. */
+static double round_to(enum dtype d, double x) {
+    const double size = fabs(x);
+    if (!(size >= 0x1p-126 && size < 0x1p127) || (d != DTYPE_BF16 && d != DTYPE_F32))
+        return dtype_round(d, x);
+    const int drop = d == DTYPE_BF16 ? 45 : 29; /* bits of a double that are not kept */
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits += (UINT64_C(1) << (drop - 1)) - 1 + (bits >> drop & 1);
+    bits &= ~((UINT64_C(1) << drop) - 1);
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
 /* Where y is spread over its cell, round(y + delta) - round(y) has mean delta, whatever delta
@@ -53,15 +71,15 @@ static double half_cell(enum dtype d, double x) {
  * h (Hoeffding 1963). Where a power of two lies within E, cells of two sizes meet: 3/2 h. */
 struct score_cell score_cell(enum dtype d, double s, double y, double e) {
     const double size = fabs(y), high = half_cell(d, size + e), low = half_cell(d, fmax(size - e, 0));
-    const double rounded = dtype_round(d, y), p = e / (2 * high);
+    const double rounded = round_to(d, y), p = e / (2 * high);
     struct score_cell cell = {.moved = s - rounded, .proxy = high * high, .e = e};
     if (low < high)
         cell.proxy *= 2.25;
     else if (p < 0.5)
         cell.proxy *= p > 0 ? 2 * (1 - 2 * p) / log((1 - p) / p) : 0;
-    cell.shift[0] = dtype_round(d, y + e) - rounded, cell.shift[1] = dtype_round(d, y - e) - rounded;
+    cell.shift[0] = round_to(d, y + e) - rounded, cell.shift[1] = round_to(d, y - e) - rounded;
     for (int k = 2; k < SCORE_SHIFTS && (cell.shift[0] != 0 || cell.shift[1] != 0); k++)
-        cell.shift[k] = dtype_round(d, y + shifts[k] * e) - rounded;
+        cell.shift[k] = round_to(d, y + shifts[k] * e) - rounded;
     return cell;
 }
 
