@@ -13,6 +13,7 @@
 #include "harness/coverage.h"
 #include "harness/explain.h"
 #include "harness/mistake.h"
+#include "harness/relate.h"
 #include "harness/stage.h"
 
 /* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
@@ -274,6 +275,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     struct seat *const seat = trunk_seat(w->trunk, w->at.stage);
     const bool routes = placed_row(&w->at)->op == OP_ROUTE;  /* gates are of the ids that the rank chose */
     const bool sorts = placed_row(&w->at)->op == OP_PERMUTE; /* and rows in the order that it did */
+    const bool own = sorts || is_partial(w->trunk->answer.id[0]); /* the answer is no slice of the trunk's */
     const double start = clock_seconds();
     TRY(seat->prepare(seat, &w->at, &w->outcome));
     w->outcome.contract = contract_of(&w->trunk->outcome, &w->outcome.call);
@@ -300,8 +302,11 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     if (sorts) answer_rows_again(w);
     shard_edge(w);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
-    if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage)
+    if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
+        relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
+               sizeof r->resembles);
+    }
     if (sorts) {
         follow_trunk_order(w);
         plan_edge(w);
@@ -326,8 +331,10 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
     inspect(t->print, &w.at, &w.outcome, &w.answer);
-    if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage)
+    if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage) {
         explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);
+        relate(&w.at, &w.outcome, &w.answer, NULL, r->resembles, sizeof r->resembles);
+    }
     rank_work_free(&w);
     return status_ok();
 }

@@ -16,7 +16,7 @@ struct ranks {
     struct edge_result edge[EDGE_COUNT]; /* of the stage at hand */
     double seconds_kernel, seconds_reference;
     struct findings findings;
-    char likely[400];
+    char likely[400], resembles[200];
     struct fact_set facts; /* that the ranks' calls met */
     char unsupported[500]; /* no kernel takes a rank's call: the case is skipped */
 };

@@ -98,8 +98,10 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     where_describe(f, ranks ? k->crew.plan.tp : 1, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
-    if (f == &k->findings || f == &t->findings)
-        snprintf(r->likely, sizeof r->likely, "%s", f == &k->findings ? k->likely : t->likely);
+    if (f != &k->findings && f != &t->findings) return;
+    const bool rank = f == &k->findings;
+    snprintf(r->likely, sizeof r->likely, "%s", rank ? k->likely : t->likely);
+    if (!r->likely[0]) snprintf(r->resembles, sizeof r->resembles, "%s", rank ? k->resembles : t->resembles);
 }
 
 /* A fused stage that nobody asked for by name runs only when every rank of every case can take

@@ -13,6 +13,7 @@
 #include "harness/explain.h"
 #include "harness/inputs.h"
 #include "harness/mistake.h"
+#include "harness/relate.h"
 #include "harness/stage.h"
 
 void trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
@@ -123,8 +124,10 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_answer(&at, &t->outcome, &t->answer, verdict);
     inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
-    if (t->edge.state == EDGE_FAIL && t->findings.stage == stage)
+    if (t->edge.state == EDGE_FAIL && t->findings.stage == stage) {
         explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
+        relate(&at, &t->outcome, &t->answer, NULL, t->resembles, sizeof t->resembles);
+    }
     trunk_trend(t, &at, verdict);
     sum_exactly(t, &at);
     return status_ok();

@@ -36,6 +36,7 @@ struct trunk {
     double seconds_reference;
     struct findings findings; /* of the kernel edge, over all stages */
     char likely[400];         /* of the first stage that fails: the mistake that reproduces it */
+    char resembles[200];      /* and what its wrong values look like */
     struct fact_set facts;    /* that its calls met, over all stages */
     char unsupported[500];    /* no kernel for a stage: the cases are skipped */
     int fused_end;            /* stages up to here were done by a fused kernel */
