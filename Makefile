@@ -54,7 +54,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults arm bench layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults arm bench grid layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -99,6 +99,9 @@ faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
 	@$(BUILD)/bench/kernels --device host
+
+grid: $(BUILD)/bench/grid ## propose lines for fixtures/gallery (LINES=8): what the grid does not show yet
+	@$(BUILD)/bench/grid $(LINES)
 
 arm: $(BUILD)/conformance_record ## the executor cross-built for 64-bit Arm, under qemu-user: the same bits
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-arm CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ ARCH= NVCC= PKG= $(BUILD)-arm/conformance_record

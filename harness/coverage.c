@@ -161,15 +161,17 @@ static bool meets_tile(const struct call *call, const struct tile_fact *t, const
 
 /* ---- seeing ---- */
 
-void coverage_see(struct fact_set *met, const struct placed *at, const struct outcome *o) {
-    const struct sighting s = {at, &o->call, o->kernel};
+void coverage_see(struct fact_set *met, const struct placed *at, const struct outcome *o,
+                  const struct edge_result *edge) {
+    const struct sighting s = {at, &o->call, o->kernel, edge};
     const int first = n_rows();
     for (int i = 0; i < first; i++)
-        if (fact_table[i].op == o->call.op && fact_table[i].met(&s)) fact_add(met, i);
+        if (fact_table[i].op == o->call.op && !fact_is_in(met, i) && fact_table[i].met(&s)) fact_add(met, i);
     if (!o->kernel || !o->kernel->tiles) return;
     const struct tile_sizes tiles = o->kernel->tiles(&o->call);
     const struct tile_facts *const facts = tile_facts();
     for (int i = 0; i < facts->n; i++)
-        if (facts->row[i].kernel == o->kernel && meets_tile(&o->call, &facts->row[i], &tiles))
+        if (facts->row[i].kernel == o->kernel && !fact_is_in(met, first + i) &&
+            meets_tile(&o->call, &facts->row[i], &tiles))
             fact_add(met, first + i);
 }

@@ -12,7 +12,8 @@
 struct sighting {
     const struct placed *at;
     const struct call *call;
-    const struct kernel *kernel; /* NULL: none of the table: a view, the world */
+    const struct kernel *kernel;    /* NULL: none of the table: a view, the world */
+    const struct edge_result *edge; /* what became of it */
 };
 
 struct fact {
@@ -32,7 +33,8 @@ const char *coverage_describe(int fact);
 enum op coverage_op(int fact);
 bool coverage_applies(int fact, enum device_kind device); /* its kernel runs there */
 
-/* Adds what the call meets. */
-void coverage_see(struct fact_set *met, const struct placed *at, const struct outcome *outcome);
+/* Adds what the call meets, once it is judged. */
+void coverage_see(struct fact_set *met, const struct placed *at, const struct outcome *outcome,
+                  const struct edge_result *edge);
 
 #endif

@@ -129,19 +129,47 @@ static bool select_bias(const struct sighting *s) { return route(s)->bias.data !
 static bool no_select_bias(const struct sighting *s) { return !route(s)->bias.data; }
 static bool group_limit(const struct sighting *s) { return route(s)->topk_group < route(s)->n_group; }
 
-/* Score and bias of sigmoid scores: 1 / (1 + exp(-z)) + b. A choice below zero is where a kernel that
- * masks rejected groups with 0 takes them for better. */
+/* What experts are chosen by; of softmax scores a logit, which grows with the score. */
+static double choice(const struct route_args *a, int64_t t, int64_t e) {
+    const double z = (double)((const float *)a->logits.data)[t * a->logits.stride[0] + e];
+    return (a->score == SCORE_SIGMOID ? 1 / (1 + exp(-z)) : z) +
+           (a->bias.data ? (double)((const float *)a->bias.data)[e] : 0);
+}
+
+/* Where a kernel that masks rejected groups with 0 takes them for better. */
 static bool negative_choice(const struct sighting *s) {
     const struct route_args *const a = route(s);
     if (!group_limit(s) || !a->bias.data || a->score != SCORE_SIGMOID) return false;
     for (int64_t t = 0; t < a->n_tokens; t++)
         for (int64_t e = 0; e < a->n_experts; e++)
-            if (1 / (1 + exp(-(double)((const float *)a->logits.data)[t * a->logits.stride[0] + e])) +
-                    (double)((const float *)a->bias.data)[e] <
-                0)
-                return true;
+            if (choice(a, t, e) < 0) return true;
     return false;
 }
+
+static bool is_taken(const struct route_args *a, int64_t t, int64_t e) {
+    bool taken = false;
+    for (int64_t j = 0; j < a->top_k; j++) taken |= entry(&a->ids, t * a->ids.stride[0] + j) == e;
+    return taken;
+}
+
+/* The least choice that was taken is one that was left. Of softmax scores with a bias, and of groups,
+ * it is not known here. */
+static bool tie(const struct sighting *s) {
+    const struct route_args *const a = route(s);
+    if (a->n_group > 1 || (a->score == SCORE_SOFTMAX && a->bias.data)) return false;
+    for (int64_t t = 0; t < a->n_tokens; t++) {
+        double taken = INFINITY, left = -INFINITY;
+        for (int64_t e = 0; e < a->n_experts; e++) {
+            if (is_taken(a, t, e))
+                taken = fmin(taken, choice(a, t, e));
+            else
+                left = fmax(left, choice(a, t, e));
+        }
+        if (taken == left) return true;
+    }
+    return false;
+}
+static bool ambiguous(const struct sighting *s) { return s->edge->ambiguous > 0; }
 
 static bool slots_512(const struct sighting *s) {
     return s->call->u.permute.n_tokens * s->call->u.permute.top_k > 512;
@@ -214,6 +242,8 @@ const struct fact fact_table[] = {
     {"no-select-bias", "a choice by the scores alone", OP_ROUTE, no_select_bias},
     {"group-limit", "experts of some groups only", OP_ROUTE, group_limit},
     {"negative-choice", "a group limit and choices below zero", OP_ROUTE, negative_choice},
+    {"tie", "a choice that is taken and an equal one that is left", OP_ROUTE, tie},
+    {"ambiguous", "choices that rounding leaves open", OP_ROUTE, ambiguous},
     {"slots-over-512", "more than 512 routed slots", OP_PERMUTE, slots_512},
     {"ep-above-1", "experts dealt to several groups of ranks", OP_PERMUTE, ep},
     {"ep-and-etp", "and each cut over several ranks", OP_PERMUTE, ep_and_etp},

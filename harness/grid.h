@@ -17,4 +17,23 @@ struct status grid_gallery(struct grid_taker *taker);
  * model cannot be cut to are left out. */
 struct status grid_twins(const char *name, struct grid_taker *taker);
 
+/* ---- what the lines have to meet beside the facts: every pair of values of two axes ---- */
+
+enum { GRID_AXES = 18, GRID_VALUES = 4 };
+struct grid_axis {
+    const char *name;
+    enum part part; /* of the cases that it is about: attention, or an ffn with experts */
+    int (*value)(const struct check_case *c, const struct layer_spec *spec); /* a number of the values */
+    int n_values;
+    const char *values[GRID_VALUES];
+};
+extern const struct grid_axis grid_axes[GRID_AXES];
+struct grid_pairs {
+    bool met[GRID_AXES][GRID_VALUES][GRID_AXES][GRID_VALUES]; /* axis a, value, axis b > a, value */
+};
+/* May the two values stand in one case? */
+bool grid_can_meet(int a, int va, int b, int vb);
+/* Adds the pairs of a case; returns how many of them are new. */
+int64_t grid_pairs_add(struct grid_pairs *pairs, const struct check_case *c, const struct layer_spec *spec);
+
 #endif

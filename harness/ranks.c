@@ -297,10 +297,10 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
                  (long long)r->crew.plan.tp, w->outcome.problem);
         return status_ok();
     }
-    coverage_see(&r->facts, &w->at, &w->outcome);
     if (routes) plan_edge(w);
     if (sorts) answer_rows_again(w);
     shard_edge(w);
+    coverage_see(&r->facts, &w->at, &w->outcome, &r->edge[EDGE_SHARD]);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
@@ -327,9 +327,9 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     TRY(seat->prepare(seat, &w.at, &w.outcome));
     TRY(mistake_fill(seat, &w.at, r->mutant, &w.outcome));
     r->mistaken |= w.outcome.mistaken;
-    coverage_see(&r->facts, &w.at, &w.outcome);
     answer_compute(&w.answer, stage, &w.outcome, t->watch);
     judge_sum(&w.at, &w.outcome, &w.answer, verdict_on(&w, EDGE_SHARD));
+    coverage_see(&r->facts, &w.at, &w.outcome, &r->edge[EDGE_SHARD]);
     inspect(t->print, &w.at, &w.outcome, &w.answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage) {
         explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);

@@ -112,7 +112,6 @@ struct status trunk_stage(struct trunk *t, int stage) {
         snprintf(t->unsupported, sizeof t->unsupported, "%s", t->outcome.problem);
         return status_ok();
     }
-    coverage_see(&t->facts, &at, &t->outcome);
     if (stage_table[stage].fuses) t->fused_end = stage + stage_table[stage].fuses;
     const struct verdict verdict = {&t->edge, &t->findings};
     judge_running(&at, &t->outcome, verdict);
@@ -122,6 +121,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_choice(&at, &t->outcome, verdict); /* the choice before the gates, which follow from it */
     judge_own(&at, &t->outcome, verdict);    /* and the order before the rows */
     judge_answer(&at, &t->outcome, &t->answer, verdict);
+    coverage_see(&t->facts, &at, &t->outcome, &t->edge);
     inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage) {

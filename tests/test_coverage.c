@@ -120,6 +120,8 @@ static const struct {
     {"group-limit", F "groups=4,topk_groups=2", F "groups=4,topk_groups=4"},
     {"negative-choice", F "groups=4,topk_groups=2,select_bias=on",
      F "groups=4,topk_groups=2,select_bias=off"},
+    {"tie", F "fill=ties", F "fill=random"},
+    {"ambiguous", F "fill=ties", F "fill=random,tokens=2"},
     {"slots-over-512", F "tokens=129,top=4", F "tokens=128,top=4"},
     {"ep-above-1", "tiny/ffn:tp=2,ep=2", "tiny/ffn:tp=2"},
     {"ep-and-etp", "tiny/ffn:tp=4,ep=2", "tiny/ffn:tp=2,ep=2"},

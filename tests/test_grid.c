@@ -58,6 +58,68 @@ Test(grid, gallery_and_twins_of_the_default_model_pass_and_meet_every_fact) {
     free(all);
 }
 
+static void expect_pair(const struct grid_pairs *p, int a, int va, int b, int vb) {
+    cr_expect(p->met[a][va][b][vb] || !grid_can_meet(a, va, b, vb),
+              "%s: no line with %s %s and %s %s; make grid proposes some", part_name(grid_axes[a].part),
+              grid_axes[a].name, grid_axes[a].values[va], grid_axes[b].name, grid_axes[b].values[vb]);
+}
+
+static int64_t count_pairs(const struct grid_pairs *p) {
+    int64_t n = 0;
+    const bool *const met = (const bool *)p->met;
+    for (size_t i = 0; i < sizeof p->met / sizeof *met; i++) n += met[i];
+    return n;
+}
+
+Test(grid, every_two_values_of_two_axes_meet_in_some_line) {
+    static struct grid_pairs pairs;
+    struct collected *const all = collected(true, model_preset_names()[0]);
+    int64_t n_new = 0;
+    for (int64_t i = 0; i < all->n; i++) {
+        struct model model;
+        cr_assert(!model_load(all->cases[i].model, &model).code);
+        const struct layer_spec spec = case_spec(&all->cases[i], &model);
+        n_new += grid_pairs_add(&pairs, &all->cases[i], &spec);
+        cr_expect_eq(grid_pairs_add(&pairs, &all->cases[i], &spec), 0, "nothing is new twice");
+    }
+    cr_expect_eq(count_pairs(&pairs), n_new);
+    for (int a = 0; a < GRID_AXES; a++)
+        for (int b = a + 1; b < GRID_AXES; b++)
+            for (int va = 0; va < grid_axes[a].n_values; va++)
+                for (int vb = 0; vb < grid_axes[b].n_values; vb++) expect_pair(&pairs, a, va, b, vb);
+    free(all);
+}
+
+Test(grid, values_of_axes_are_those_of_the_case) {
+    static const struct {
+        const char *line, *axis, *value;
+    } shown[] = {{"tiny/attention:tp=8,phase=decode,tokens=2,lengths=equal", "sequences", "equal"},
+                 {"tiny/attention:tp=8,phase=decode,tokens=1,lengths=equal", "sequences", "one"},
+                 {"tiny/attention:tp=4", "tp", "4"},
+                 {"tiny/attention:tp=1,bias=qkvo", "bias", "qkvo"},
+                 {"tiny/attention:tp=1,rot=8", "partial rope", "on"},
+                 {"tiny/attention:tp=1,fill=ties", "fill", "ties"},
+                 {"tiny/ffn:tp=8,ep=2", "ep", "2"},
+                 {"tiny/ffn:tp=1,score=softmax", "score", "softmax"},
+                 {"tiny/ffn:tp=1,groups=2,topk_groups=1,top=2", "group limit", "on"},
+                 {"tiny/ffn:tp=1,shared=0", "shared", "off"},
+                 {"tiny/ffn:tp=1,dtype=fp32", "dtype", "fp32"}};
+    for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
+        struct check_case c;
+        struct model model;
+        bool has_part, found = false;
+        cr_assert(!case_parse(shown[i].line, &c, &has_part).code && !model_load(c.model, &model).code);
+        const struct layer_spec spec = case_spec(&c, &model);
+        for (int a = 0; a < GRID_AXES; a++) {
+            const struct grid_axis *const axis = &grid_axes[a];
+            if (axis->part != c.part || strcmp(axis->name, shown[i].axis)) continue;
+            found = true;
+            cr_expect_str_eq(axis->values[axis->value(&c, &spec)], shown[i].value, "%s", shown[i].line);
+        }
+        cr_expect(found, "%s", shown[i].axis);
+    }
+}
+
 /* ---- twins ---- */
 
 Test(grid, twins_keep_the_ratios_and_flags_of_their_model) {
