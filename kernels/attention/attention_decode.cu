@@ -2,8 +2,8 @@
  *
  * decode_slice: each slice of keys by itself.
  * Shapes  q [T, H, D]; k_cache, v_cache [pages, page_size, G, D]; page_table [B, max_pages],
- *         query_start [B + 1], kv_len [B] int32 -> partial_out [B, H, N, D] fp32,
- *         partial_lse [B, H, N] fp32, N slices.
+ *         query_start [B + 1], kv_len [B] int32 -> partial out [T, H, N, D] fp32,
+ *         partial lse [T, H, N] fp32, N slices.
  * Grid    (N, G ceil(H / G / 4), B): a block owns one slice of one sequence and up to 4
  *         query heads of one kv head.
  * Block   64 threads, first a key each (scores of the 4 heads), then 16 threads a head, an octet of
@@ -15,15 +15,11 @@
  *         denominators and outputs in key order. The length of a slice depends on max_kv
  *         alone - never on heads or sequences, so that the bits of a head do not depend on the
  *         shard. An empty slice writes lse = -inf and no output.
- *
- * decode_merge: out = sum of exp(lse_i) partial_out_i over sum of exp(lse_i),
- *         relative to the largest lse.
- * Grid    ceil(B H ceil(D / 8) / 128).   Block  4 warps; a thread owns an octet of
- *         one head of one sequence.
+ *         split_keys.cuh merges the slices.
  *
  * Needs   one query per sequence, D <= 256, H % G == 0, one dtype. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/octet.cuh"
+#include "kernels/attention/split_keys.cuh"
 #include "kernels/kernels.h"
 
 namespace {
@@ -34,7 +30,7 @@ constexpr int HEAD_THREADS = TILE / HEADS; /* that share the output of one head 
 constexpr int MAX_OCTETS = 2;              /* of one thread */
 static_assert(HEAD_THREADS * MAX_OCTETS * OCTET == 256, "the largest head size that is supported");
 constexpr int MAX_SLICES = 64;
-constexpr int MERGE_THREADS = 128;
+static_assert(MAX_SLICES <= MERGE_SLICES, "as the merge needs it");
 
 /* Whole tiles, and at most MAX_SLICES slices: 64 keys up to 4096 keys, more beyond. */
 inline int64_t slice_length(const struct attention_args *a) {
@@ -45,12 +41,6 @@ inline int64_t slice_count(const struct attention_args *a) {
     const int64_t length = slice_length(a);
     return (a->max_kv + length - 1) / length;
 }
-
-/* Scratch. */
-struct partials {
-    float *out, *lse; /* [B, H, N, D], [B, H, N] */
-    int n_slices, slice_length;
-};
 
 __host__ __device__ inline int query_width(const struct attention_args &a) {
     return (int)(a.head_dim + OCTET - 1) / OCTET * OCTET;
@@ -97,12 +87,12 @@ __device__ slice find_slice(const struct attention_args &a, int length) {
     s.seq = (int)blockIdx.z;
     s.kv_head = (int)blockIdx.y / blocks;
     s.head0 = s.kv_head * group + first;
-    s.n_heads = min(HEADS, group - first);
     const int32_t *start = (const int32_t *)a.query_start.data + s.seq;
+    s.n_heads = start[0] < start[1] ? min(HEADS, group - first) : 0;
     s.row = start[0];
     s.key0 = (int)blockIdx.x * length;
     if (SEEDED(BUG_DECODE_SPLIT_BOUNDARY)) s.key0 -= s.key0 > 0;
-    s.key1 = start[0] < start[1] ? min(s.key0 + length, ((const int32_t *)a.kv_len.data)[s.seq]) : 0;
+    s.key1 = s.n_heads ? min(s.key0 + length, ((const int32_t *)a.kv_len.data)[s.seq]) : 0;
     return s;
 }
 
@@ -220,60 +210,21 @@ __global__ void __launch_bounds__(TILE)
 
     if (own.head < s.n_heads)
         store_partial(own, own_top, part,
-                      (s.seq * a.n_heads + s.head0 + own.head) * part.n_slices + blockIdx.x, head_dim,
+                      (s.row * a.n_heads + s.head0 + own.head) * part.n_slices + blockIdx.x, head_dim,
                       s.key0 >= s.key1);
 }
 
-template <class T>
-__global__ void __launch_bounds__(MERGE_THREADS)
-    decode_merge_kernel(const struct attention_args a, const struct partials part) {
-    const int head_dim = (int)a.head_dim, octets = (head_dim + OCTET - 1) / OCTET;
-    const int64_t i = (int64_t)blockIdx.x * MERGE_THREADS + threadIdx.x;
-    const int64_t seq = i / octets / a.n_heads, head = i / octets % a.n_heads;
-    if (seq >= a.n_seqs) return;
-    const int32_t *start = (const int32_t *)a.query_start.data + seq;
-    if (start[0] >= start[1]) return;
-
-    const int d0 = (int)(i % octets) * OCTET, n = min(OCTET, head_dim - d0);
-    const float *lse = part.lse + (seq * a.n_heads + head) * part.n_slices;
-    const float *partial = part.out + (seq * a.n_heads + head) * part.n_slices * head_dim + d0;
-    float largest = -INFINITY, sum = 0, out[OCTET] = {};
-    for (int s = 0; s < part.n_slices; s++) largest = lse[s] > largest ? lse[s] : largest;
-    for (int s = 0; s < part.n_slices; s++) {
-        if (!SEEDED(BUG_DECODE_EMPTY_SPLIT) && lse[s] == -INFINITY)
-            continue; /* its output was never written */
-        const float weight = expf(lse[s] - largest);
-        sum += weight;
-        UNROLL
-        for (int e = 0; e < OCTET; e++)
-            if (e < n) out[e] = fmaf(weight, partial[(int64_t)s * head_dim + e], out[e]);
-    }
-    T *to = (T *)a.out.data + start[0] * a.out.stride[0] + head * a.out.stride[1] + d0;
-    UNROLL
-    for (int e = 0; e < OCTET; e++)
-        if (e < n) to[e] = from_float<T>(sum == 0 ? 0.0f : out[e] / sum);
-}
-
 template <class T> const char *launch_dtype(const struct attention_args *a, void *scratch, void *stream) {
-    const int64_t n_slices = slice_count(a), n_partials = a->n_seqs * a->n_heads * n_slices;
-    struct partials part;
-    part.lse = (float *)scratch;
-    part.out = part.lse + n_partials;
-    part.n_slices = (int)n_slices;
-    part.slice_length = (int)slice_length(a);
-
+    const struct partials part = partials_in(scratch, a, slice_count(a), slice_length(a));
     const bool aligned = view_is_aligned<T>(a->k_cache, 3) && view_is_aligned<T>(a->v_cache, 3);
     const int64_t group = a->n_heads / a->n_kv_heads, blocks = (group + HEADS - 1) / HEADS;
-    const dim3 grid((unsigned)n_slices, (unsigned)(a->n_kv_heads * blocks), (unsigned)a->n_seqs);
+    const dim3 grid((unsigned)part.n_slices, (unsigned)(a->n_kv_heads * blocks), (unsigned)a->n_seqs);
     const size_t bytes = carve_bytes<float>(query_width(*a) * HEADS) + 2 * carve_bytes<float>(TILE * HEADS) +
                          carve_bytes<int64_t>(TILE);
     const char *problem =
         LAUNCH((decode_slice_kernel<T>), grid, dim3(TILE), bytes, stream, *a, part, aligned);
     if (problem) return problem;
-
-    const int64_t n_octets = a->n_seqs * a->n_heads * ((a->head_dim + OCTET - 1) / OCTET);
-    const dim3 merge_grid((unsigned)((n_octets + MERGE_THREADS - 1) / MERGE_THREADS));
-    return LAUNCH((decode_merge_kernel<T>), merge_grid, dim3(MERGE_THREADS), 0, stream, *a, part);
+    return launch_merge<T, false>(a, part, stream);
 }
 
 } // namespace
@@ -299,7 +250,7 @@ extern "C" const char *attention_decode_unsupported(const struct call *call) {
 
 extern "C" size_t attention_decode_scratch_bytes(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
-    return sizeof(float) * (size_t)(a->n_seqs * a->n_heads * slice_count(a) * (a->head_dim + 1));
+    return partials_bytes(a, slice_count(a));
 }
 
 extern "C" struct contract attention_decode_contract(const struct call *call) {
