@@ -70,9 +70,10 @@ sanitize: setup-done ## the tests and preset tiny under ASan + UBSan
 # The kernels that run on the host only when named: one run each in attention, one with both in the ffn.
 NAMED_ATTENTION = attention=attention_mma attention=attention_wgmma qkv_proj=grouped_gemm_wgmma
 NAMED_FFN = --kernel gate_up_act=gated_gemm_wgmma --kernel down=grouped_gemm_wgmma
-# $(call run_named,BINARY,OPTIONS of the attention part,OPTIONS of the ffn part)
+# $(call run_named,BINARY,OPTIONS of the attention part,OPTIONS of the ffn part,OPTIONS of decode)
 run_named = for kernel in $(NAMED_ATTENTION); do \
     $1 run param2-17b --part attention --tp 8 $2 --kernel $$kernel || exit; done; \
+    $1 run param2-17b/attention:tp=8,phase=decode,tokens=2,cached=300,kernel.attention=attention_decode_mma $4 || exit; \
     $1 run tiny --part ffn --tp 1,4 $3 $(NAMED_FFN)
 
 race: setup-done ## the kernels under the race detector
@@ -83,7 +84,7 @@ race: setup-done ## the kernels under the race detector
 
 schedules: all ## every kernel under seeded thread orders and copy timings: the same bits
 	@$(BUILD)/shardcheck run tiny --schedules 12 --phase prefill,chunked,decode --tp 1,4
-	@$(call run_named,$(BUILD)/shardcheck,--tokens 70 --schedules 12,--schedules 12)
+	@$(call run_named,$(BUILD)/shardcheck,--tokens 70 --schedules 12,--schedules 12,--schedules 12)
 
 bugs: setup-done ## every seeded kernel bug is caught, the kernels without are clean (ONLY=WORD: some rows)
 	@BUILD=$(BUILD) MAKE='$(MAKE)' tests/kernels/bugs/check '$(ONLY)'

@@ -175,16 +175,26 @@ static const struct kernel *next_kernel(const struct bench *b, const struct kern
 
 static const struct attention_case {
     const char *phase;
-    int64_t heads, kv_heads, dim, seqs, keys;
+    int64_t heads, kv_heads, dim, seqs, keys, queries; /* keys and queries of a sequence */
     enum device_kind device;
 } attention_cases[] = {
-    {"prefill", 32, 8, 64, 8, 1024, DEVICE_CUDA},  {"prefill", 32, 8, 64, 2, 4096, DEVICE_CUDA},
-    {"prefill", 32, 8, 64, 1, 16384, DEVICE_CUDA}, {"prefill", 64, 8, 128, 8, 1024, DEVICE_CUDA},
-    {"prefill", 64, 8, 128, 2, 4096, DEVICE_CUDA}, {"prefill", 64, 8, 128, 1, 16384, DEVICE_CUDA},
-    {"decode", 32, 8, 64, 64, 4096, DEVICE_CUDA},  {"decode", 32, 8, 64, 32, 16384, DEVICE_CUDA},
-    {"decode", 64, 8, 128, 64, 4096, DEVICE_CUDA}, {"decode", 64, 8, 128, 32, 16384, DEVICE_CUDA},
-    {"prefill", 8, 2, 64, 2, 64, DEVICE_HOST},     {"prefill", 8, 2, 128, 1, 64, DEVICE_HOST},
-    {"decode", 8, 2, 64, 4, 256, DEVICE_HOST},
+    {"prefill", 32, 8, 64, 8, 1024, 1024, DEVICE_CUDA},
+    {"prefill", 32, 8, 64, 2, 4096, 4096, DEVICE_CUDA},
+    {"prefill", 32, 8, 64, 1, 16384, 16384, DEVICE_CUDA},
+    {"prefill", 64, 8, 128, 8, 1024, 1024, DEVICE_CUDA},
+    {"prefill", 64, 8, 128, 2, 4096, 4096, DEVICE_CUDA},
+    {"prefill", 64, 8, 128, 1, 16384, 16384, DEVICE_CUDA},
+    {"decode", 32, 8, 64, 64, 4096, 1, DEVICE_CUDA},
+    {"decode", 32, 8, 64, 32, 16384, 1, DEVICE_CUDA},
+    {"decode", 64, 8, 128, 64, 4096, 1, DEVICE_CUDA},
+    {"decode", 64, 8, 128, 32, 16384, 1, DEVICE_CUDA},
+    {"decode", 32, 8, 64, 1, 131072, 1, DEVICE_CUDA},
+    {"decode", 64, 8, 128, 1, 131072, 1, DEVICE_CUDA},
+    {"decode", 32, 8, 64, 32, 4096, 4, DEVICE_CUDA},
+    {"decode", 64, 8, 128, 32, 4096, 4, DEVICE_CUDA},
+    {"prefill", 8, 2, 64, 2, 64, 64, DEVICE_HOST},
+    {"prefill", 8, 2, 128, 1, 64, 64, DEVICE_HOST},
+    {"decode", 8, 2, 64, 4, 256, 1, DEVICE_HOST},
 };
 
 /* Pages lie in an order without a pattern: an odd factor permutes a power of two. */
@@ -232,7 +242,9 @@ static void bench_attention(struct bench *b, const struct attention_case *c) {
     char shape[120];
     snprintf(shape, sizeof shape, "%s H%lld G%lld D%lld B%lld S%lld", c->phase, (long long)c->heads,
              (long long)c->kv_heads, (long long)c->dim, (long long)c->seqs, (long long)c->keys);
-    attention_call(b, c, decode ? 1 : c->keys, &chain.call[0]);
+    if (decode && c->queries > 1)
+        snprintf(shape + strlen(shape), sizeof shape - strlen(shape), " Q%lld", (long long)c->queries);
+    attention_call(b, c, c->queries, &chain.call[0]);
     for (const struct kernel *k = next_kernel(b, NULL, OP_ATTENTION); k;
          k = next_kernel(b, k, OP_ATTENTION)) {
         chain.kernel[0] = k;

@@ -14,10 +14,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention, silu
 from triton.testing import do_bench
 
-# heads, kv heads, head dim; then (sequences, keys of each)
+# heads, kv heads, head dim; then (sequences, keys of each[, queries of each: 1 in decode])
 HEADS = [(32, 8, 64), (64, 8, 128)]
 PREFILL = [(8, 1024), (2, 4096), (1, 16384)]
-DECODE = [(64, 4096), (32, 16384)]
+DECODE = [(64, 4096), (32, 16384), (1, 131072), (32, 4096, 4)]
 BACKENDS = [("torch_cudnn", SDPBackend.CUDNN_ATTENTION), ("torch_flash2", SDPBackend.FLASH_ATTENTION)]
 TOKENS = [64, 512, 4096, 16384]
 EXPERTS, TOP_K, HIDDEN, WIDTH = 64, 6, 2048, 2048  # Param2-17B
@@ -54,12 +54,12 @@ def report(name, shape, call, work, unit):
 def attention():
     for heads, kv_heads, dim in HEADS:
         for phase, sizes in (("prefill", PREFILL), ("decode", DECODE)):
-            for seqs, keys in sizes:
+            for seqs, keys, *queries in sizes:
                 prefill = phase == "prefill"
-                q = random(seqs, heads, keys if prefill else 1, dim)
+                q = random(seqs, heads, keys if prefill else (queries or [1])[0], dim)
                 k, v = random(seqs, kv_heads, keys, dim), random(seqs, kv_heads, keys, dim)
                 work = 2e-12 * seqs * keys * keys * heads * dim if prefill else 4e-9 * seqs * keys * kv_heads * dim
-                shape = f"{phase} H{heads} G{kv_heads} D{dim} B{seqs} S{keys}"
+                shape = f"{phase} H{heads} G{kv_heads} D{dim} B{seqs} S{keys}" + "".join(f" Q{n}" for n in queries)
                 for name, backend in BACKENDS:
                     with sdpa_kernel(backend):
                         report(name, shape,

@@ -46,6 +46,8 @@ DECLARE_KERNEL(rope);
 DECLARE_KERNEL(kv_write);
 DECLARE_TILED(attention_decode);
 size_t attention_decode_scratch_bytes(const struct call *call);
+DECLARE_TILED(attention_decode_mma);
+size_t attention_decode_mma_scratch_bytes(const struct call *call);
 DECLARE_TILED(attention_mma);
 DECLARE_TILED(attention_wgmma);
 DECLARE_TILED(attention_simt);
@@ -73,6 +75,10 @@ const struct kernel kernel_table[] = {
      .handles = NEED_PARTIAL_ROPE | NEED_PAIRED_ROPE, .shard_invariant = true},
     {KERNEL(kv_write, BOTH), .op = OP_KV_WRITE, .describes = "new keys and values into the paged cache",
      .shard_invariant = true},
+    {TILED(attention_decode_mma, BOTH), .op = OP_ATTENTION,
+     .describes = "few new tokens per sequence over the paged cache, bf16 mma.sync, heads of 64, 128, 256",
+     .handles = NEED_UNMASKED, .scratch_bytes = attention_decode_mma_scratch_bytes, .shard_invariant = true,
+     .explicit_on_host = true},
     {TILED(attention_decode, BOTH), .op = OP_ATTENTION,
      .describes = "one new token per sequence over the paged cache, keys cut into slices",
      .handles = NEED_UNMASKED, .scratch_bytes = attention_decode_scratch_bytes, .shard_invariant = true},

@@ -15,7 +15,8 @@ Test(coverage, key_tiles_of_attention_kernels_are_the_blocks_of_their_contracts)
         if (k->op != OP_ATTENTION) continue;
         for (int64_t dim = 64; dim <= 256; dim *= 2) {
             const struct call call = {
-                OP_ATTENTION, .u.attention = {.n_heads = 4, .n_kv_heads = 2, .head_dim = dim, .max_kv = 100}};
+                OP_ATTENTION,
+                .u.attention = {.n_seqs = 1, .n_heads = 4, .n_kv_heads = 2, .head_dim = dim, .max_kv = 100}};
             cr_expect_eq(k->tiles(&call).of[EXTENT_KEYS].size, k->contract(&call).u.attention.block,
                          "%s at %d dims", k->name, (int)dim);
         }
