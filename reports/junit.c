@@ -118,6 +118,13 @@ void report_junit(FILE *file, const struct run_result *run, int verbosity) {
     print_property(file, "    ", "version", run->version);
     print_property(file, "    ", "device", run->device);
     print_property(file, "    ", "command", run->command);
+    if (run->fact) {
+        int met, all;
+        char text[32];
+        report_count_facts(run, &met, &all);
+        snprintf(text, sizeof text, "%d of %d", met, all);
+        print_property(file, "    ", "coverage", text);
+    }
     if (run->in_process) print_property(file, "    ", "in_process", "true");
     fputs("  </properties>\n", file);
     for (int64_t i = 0; i < run->n_cases; i++) print_case(file, &run->cases[i], verbosity);

@@ -192,6 +192,12 @@ Test(coverage, reports_count_what_was_met_and_name_what_was_not) {
     snprintf(want, sizeof want, "\"met\": %d,", met);
     cr_expect(strstr(text, want) && strstr(text, "\"fact\": \"group-above-16\""), "%s", text);
     free(text);
+    file = open_memstream(&text, &size);
+    report_junit(file, &out.result, 0);
+    fclose(file);
+    snprintf(want, sizeof want, "<property name=\"coverage\" value=\"%d of %d\"/>", met, all);
+    cr_expect(strstr(text, want), "%s", text);
+    free(text);
     struct case_result back;
     text = report_case_json(&out.cases[0]);
     cr_assert(report_read_case(text, strlen(text), &back));
