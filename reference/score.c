@@ -34,6 +34,7 @@ void score_add(struct score_sums *into, const struct score_sums *from) {
     for (int k = 0; k < SCORE_MAXIMA; k++) into->mean[k] += from->mean[k];
     for (int k = 0; k < SCORE_SHIFTS; k++) into->shift[k] += from->shift[k];
     into->shifted += from->shifted;
+    into->open += from->open;
     into->elements += from->elements;
 }
 
@@ -91,6 +92,7 @@ void score_store(struct score_sums *sums, double c, const struct score_cell *cel
     sums->shifted += shifted;
     for (int k = 0; k < SCORE_SHIFTS; k++) /* by E in the direction of c */
         sums->shift[k] += c * cell->shift[c < 0 ? k ^ 1 : k] - shifts[k] * shifted;
+    sums->open += cell->shift[0] != 0 || cell->shift[1] != 0;
     sums->elements++;
 }
 
@@ -131,7 +133,7 @@ static enum score_silence silence_of(const struct score_sums *s, double store_no
     const double sums[] = {s->t, s->i, s->b, s->v_store, s->v_p, s->shifted};
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
         if (!isfinite(sums[i])) return SILENT_NUMBERS;
-    if (!(s->i > 0) || (s->shifted == 0 && s->v_p == 0)) return SILENT_NOTHING;
+    if (!(s->i > 0) || s->open == 0) return SILENT_NOTHING;
     for (int k = 0; k < SCORE_SHIFTS; k++)
         if (!(fabs(s->shift[k]) <= 0.05 * fabs(shifts[k]) * s->shifted + store_noise)) return SILENT_CELLS;
     if (s->v_p > 0 && !(largest(s->mean, SCORE_MAXIMA) <= p_noise)) return SILENT_WEIGHTS;
@@ -215,8 +217,9 @@ static double mean_size(const struct score_case *c, const bool *picked, int64_t 
 
 /* Values that may be off share a rounding where they are equal. */
 static int64_t equal_values(const struct score_case *c, const bool *picked, int64_t rows, int64_t width) {
-    double *const values = ref_alloc((size_t)(rows * width + 1) * sizeof *values);
-    int64_t n = 0;
+    int64_t n = 0, n_picked = 0;
+    for (int64_t row = 0; row < rows; row++) n_picked += picked[row];
+    double *const values = ref_alloc((size_t)(n_picked * width + 1) * sizeof *values);
     for (int64_t row = 0; row < rows; row++)
         for (int64_t i = row * width; picked[row] && i < (row + 1) * width; i++)
             if (c->e[i] > 0) values[n++] = c->y[i];

@@ -17,7 +17,7 @@ struct score_sums {
     double mean[SCORE_MAXIMA];  /* of P's roundings */
     double shift[SCORE_SHIFTS]; /* answers of the store to the shifts, less the shifts */
     double shifted;             /* sum |c| E */
-    int64_t elements;
+    int64_t elements, open;     /* of them with more than one legal value */
 };
 void score_add(struct score_sums *into, const struct score_sums *from);
 
