@@ -52,7 +52,8 @@ static struct trend trend_of(const struct placed *at, const struct score_report 
     return t;
 }
 
-/* Beside elements that are wrong it is a remark, as long as those are few: they may be the tip of it. */
+/* Beside elements that are wrong it is a remark, as long as those are few (they may be the tip of it)
+ * or one key explains them. */
 enum { FEW_OF = 100 };
 
 static void note(const struct placed *at, const struct trend *t, struct verdict v) {
@@ -68,7 +69,7 @@ static void note(const struct placed *at, const struct trend *t, struct verdict 
         (long long)t->elements, 1 / SCORE_ALPHA);
     if (v.edge->outside == 0)
         findings_note(v.findings, at->stage, rank, text);
-    else if (v.edge->outside * FEW_OF < v.edge->elements) {
+    else if (lost || v.edge->outside * FEW_OF < v.edge->elements) {
         char remark[310];
         snprintf(remark, sizeof remark, "; %s", text);
         findings_remark(v.findings, at->stage, rank, remark);

@@ -1,6 +1,7 @@
 /* Does a run find what no element shows: a kernel whose softmax scale is off by a thousandth, on the
  * whole or on one rank? And what does it say of honest ones? */
 /* SPDX-License-Identifier: MIT */
+#include "fixtures/gallery.h"
 #include "harness/run.h"
 #include "reports/report.h"
 #include "tests/stand_in.h"
@@ -27,7 +28,7 @@ static struct run_output run_line(const char *line, const struct kernel *attenti
     bool has_part;
     struct run_output out;
     cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    c.kernel[S_ATTENTION] = attention;
+    if (attention) c.kernel[S_ATTENTION] = attention;
     const struct run_request request = {.cases = &c, .n_cases = 1};
     cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
     return out;
@@ -88,6 +89,28 @@ Test(trend, a_rank_that_is_off_is_named_where_its_bits_are_not_promised) {
     run_output_free(&out);
 }
 
+#define LONG "tiny/attention:tp=1,phase=decode,tokens=4,cached=4000,hidden=64,heads=16,kv=2,dim=64"
+
+/* Sequence 2 is one key shorter. */
+static const char *launch_short(const struct call *call, void *scratch, void *stream) {
+    struct call less = *call;
+    int32_t lengths[4];
+    memcpy(lengths, call->u.attention.kv_len.data, sizeof lengths);
+    lengths[2]--;
+    less.u.attention.kv_len.data = lengths;
+    return launch_honest(&less, scratch, stream);
+}
+
+Test(trend, one_key_of_4000_that_a_kernel_does_not_read_is_named) {
+    stand_in("attention_decode", launch_short);
+    struct run_output out = run_line(LONG, &fake);
+    const struct trend *const t = &attention_of(&out)->edge[EDGE_KERNEL].trend;
+    cr_expect(t->state == TREND_WRONG && strstr(t->about, " of sequence 2, kv head "), "%s", t->about);
+    cr_expect_float_eq(t->worst.estimate, -1, 0.1);
+    cr_expect(strstr(out.cases[0].first.note, "(not read)"), "%s", out.cases[0].first.note);
+    run_output_free(&out);
+}
+
 Test(trend, an_honest_kernel_passes_with_its_resolution) {
     struct run_output out = run_line(LINE, kernel_by_name("attention_mma"));
     const struct trend *const t = &attention_of(&out)->edge[EDGE_KERNEL].trend;
@@ -107,4 +130,24 @@ Test(trend, a_lattice_is_not_tested_and_few_values_say_nothing) {
                    kernel_by_name("attention_mma"));
     cr_expect_eq(attention_of(&out)->edge[EDGE_KERNEL].trend.state, TREND_FINE);
     run_output_free(&out);
+}
+
+/* The gallery has values enough for every kernel of attention. */
+Test(trend, in_the_grid_every_attention_kernel_resolves_a_thousandth) {
+    double best[64];
+    const struct kernel *const k = kernel_table;
+    for (int i = 0; i < 64; i++) best[i] = INFINITY;
+    for (const char *const *line = gallery; *line; line++) {
+        if (!strstr(*line, "/attention:") || strstr(*line, "qkv_proj")) continue;
+        struct run_output out = run_line(*line, NULL);
+        const struct stage_result *const s = attention_of(&out);
+        const struct trend *const t = &s->edge[EDGE_KERNEL].trend;
+        for (int i = 0; k[i].name; i++)
+            if (!strcmp(k[i].name, s->kernel) && t->state == TREND_FINE)
+                best[i] = fmin(best[i], fmax(t->gain.resolution, t->scale.resolution));
+        cr_expect(t->state != TREND_WRONG && t->state != TREND_NONE, "%s", *line);
+        run_output_free(&out);
+    }
+    for (int i = 0; k[i].name; i++)
+        cr_expect(k[i].op != OP_ATTENTION || best[i] < 1e-3, "%s: %.1e", k[i].name, best[i]);
 }
