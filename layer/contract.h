@@ -47,7 +47,9 @@ struct attention_contract {
     struct accumulator qk, pv;
     double unit;             /* of the softmax arithmetic */
     double exp_error;        /* relative */
+    double q_unit;           /* scale q rounded to this unit before q.k; 0: not */
     double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded */
+    bool p_in_l;             /* the denominator adds the rounded P, too */
     double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
     int64_t block;           /* keys per online-softmax step; 0: one step over all keys, rescaled once */
@@ -57,8 +59,14 @@ struct attention_contract {
     int merges; /* exponentials that a piece passes when merged: 1 relative to the largest of all; 0: splits,
                    as when they are merged one after the other */
 };
+/* The dtypes are those of values that are rounded to them before the next step; DTYPE_F64: none. */
 struct route_contract {
     double unit, exp_error;
+    double tanh_error;  /* a sigmoid is tanh(x/2)/2 + 1/2, tanh with this relative error; 0: by exp */
+    enum dtype logits;  /* before the score function */
+    enum dtype scores;  /* selected by and weighed with */
+    enum dtype choices; /* selection bias, its sum with the score, a group's sum */
+    double gate_unit; /* of the dtype of the sum of the selected, the quotient, the product; 0: not rounded */
 };
 struct activation_contract {
     double unit, exp_error;

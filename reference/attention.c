@@ -73,18 +73,19 @@ struct output_factors output_factors(const struct attention_contract *c, const s
                                      int64_t n) {
     const struct accumulation sum = accumulation(c, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
-    const double p = c->p_unit * (1 + h->h_max),
-                 moved = h->h_max + p; /* of s1: how far the terms w v moved */
+    const double p = c->p_in_l ? 0 : c->p_unit * (1 + h->h_max), /* else it is in h */
+        moved = h->h_max + p;                                    /* of s1: how far the terms w v moved */
     const double accumulated = (sum.spans + sum.w) * moved + sum.s1 * (1 + moved);
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
+    const double divided = (1 + denominator) / h->least;
     return (struct output_factors){.centred = (1.01 + denominator) / h->least,
-                                   .spans = sum.spans / h->least,
-                                   .w = sum.w / h->least,
-                                   .s1 = (p + accumulated) / h->least,
+                                   .spans = sum.spans * divided,
+                                   .w = sum.w * divided,
+                                   .s1 = (p + accumulated) * divided,
                                    .accumulated = accumulated / h->least,
                                    .o = denominator,
                                    .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
-                                   .tiny = sum.tiny / h->least};
+                                   .tiny = sum.tiny * divided};
 }
 
 static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes spans,

@@ -116,12 +116,13 @@ struct slopes bound_slopes(const struct accumulator *acc, int64_t n) {
                            .tiny = accumulator_bound(acc, n, 0x1p-1074, 0x1p-1074)};
 }
 
-/* Pass 1: scores s_j = scale q.k_j into w, and how far each can be off into r. */
+/* Pass 1: scores s_j = scale q.k_j into w, and how far each can be off into r. Where scale q is
+ * rounded first, the terms of the dot product move by `moved` in all: W by twice that, S1 by once. */
 static void scores(struct attention_keys *s, const struct attention_args *a,
                    const struct attention_contract *c, int n_heads, int64_t n, bool bounds) {
     const int64_t D = a->head_dim;
     const struct slopes dot = bounds ? bound_slopes(&c->qk, D) : (struct slopes){0};
-    const int want = (dot.w > 0 ? WANT_SPAN : 0) | (dot.s1 > 0 ? WANT_SIZE : 0);
+    const int want = (dot.w > 0 ? WANT_SPAN : 0) | (dot.s1 > 0 || c->q_unit > 0 ? WANT_SIZE : 0);
     const double rounded = 1 + c->score_unit, by_dot = fabs(a->scale) * rounded;
     const double by_score = 3 * (c->unit + UNIT_F64) * rounded + c->score_unit;
     for (int64_t tile = 0; tile * LANES < n; tile++) {
@@ -131,7 +132,10 @@ static void scores(struct attention_keys *s, const struct attention_args *a,
             const lanes score = a->scale * sums[h].y, span = sums[h].high - sums[h].low, s1 = sums[h].s1;
             lanes_put(s->w + h * s->stride + tile * LANES, score);
             if (!bounds) continue;
-            const lanes error = dot.w * span + dot.s1 * s1 + where_positive(span + s1, dot.tiny);
+            const lanes moved = c->q_unit > 0 ? c->q_unit * s1 : lanes_all(0);
+            const lanes size = c->q_unit > 0 || dot.s1 > 0 ? s1 + moved : lanes_all(0);
+            const lanes error =
+                dot.w * (span + 2 * moved) + dot.s1 * size + moved + where_positive(span + s1, dot.tiny);
             lanes_put(s->r + h * s->stride + tile * LANES, by_dot * error + by_score * lanes_abs(score));
         }
     }
@@ -168,12 +172,15 @@ struct attention_path attention_path(const struct attention_contract *c, int64_t
  * A key of the slice has s_j <= lse_i <= L <= lse = m + log l (m, l of all keys), so both L - lse_i
  * and
  * |lse_i| - |lse| are at most (m - s_j) + log l. The two (m - s_j) and the one inside the slices are three of
- * the four units that every weight pays for its subtractions anyway. */
+ * the four units that every weight pays for its subtractions anyway.
+ * P rounded by 1 + d, |d| <= u_P, for numerator and denominator alike is an error of the weight:
+ * |log(1 + d)| <= u_P / (1 - u_P). */
 static double common_log_error(const struct head_sums *h, const struct attention_contract *c, int64_t n) {
     const struct attention_path path = attention_path(c, n);
     const double lse = h->m + log(h->l);
     const double merge = c->splits > 1 ? c->unit * (fabs(lse) + 2 * log(h->l) + 2 * log((double)n) + 4) : 0;
-    return (1 + path.rescaled + path.merged) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64;
+    return (1 + path.rescaled + path.merged) * (c->exp_error + 2 * c->unit) + merge + 4 * UNIT_F64 +
+           (c->p_in_l ? c->p_unit / (1 - c->p_unit) : 0);
 }
 
 /* r_j become w_j h_j, h_j >= exp(r_j) - 1. Where all r < 1:

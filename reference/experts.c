@@ -94,7 +94,8 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
  * 87.4 / 2^126 < 2^-119, and only below g = -87. */
 double activation_error(const struct activation_contract *c, double gate, double up, double y) {
     const double unit = c->unit + UNIT_F64;
-    const double relative = 6 * unit + 2 * unit * fabs(gate) + c->exp_error + c->mid_unit;
+    const double rest = 6 * unit + 2 * unit * fabs(gate) + c->exp_error;
+    const double relative = rest + c->mid_unit * (1 + rest);
     const double lost = gate < -87 && c->unit > UNIT_F64 ? 0x1p-119 * fabs(up) : 0;
     const double tiny = y != 0 ? underflow_unit(c->unit) * (1 + fabs(up)) : 0;
     return relative * fabs(y) + lost + tiny;

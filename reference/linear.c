@@ -126,7 +126,7 @@ struct finish {
     const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
 };
 
-/* The bias is one more term, first or last. Operands rounded to `input_unit` first move every
+/* The bias is one more term, first or last, and of a step of its own, never the last products'. Operands rounded to `input_unit` first move every
  * product by at most 2 iu + iu^2 of its magnitude, and every partial sum with it; so do operands
  * that are off by a radius. */
 static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
@@ -136,9 +136,10 @@ static void finish_element(const struct finish *f, int64_t row, int64_t column, 
     const double bias = biased ? view_at(&a->bias, column) : 0;
     const double moved = f->moved ? f->moved[(row - f->row0) * a->n_cols + column] : 0;
     const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * (s1 + moved) + moved;
+    const int64_t block = max_i64(f->contract->acc.block, 1);
+    const int64_t terms = biased ? (a->n_inner + block - 1) / block * block + 1 : a->n_inner;
     w += fabs(bias), s1 += fabs(bias);
-    const double e =
-        f->out->e ? accumulator_bound(&f->contract->acc, a->n_inner + biased, w + inputs, s1 + inputs) : 0;
+    const double e = f->out->e ? accumulator_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
 }
 

@@ -21,7 +21,8 @@ static double relative_error(const struct norm_row *row) {
     const struct norm_contract *c = row->contract;
     const double mean = (double)((c->depth ? c->depth : row->n) + 2) * c->unit;
     const double own = (double)(row->n + 16) * UNIT_F64;
-    return mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + c->mid_unit + 2 * c->input_unit + own;
+    const double rest = mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + 2 * c->input_unit + own;
+    return rest + c->mid_unit * (1 + rest);
 }
 
 /* x' = x + d, |d_i| <= r_i. R = sqrt(mean x^2 + eps) is a norm of (x, sqrt(n eps)) / sqrt(n), so it moves by at most

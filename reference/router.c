@@ -18,7 +18,8 @@ static double moved_exp(double below, double d) { return d < 1 ? exp(-below) * e
 
 /* s = 1 / (1 + e) or e / (1 + e) with e = exp(-|x|), or its overflowing inverse. |x| is rounded on
  * its way into the exponential (2u |x|). With e off by exp(+-d), s is off by s (1 - s) (exp(d) - 1)
- * at most, and s (1 - s) = e / (1 + e)^2; then 1 + e and a division, 4u. */
+ * at most, and s (1 - s) = e / (1 + e)^2; then 1 + e and a division, 4u. Or s = t/2 + 1/2, t =
+ * tanh(x/2) at most 1: half its error, and one rounding. */
 static void sigmoid_scores(const struct route_row *row, const double *logit_error, int64_t n_experts,
                            const struct route_contract *c) {
     for (int64_t i = 0; i < n_experts; i++) {
@@ -27,6 +28,11 @@ static void sigmoid_scores(const struct route_row *row, const double *logit_erro
         const double s = x >= 0 ? 1 / (1 + e) : e / (1 + e),
                      moved = moved_exp(fabs(x), d) / (1 + e) / (1 + e);
         row->score[i] = s;
+        if (c->tanh_error > 0) {
+            row->error[i] = moved_exp(fabs(x), logit_error[i]) / (1 + e) / (1 + e) + c->tanh_error / 2;
+            row->error[i] += (c->unit + 4 * UNIT_F64) * (s + row->error[i]) + flush_unit(c->unit);
+            continue;
+        }
         row->error[i] = moved + 4 * (c->unit + 2 * UNIT_F64) * (s + moved) + 2 * flush_unit(c->unit);
     }
 }
@@ -53,6 +59,14 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
+/* x known to +-r, rounded to dtype d, which is monotone: what it becomes, and how far off that is. */
+static void round_known(enum dtype d, double *x, double *r) {
+    const double low = dtype_round(d, *x - *r), high = dtype_round(d, *x + *r);
+    if (d == DTYPE_F64) return;
+    *x = dtype_round(d, *x);
+    *r = fmax(high - *x, *x - low);
+}
+
 /* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it
  * first. */
 static void score_token(const struct route_row *row, const struct route_args *a,
@@ -61,9 +75,12 @@ static void score_token(const struct route_row *row, const struct route_args *a,
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
     const double unit = dtype_unit(a->logits.dtype) < c->unit ? c->unit : 0;
     radius_row(logit_error, radius, 0, &a->logits, t * a->logits.stride[0], a->n_experts);
-    for (int64_t e = 0; e < a->n_experts; e++)
+    for (int64_t e = 0; e < a->n_experts; e++) {
         logit_error[e] += unit * (fabs(row->score[e]) + logit_error[e]);
+        round_known(c->logits, &row->score[e], &logit_error[e]);
+    }
     (a->score == SCORE_SIGMOID ? sigmoid_scores : softmax_scores)(row, logit_error, a->n_experts, c);
+    for (int64_t e = 0; e < a->n_experts; e++) round_known(c->scores, &row->score[e], &row->error[e]);
     free(logit_error);
 }
 
@@ -79,16 +96,17 @@ static double selection_bias(const struct route_args *a, int64_t e) {
 void ref_route_choices(const struct call *call, const struct contract *contract, const double *const *radius,
                        int64_t row0, int64_t row1, double *lo, double *hi) {
     const struct route_args *a = &call->u.route;
-    const double unit = contract->u.route.unit + UNIT_F64, flushed = flush_unit(contract->u.route.unit);
+    const struct route_contract *c = &contract->u.route;
+    const double unit = c->unit + UNIT_F64, flushed = flush_unit(c->unit);
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++, lo += a->n_experts, hi += a->n_experts) {
         score_token(&row, a, &contract->u.route, radius, t);
         for (int64_t e = 0; e < a->n_experts; e++) {
-            const double bias = selection_bias(a, e);
+            const double bias = dtype_round(c->choices, selection_bias(a, e));
             const double low = row.score[e] - row.error[e] + bias, high = row.score[e] + row.error[e] + bias;
             const double rounded = unit * fmax(fabs(low), fabs(high)) + flushed; /* by the addition */
-            lo[e] = low - (a->bias.data ? rounded : 0);
-            hi[e] = high + (a->bias.data ? rounded : 0);
+            lo[e] = dtype_round(c->choices, low - (a->bias.data ? rounded : 0));
+            hi[e] = dtype_round(c->choices, high + (a->bias.data ? rounded : 0));
         }
     }
     free(row.score);
@@ -124,29 +142,54 @@ static struct divisor gate_divisor(const struct route_args *a, const struct rout
         error += row->error[id];
     }
     sum += a->renorm_eps;
-    return (struct divisor){sum, error / sum + (double)(a->top_k + 1) * (c->unit + UNIT_F64)};
+    const double roundings = (double)(a->top_k + 1) * (c->unit + UNIT_F64) + error / sum;
+    return (struct divisor){sum, roundings + c->gate_unit * (1 + roundings)};
 }
 
+/* What the division, the scale and the product add, as a share. */
+static double last_roundings(const struct route_contract *c) {
+    const double unit = c->unit + UNIT_F64, own = unit * (3 + 4 * unit),
+                 stored = c->gate_unit * (2 + c->gate_unit);
+    return own + stored * (1 + own);
+}
+
+/* Gates of token t, and how far they are off: [K] each. */
+static void gate_token(double *gate, double *e, const struct route_args *a, const struct route_contract *c,
+                       const struct route_row *row, int64_t t) {
+    const struct divisor d = gate_divisor(a, c, row, t);
+    const double scaled = fabs(a->routed_scale) / d.value, last = last_roundings(c);
+    const double tiny = flush_unit(c->unit) * (1 + fabs(a->routed_scale));
+    for (int64_t j = 0; j < a->top_k; j++) {
+        const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);
+        const bool known = id >= 0 && id < a->n_experts;
+        const double score = known ? row->score[id] : (double)NAN,
+                     error = known ? row->error[id] : (double)NAN;
+        const double moved = (error + score * d.share) / (1 - d.share);
+        gate[j] = score / d.value * a->routed_scale;
+        e[j] = d.share >= 1 && known ? INFINITY : (moved + last * (score + moved)) * scaled + tiny;
+    }
+}
+
+/* Known roundings of logits and scores move the gates; the right ones are those without. */
 void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;
-    const struct route_contract *c = &contract->u.route;
-    const double unit = c->unit + UNIT_F64, last = unit * (3 + 4 * unit); /* quotient, scale, product */
-    const double tiny = flush_unit(c->unit) * (1 + fabs(a->routed_scale));
+    const struct route_contract *c = &contract->u.route, exact = {0};
+    const bool moves = c->logits != DTYPE_F64 || c->scores != DTYPE_F64;
     struct route_row row = route_row_make(a->n_experts);
+    double *y = ref_alloc((size_t)a->top_k * 4 * sizeof *y), *unused = y + a->top_k;
+    double *gate = unused + a->top_k, *e = gate + a->top_k;
     for (int64_t t = row0; t < row1; t++) {
+        if (moves) {
+            score_token(&row, a, &exact, NULL, t);
+            gate_token(y, unused, a, &exact, &row, t);
+        }
         score_token(&row, a, c, radius, t);
-        const struct divisor d = gate_divisor(a, c, &row, t);
+        gate_token(gate, e, a, c, &row, t);
         for (int64_t j = 0; j < a->top_k; j++) {
-            const int64_t id = view_index(&a->ids, t * a->ids.stride[0] + j);
-            const bool known = id >= 0 && id < a->n_experts;
-            const double score = known ? row.score[id] : (double)NAN,
-                         error = known ? row.error[id] : (double)NAN;
-            const double gate = score / d.value * a->routed_scale, scaled = fabs(a->routed_scale) / d.value;
-            const double moved = (error + score * d.share) / (1 - d.share);
-            const double e = (moved + last * (score + moved)) * scaled + tiny;
-            put(out, (t - row0) * a->top_k + j, gate, d.share < 1 || isnan(e) ? e : INFINITY, fabs(gate));
+            const double right = moves ? y[j] : gate[j];
+            put(out, (t - row0) * a->top_k + j, right, e[j] + fabs(gate[j] - right), fabs(right));
         }
     }
-    free(row.score);
+    free(row.score), free(y);
 }

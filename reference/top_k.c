@@ -69,8 +69,8 @@ void ref_route_group(const struct route_args *a, const struct route_contract *co
                  worst = group_value(lo + g * size, size, a->group_score);
     const bool sum = a->group_score != GROUP_MAX && size > 1; /* of two choices, rounded */
     const double unit = sum ? contract->unit + UNIT_F64 : 0, tiny = sum ? flush_unit(contract->unit) : 0;
-    *low = worst - unit * fabs(worst) - tiny;
-    *high = best + unit * fabs(best) + tiny;
+    *low = dtype_round(contract->choices, worst - unit * fabs(worst) - tiny);
+    *high = dtype_round(contract->choices, best + unit * fabs(best) + tiny);
 }
 
 static void measure_groups(struct group *group, const struct route_args *a, const struct route_contract *c,

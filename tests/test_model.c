@@ -126,6 +126,8 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         {"tiny", "{\"n_group\": 8, \"topk_group\": 1}", "topk_group", "fewer than 4"},
         {"tiny", "{\"first_k_dense_replace\": 3}", "first_k_dense_replace", "only 2"},
         {"tiny", "{\"num_shared_experts\": 3}", "num_shared_experts", "64"},
+        {"tiny", "{\"num_shared_experts\": null, \"moe_shared_expert_intermediate_size\": null}",
+         "num_shared_experts", "0 for none"},
         {"tiny", "{\"moe_shared_expert_intermediate_size\": null}", "moe_shared_expert_intermediate_size",
          "missing"},
         {"tiny", "{\"partial_rotary_factor\": 0.07}", "partial_rotary_factor", "even number"},

@@ -196,6 +196,27 @@ Test(reference, linear_by_hand) {
     }
 }
 
+/* Products in tensor-core steps, then the bias by one fp32 addition of its own. */
+Test(reference, a_bias_added_after_the_steps_of_a_tensor_core_has_a_rounding_of_its_own) {
+    double x[17], w[17], bias[] = {1};
+    struct call c = {.op = OP_LINEAR};
+    c.u.linear = (struct linear_args){.x = F64(x, 17, 0),
+                                      .w = F64(w, 17, 0),
+                                      .bias = F64(bias, 1, 0),
+                                      .n_rows = 1,
+                                      .n_cols = 1,
+                                      .n_groups = 1};
+    struct contract tensor_core = {.op = OP_LINEAR};
+    tensor_core.u.linear.acc = (struct accumulator){.block = 16, .fraction = 25, .keep = 24};
+    for (int n = 15; n <= 17; n++) {
+        for (int i = 0; i < n; i++) x[i] = w[i] = 1;
+        c.u.linear.n_inner = n;
+        const struct answer a = compute_rows(&c, &tensor_core, 0, 1, 0);
+        const double step = ldexp(17, -25) + 0x1p-23, steps = (n + 15) / 16;
+        cr_expect_geq(a.e[0], (steps * step + UNIT_F32) * (n + 1), "%d terms: %g", n, a.e[0] / (n + 1));
+    }
+}
+
 enum { N = 7, K = 300, GROUPS = 5, ROWS = 13 };
 static int32_t offsets[GROUPS + 1] = {0, 1, 1, 6, 10, 13}; /* group 1 is empty */
 
@@ -305,6 +326,9 @@ static struct call attention_case(double spread, double offset) {
     return c;
 }
 
+/* Habits of kernels: the denominator adds the rounded P; scale q rounded to bf16 before the product. */
+static bool rounds_l, rounds_q;
+
 /* What a kernel does in fp32: online softmax over tiles of `tile` keys, P rounded to `p_type`,
  * `skip` left out. */
 static float online_attention(int t, int h, int d, int tile, enum dtype p_type, int skip, double *exact) {
@@ -318,16 +342,17 @@ static float online_attention(int t, int h, int d, int tile, enum dtype p_type, 
             double ds = 0;
             for (int i = 0; i < D; i++) {
                 const double a = q[(t * (H + 1) + h) * D + i], c = slot(k_cache, b, j, g)[i];
-                dot = fmaf((float)a, (float)c, dot), ds += a * c;
+                const float scaled = (float)dtype_round(DTYPE_BF16, (double)((float)a * 0.3f));
+                dot = fmaf(rounds_q ? scaled : (float)a, (float)c, dot), ds += a * c;
             }
-            s[j - j0] = dot * 0.3f, top = fmaxf(top, s[j - j0]);
+            s[j - j0] = rounds_q ? dot : dot * 0.3f, top = fmaxf(top, s[j - j0]);
             sum += exp(0.3 * ds) * slot(v_cache, b, j, g)[d], norm += exp(0.3 * ds);
         }
         o *= expf(m - top), l *= expf(m - top), m = top;
         for (int j = j0; j < n && j < j0 + tile; j++) {
             if (j == skip) continue;
-            const float p = expf(s[j - j0] - m);
-            l += p, o = fmaf((float)dtype_round(p_type, (double)p), (float)slot(v_cache, b, j, g)[d], o);
+            const float p = expf(s[j - j0] - m), rounded = (float)dtype_round(p_type, (double)p);
+            l += rounds_l ? rounded : p, o = fmaf(rounded, (float)slot(v_cache, b, j, g)[d], o);
         }
     }
     *exact = sum / norm;
@@ -360,6 +385,38 @@ Test(reference, attention_is_softmax_and_honest_kernels_stay_inside) {
         }
     }
     cr_assert_gt(noticed, skipped * 0.98, "%d of %d dropped keys were noticed", noticed, skipped);
+}
+
+/* Values far from 0 but near each other: what the weights have in common cancels in the output only
+ * if numerator and denominator add up the same weights. */
+Test(reference, declared_roundings_of_q_and_of_the_denominator_stay_inside_and_others_do_not) {
+    int outside[2] = {0};
+    double widest = 0, summed = 0;
+    srand48(17);
+    for (int trial = 0; trial < 16; trial++) {
+        const struct call call = attention_case(trial % 4 < 2 ? 2 : 30, trial % 2 ? 8 : 0);
+        struct contract plain = contract_exact(OP_ATTENTION), declared;
+        plain.u.attention.block = 4;
+        rounds_q = trial % 8 >= 4, rounds_l = !rounds_q;
+        if (rounds_l) plain.u.attention.p_unit = UNIT_BF16;
+        declared = plain;
+        declared.u.attention.p_in_l = rounds_l;
+        declared.u.attention.q_unit = rounds_q ? UNIT_BF16 : 0;
+        const struct answer a = compute_rows(&call, &declared, 0, TOKENS, 0),
+                            b = compute_rows(&call, &plain, 0, TOKENS, 0);
+        for (int i = 0; i < TOKENS * H * D; i++) {
+            double y;
+            const enum dtype p_type = rounds_l ? DTYPE_BF16 : DTYPE_F32;
+            const double got = (double)online_attention(i / (H * D), i / D % H, i % D, 4, p_type, -1, &y);
+            cr_assert_eq(element_judge(DTYPE_F32, got, a.y[i], a.e[i]).kind, ELEMENT_OK,
+                         "trial %d element %d: got %g y %g e %g", trial, i, got, a.y[i], a.e[i]);
+            outside[rounds_q] += element_judge(DTYPE_F32, got, b.y[i], b.e[i]).kind == ELEMENT_OUTSIDE;
+            if (rounds_l && trial % 2) widest += b.e[i], summed += a.e[i];
+        }
+    }
+    rounds_q = rounds_l = false;
+    cr_assert_gt(outside[1], 1000, "%d elements of kernels that round q are outside", outside[1]);
+    cr_assert_lt(summed, widest / 4, "summing what was rounded pays: E %g, not %g", summed, widest);
 }
 
 Test(reference, attention_bits_do_not_depend_on_rows_or_threads) {

@@ -222,6 +222,119 @@ Test(router, honest_float_routing_is_accepted) {
     }
 }
 
+/* ---- roundings that a contract declares ---- */
+
+/* The best two, score and bias added in fp32. */
+static void float_choice(const float s[E]) {
+    for (int j = 0; j < TOP; j++) {
+        int best = -1;
+        for (int i = 0; i < E; i++) {
+            const bool taken = j && i == ids[0];
+            if (!taken && (best < 0 || s[i] + (float)bias[i] > s[best] + (float)bias[best])) best = i;
+        }
+        ids[j] = best;
+    }
+}
+
+static enum route_verdict judge_by(const struct call *call, const struct contract *c) {
+    double lo[E], hi[E];
+    ref_route_choices(call, c, NULL, 0, 1, lo, hi);
+    return ref_route_judge(&call->u.route, &c->u.route, lo, hi, ids);
+}
+
+static void run_by(const struct call *call, const struct contract *c) {
+    struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
+    ref_compute(call, c, NULL, 0, 1, out);
+}
+
+static float bf16(float x) { return (float)dtype_round(DTYPE_BF16, (double)x); }
+
+/* Every step in bf16, as tensor code does it whose logits are bf16: computed in fp32, rounded. */
+static void bf16_routing(const struct route_args *a, float gates[TOP]) {
+    float s[E], choice[E], top = -INFINITY, sum = 0, group[E / 2];
+    for (int i = 0; i < E; i++) top = fmaxf(top, bf16((float)logits[i]));
+    for (int i = 0; i < E; i++) sum += s[i] = expf(bf16((float)logits[i]) - top);
+    for (int i = 0; i < E; i++)
+        s[i] = bf16(a->score == SCORE_SOFTMAX ? s[i] / sum : 1 / (1 + expf(-bf16((float)logits[i]))));
+    for (int i = 0; i < E; i++) choice[i] = bf16(s[i] + bf16((float)bias[i]));
+    for (int g = 0; g < E / 2; g++) group[g] = bf16(choice[2 * g] + choice[2 * g + 1]);
+    for (int g = 0; g < E / 2 && a->n_group > 1; g++) {
+        int ahead = 0;
+        for (int o = 0; o < E / 2; o++) ahead += group[o] > group[g] || (group[o] == group[g] && o < g);
+        if (ahead >= a->topk_group) choice[2 * g] = choice[2 * g + 1] = -INFINITY;
+    }
+    for (int j = 0; j < TOP; j++) {
+        ids[j] = -1;
+        for (int i = 0; i < E; i++)
+            if (!(j && i == ids[0]) && (ids[j] < 0 || choice[i] > choice[ids[j]])) ids[j] = i;
+    }
+    sum = bf16(s[ids[0]] + s[ids[1]]);
+    for (int j = 0; j < TOP; j++) gates[j] = bf16(bf16(s[ids[j]] / sum) * 2.5f);
+}
+
+Test(router, routing_in_bf16_is_inside_when_declared_and_outside_when_not) {
+    struct contract declared = contract_exact(OP_ROUTE);
+    declared.u.route.logits = declared.u.route.scores = declared.u.route.choices = DTYPE_BF16;
+    declared.u.route.gate_unit = UNIT_BF16;
+    int rejected = 0, outside = 0, noticed = 0;
+    srand48(31);
+    for (int trial = 0; trial < 4000; trial++) {
+        struct call c = route_case(trial % 2 ? SCORE_SIGMOID : SCORE_SOFTMAX);
+        float gates[TOP];
+        c.u.route.renormalise = true, c.u.route.routed_scale = 2.5;
+        c.u.route.n_group = trial % 4 < 2 ? 1 : 4, c.u.route.topk_group = 2;
+        for (int i = 0; i < E; i++)
+            logits[i] = (double)(float)(drand48() * 8 - 4), bias[i] = (double)(float)(drand48() * 0.1);
+        bf16_routing(&c.u.route, gates);
+        cr_assert_neq(judge_by(&c, &declared), ROUTE_REJECTED, "trial %d", trial);
+        rejected += judge(&c) == ROUTE_REJECTED;
+        run_by(&c, &declared);
+        for (int j = 0; j < TOP; j++) {
+            cr_assert_eq(element_judge(DTYPE_F32, (double)gates[j], y[j], e[j]).kind, ELEMENT_OK,
+                         "trial %d: got %g, y %g, e %g", trial, (double)gates[j], y[j], e[j]);
+            noticed += element_judge(DTYPE_F32, 1.1 * (double)gates[j], y[j], e[j]).kind == ELEMENT_OUTSIDE;
+        }
+        run(&c);
+        for (int j = 0; j < TOP; j++)
+            outside += element_judge(DTYPE_F32, (double)gates[j], y[j], e[j]).kind == ELEMENT_OUTSIDE;
+        ids[1] = 0; /* the least of all */
+        for (int i = 1; i < E; i++)
+            if (logits[i] + bias[i] < logits[ids[1]] + bias[ids[1]]) ids[1] = i;
+        cr_assert_eq(judge_by(&c, &declared), ROUTE_REJECTED, "trial %d: expert %d", trial, ids[1]);
+    }
+    cr_assert(rejected > 20 && outside > 7000, "%d sets, %d gates outside of the plain contract", rejected,
+              outside);
+    cr_assert_gt(noticed, 6000, "%d gates off by a tenth noticed", noticed);
+}
+
+Test(router, a_sigmoid_by_tanh_is_inside_when_declared_and_outside_when_not) {
+    struct contract declared = contract_exact(OP_ROUTE);
+    declared.u.route.tanh_error = 0x1p-22;
+    int outside = 0;
+    srand48(32);
+    for (int trial = 0; trial < 4000; trial++) {
+        struct call c = route_case(SCORE_SIGMOID);
+        float s[E];
+        c.u.route.renormalise = true;
+        for (int i = 0; i < E; i++) {
+            logits[i] = (double)(float)(drand48() * 12 - 14), bias[i] = 0;
+            s[i] = 0.5f * tanhf(0.5f * (float)logits[i]) + 0.5f;
+        }
+        float_choice(s);
+        cr_assert_neq(judge_by(&c, &declared), ROUTE_REJECTED, "trial %d", trial);
+        run_by(&c, &declared);
+        double wide_y[TOP] = {y[0], y[1]}, wide_e[TOP] = {e[0], e[1]};
+        run(&c);
+        for (int j = 0; j < TOP; j++) {
+            const double got = (double)(s[ids[j]] / (s[ids[0]] + s[ids[1]]));
+            cr_assert_eq(element_judge(DTYPE_F32, got, wide_y[j], wide_e[j]).kind, ELEMENT_OK,
+                         "trial %d: got %g, y %g, e %g", trial, got, wide_y[j], wide_e[j]);
+            outside += element_judge(DTYPE_F32, got, y[j], e[j]).kind == ELEMENT_OUTSIDE;
+        }
+    }
+    cr_assert_gt(outside, 100, "%d gates", outside);
+}
+
 /* ---- scores that saturate or vanish ---- */
 
 /* fp32 arithmetic of three kinds: what leaves the normal numbers is kept, flushed to zero, or, as
@@ -241,17 +354,6 @@ static void float_scores(float s[E], enum score_function score, enum underflow h
         if (score == SCORE_SIGMOID) s[i] = quotient(1, 1 + settle(expf(-x), how), how);
     }
     for (int i = 0; i < E && score == SCORE_SOFTMAX; i++) s[i] = quotient(s[i], sum, how);
-}
-
-static void float_choice(const float s[E]) {
-    for (int j = 0; j < TOP; j++) {
-        int best = -1;
-        for (int i = 0; i < E; i++) {
-            const bool taken = j && i == ids[0];
-            if (!taken && (best < 0 || s[i] + (float)bias[i] > s[best] + (float)bias[best])) best = i;
-        }
-        ids[j] = best;
-    }
 }
 
 Test(router, honest_scores_that_underflow_are_accepted_and_wrong_ones_are_not) {
