@@ -35,7 +35,8 @@ C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c k
 CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
 CUDA_SOURCES = $(wildcard kernels/device/*_cuda.cu)
 CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu) kernels/device/elementary.cu
-TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c))
+CAMPAIGN = $(filter-out %/campaign.c,$(wildcard tests/campaign/*.c))
+TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c)) $(CAMPAIGN)
 CONFORMANCE = $(BUILD)/tests/kernels/conformance
 TEST_CU = $(wildcard tests/kernels/*.cu)
 OBJECTS = $(C_SOURCES:%.c=$(BUILD)/%.o) $(CXX_SOURCES:%.cpp=$(BUILD)/%.o) $(CU_SOURCES:%.cu=$(BUILD)/%.host.o) $(BUILD)/presets.o $(BUILD)/gallery.o
@@ -54,7 +55,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults arm bench grid layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults campaign arm bench grid layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -104,6 +105,9 @@ bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and
 grid: $(BUILD)/bench/grid ## propose lines for fixtures/gallery (LINES=8): what the grid does not show yet
 	@$(BUILD)/bench/grid $(LINES)
 
+campaign: $(BUILD)/campaign ## honest kernels for MINUTES, emulated and real, in random cases: no bound may call one wrong
+	@$(BUILD)/campaign $(or $(MINUTES),3) $(CAMPAIGNFLAGS)
+
 arm: $(BUILD)/conformance_record ## the executor cross-built for 64-bit Arm, under qemu-user: the same bits
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-arm CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ ARCH= NVCC= PKG= $(BUILD)-arm/conformance_record
 	@qemu-aarch64 -L /usr/aarch64-linux-gnu $(BUILD)-arm/conformance_record host | tail -n +2 >$(BUILD)-arm/bits
@@ -125,6 +129,8 @@ $(BUILD)/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS) | $(BUILD)/shardcheck
 	$(Q) $(CXX) -o $@ $(filter %.o,$^) $(LDLIBS) -lcriterion
+$(BUILD)/campaign: $(BUILD)/tests/campaign/campaign.o $(CAMPAIGN:%.c=$(BUILD)/%.o) $(OBJECTS)
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/faults/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS) $(BUILD)/tests/faults/kernels.o $(BUILD)/tests/faults/kernels_simt.host.o
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
