@@ -29,6 +29,9 @@ static struct status read_config(const char *model, char *json) {
 }
 
 static struct status check_one_run(const struct check_case *cases, int64_t n_cases) {
+    if (fill_is_local(cases[0].fill))
+        return status_error("--dump: with fill=%s no stage reads what another has stored; use --fill random",
+                            fill_name(cases[0].fill));
     if (cases[0].phase != PHASE_PREFILL || cases[0].seqs != 1)
         return status_error(
             "--dump: a file holds one sequence from its first token; use --phase prefill with --seqs 1");

@@ -41,9 +41,39 @@ static struct status read_whole(struct trunk *t, enum tensor_id id, enum dtype d
     return s;
 }
 
+/* Rows of the caches: those of every sequence's keys, or of the keys that are cached before the
+ * call. */
+static void fill_keys(struct crew *crew, const struct fill *fill, enum tensor_id id, bool all) {
+    const struct batch *const batch = crew->batch;
+    const struct stored *const cache = &crew->whole->of[id];
+    const int64_t row = crew->spec.n_kv_heads * crew->spec.head_dim;
+    const int64_t apart = fill_is_local(fill->kind) ? FILL_KEYS : batch->max_cached;
+    for (int64_t b = 0; b < batch->n_seqs; b++) {
+        const int64_t fresh = batch->query_start[b + 1] - batch->query_start[b];
+        for (int64_t j = 0; j < batch->kv_len[b] - (all ? 0 : fresh); j++)
+            fill_tensor(fill, id, cache->dtype, (b * apart + j) * row, row,
+                        (char *)cache->memory.data +
+                            (size_t)(batch_slot(batch, b, j) * row) * dtype_bytes(cache->dtype));
+    }
+}
+
+/* A local fill comes between the stages: what one has stored is not what the next one reads. Partial
+ * sums and a rank's own indices stay, so that they are exact from the product to the sum. */
+static bool is_filled(const struct trunk *t, enum tensor_id id) {
+    const struct tensor_row *const row = &tensor_table[id];
+    if (crew_lacks(&t->crew, id)) return true;
+    return fill_is_local(t->fill.kind) && tensor_present(id, &t->crew.spec) && row->dtype != DTYPE_I32 &&
+           row->role != ROLE_PARTIAL && row->role != ROLE_LOCAL;
+}
+
 struct status inputs_prepare(struct trunk *t, int stage) {
+    t->fill.stage = stage;
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        if (!crew_lacks(&t->crew, *id)) continue;
+        if (!is_filled(t, *id)) continue;
+        if (seat_in_place(*id)) {
+            fill_keys(&t->crew, &t->fill, *id, true);
+            continue;
+        }
         const int64_t count = slice_count(&t->crew.plan, *id, -1);
         const enum dtype dtype = tensor_dtype(*id, t->c.dtype);
         void *const data = store_renew(&t->store, *id, dtype, count);
@@ -67,18 +97,9 @@ void inputs_fill(struct crew *crew, const struct fill *fill, int stage) {
 }
 
 void inputs_caches(struct crew *crew, const struct fill *fill) {
-    const struct batch *const batch = crew->batch;
-    const int64_t row = crew->spec.n_kv_heads * crew->spec.head_dim;
     for (enum tensor_id id = T_K_CACHE; id <= T_V_CACHE; id++) {
         const int64_t count = slice_count(&crew->plan, id, -1);
-        const size_t bytes = (size_t)row * dtype_bytes(crew->storage);
-        char *const cache = store_renew(crew->whole, id, crew->storage, count);
-        dtype_poison(cache, crew->storage, count);
-        for (int64_t b = 0; b < batch->n_seqs; b++) {
-            const int64_t cached = batch->kv_len[b] - (batch->query_start[b + 1] - batch->query_start[b]);
-            for (int64_t j = 0; j < cached; j++)
-                fill_tensor(fill, id, crew->storage, (b * batch->max_cached + j) * row, row,
-                            cache + (size_t)batch_slot(batch, b, j) * bytes);
-        }
+        dtype_poison(store_renew(crew->whole, id, crew->storage, count), crew->storage, count);
+        fill_keys(crew, fill, id, false);
     }
 }

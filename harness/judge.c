@@ -26,6 +26,8 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->ambiguous += from->ambiguous;
     into->sampled_rows += from->sampled_rows;
     into->rows += from->rows;
+    into->single += from->single;
+    into->sets += from->sets;
     into->other_bits += from->other_bits;
     into->vacuous += from->vacuous;
     into->sharpness = fmax(into->sharpness, from->sharpness);

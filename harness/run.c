@@ -88,6 +88,10 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
         if (r->edge[e].state == EDGE_FAIL) r->verdict = CASE_FAILED;
     if (r->verdict != CASE_FAILED) {
         skip_loose(r);
+        if (r->verdict == CASE_PASSED && t->inexact[0]) {
+            r->verdict = CASE_SKIPPED;
+            snprintf(r->reason, sizeof r->reason, "%s", t->inexact);
+        }
         return;
     }
     const struct findings *f = &k->findings;

@@ -29,6 +29,7 @@ void trunk_open(struct trunk *t, const struct check_case *c, const struct model 
     world_seat_open(&t->world, &world_sim);
     findings_init(&t->findings);
     batch_build(&t->batch, c, &t->fill);
+    t->fill.positions = t->batch.positions;
     t->crew = (struct crew){.storage = c->dtype,
                             .layout = c->layout,
                             .whole = &t->store,
@@ -91,6 +92,27 @@ static void trunk_trend(struct trunk *t, const struct placed *at, struct verdict
     t->seconds_reference += clock_seconds() - start;
 }
 
+/* A local fill: which sets are one value; where the fill says all and they are not, its precondition
+ * does not hold (a contract or a size it does not fit), and agreement would prove less than it
+ * says. */
+static void count_single(struct trunk *t, const struct placed *at) {
+    const struct answer *const a = &t->answer;
+    bool promised = true;
+    for (int i = 0; i < a->n; i++) {
+        const enum dtype dtype = placed_dtype(at, a->id[i]);
+        promised &= fill_is_exact(&t->fill, dtype);
+        for (int64_t n = 0; n < a->count[i]; n++)
+            t->edge.single += element_is_single(dtype, a->y[i][n], a->e[i][n]);
+        t->edge.sets += a->count[i];
+    }
+    if (!promised || t->edge.single == t->edge.sets || t->inexact[0]) return;
+    snprintf(t->inexact, sizeof t->inexact,
+             "fill %s: at stage %s only %lld of %lld elements have one right value, as %s declares its "
+             "arithmetic; use fill=random",
+             fill_name(t->fill.kind), placed_row(at)->name, (long long)t->edge.single,
+             (long long)t->edge.sets, t->outcome.by);
+}
+
 struct status trunk_stage(struct trunk *t, int stage) {
     const struct placed at = {&t->crew, stage, 0};
     const struct mutant *const seeded = t->mutant && t->mutant->unsharded ? t->mutant : NULL;
@@ -117,6 +139,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_running(&at, &t->outcome, verdict);
     const double start = clock_seconds();
     answer_compute(&t->answer, stage, &t->outcome, t->watch);
+    if (fill_is_local(t->fill.kind)) count_single(t, &at);
     t->seconds_reference = clock_seconds() - start;
     judge_choice(&at, &t->outcome, verdict); /* the choice before the gates, which follow from it */
     judge_own(&at, &t->outcome, verdict);    /* and the order before the rows */

@@ -38,6 +38,7 @@ struct trunk {
     char likely[400];         /* of the first stage that fails: the mistake that reproduces it */
     char resembles[200];      /* and what its wrong values look like */
     struct fact_set facts;    /* that its calls met, over all stages */
+    char inexact[300];        /* the fill's answers are not what it says: the cases are skipped */
     char unsupported[500];    /* no kernel for a stage: the cases are skipped */
     int fused_end;            /* stages up to here were done by a fused kernel */
     bool declined;            /* no fused kernel takes this call: the stages it stands for run one by one */

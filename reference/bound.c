@@ -37,6 +37,38 @@ double accumulator_bound(const struct accumulator *acc, int64_t n, double w, dou
     return g / (1 - g) * (condition + products) + products + own + tiny;
 }
 
+/* ---- sums without an error ---- */
+
+double value_grid(double v) {
+    enum { FRACTION_BITS = 52, EXPONENT = 0x7ff };
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    const uint64_t fraction = bits & ((UINT64_C(1) << FRACTION_BITS) - 1);
+    const int exponent = (int)(bits >> FRACTION_BITS & EXPONENT);
+    if (v == 0) return INFINITY;
+    if (exponent == EXPONENT || exponent <= FRACTION_BITS) return 0;
+    const int zeros = fraction ? __builtin_ctzll(fraction) : FRACTION_BITS;
+    bits = (uint64_t)(exponent - FRACTION_BITS + zeros) << FRACTION_BITS;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+/* Terms that are multiples of g have nodes that are multiples of g, and |node| <= S1. A number of p
+ * bits holds all such nodes when S1 <= 2^p g, so no addition rounds, nor does a product on its way
+ * there. A tensor core cuts operands at 2^-fraction of the largest and results at 2^(1-keep): it
+ * cuts off zeros only when S1 <= 2^fraction g and S1 <= 2^(keep-1) g. The magnitudes stay far from
+ * overflow, the grid from what is flushed to zero. */
+double accumulator_grid(const struct accumulator *acc, double s1) {
+    const double range = 0x1p100;
+    const int kept = acc->fraction < acc->keep - 1 ? acc->fraction : acc->keep - 1;
+    const double least = s1 * (acc->block > 1 ? fmax(ldexp(1, -kept), UNIT_F32) : acc->unit);
+    return s1 <= range ? fmax(least, 1 / range) : (double)NAN;
+}
+
+double addition_grid(double unit, double s1) {
+    return accumulator_grid(&(struct accumulator){.unit = unit, .block = 1}, s1);
+}
+
 /* ---- the acceptance set ---- */
 
 static double bf16_neighbour(double v, bool up) {
@@ -72,6 +104,10 @@ static double implied_error(enum dtype d, double got, double y) {
     double step = neighbour(d, got, y > got) - got;
     if (isinf(step)) step = got - neighbour(d, got, y < got);
     return fmax(fabs(y - got) - fabs(step) / 2, 0);
+}
+
+bool element_is_single(enum dtype d, double y, double e) {
+    return e >= 0 && dtype_round(d, y - e) == dtype_round(d, y + e);
 }
 
 /* A non-finite y or e (the reference read outside a span) accepts nothing: NONFINITE with infinite

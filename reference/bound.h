@@ -19,6 +19,14 @@ double accumulator_factor(const struct accumulator *acc, int64_t n);
 /* The whole bound of one sum, the reference's own double rounding included. */
 double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1);
 
+/* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number. */
+double value_grid(double v);
+/* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from
+ * which power on is their sum exact, whatever the order?  Then E = 0. */
+double accumulator_grid(const struct accumulator *acc, double s1);
+/* The same for additions of relative error `unit`, one a term. */
+double addition_grid(double unit, double s1);
+
 enum verdict_kind {
     ELEMENT_OK,
     ELEMENT_OUTSIDE,  /* finite, but outside the acceptance set: proof of an error */
@@ -31,6 +39,8 @@ struct element_verdict {
 };
 /* Is `got`, as stored in dtype d, a legal rounding of a value within e of y?  e >= 0; y finite. */
 struct element_verdict element_judge(enum dtype d, double got, double y, double e);
+/* Is round(y - E) = round(y + E)? */
+bool element_is_single(enum dtype d, double y, double e);
 
 #ifdef __cplusplus
 }

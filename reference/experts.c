@@ -138,11 +138,13 @@ void ref_combine(const struct call *call, const struct contract *contract, const
     const double tiny = (double)(2 * a->top_k) * underflow_unit(c->unit);
 #pragma omp parallel
     {
-        double *down = ref_alloc((size_t)a->width * 5 * sizeof *down);
+        double *down = ref_alloc((size_t)a->width * 6 * sizeof *down);
         double *y = down + a->width, *s1 = y + a->width, *moved = s1 + a->width, *rd = moved + a->width;
+        double *grid = rd + a->width;
 #pragma omp for
         for (int64_t t = row0; t < row1; t++) {
             memset(y, 0, (size_t)a->width * 3 * sizeof *y);
+            for (int64_t i = 0; i < a->width; i++) grid[i] = INFINITY;
             for (int64_t j = 0; j < a->top_k; j++) {
                 const double slot = view_at(&a->slot_row, t * a->slot_row.stride[0] + j);
                 if (slot < 0) continue;
@@ -153,6 +155,7 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                 for (int64_t i = 0; i < a->width; i++) {
                     y[i] += gate * down[i];
                     s1[i] += fabs(gate * down[i]);
+                    grid[i] = fmin(grid[i], value_grid(gate) * value_grid(down[i]));
                 }
                 if (!radius) continue;
                 double rg; /* |g' d' - g d| <= |g| r_d + (|d| + r_d) r_g */
@@ -161,9 +164,12 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                 for (int64_t i = 0; i < a->width; i++)
                     moved[i] += fabs(gate) * rd[i] + (fabs(down[i]) + rd[i]) * rg;
             }
-            for (int64_t i = 0; i < a->width; i++)
-                put(out, (t - row0) * a->width + i, y[i],
-                    relative * (s1[i] + moved[i]) + moved[i] + (s1[i] > 0 ? tiny : 0), s1[i]);
+            for (int64_t i = 0; i < a->width; i++) {
+                const bool exact =
+                    c->gate_error == 0 && moved[i] == 0 && grid[i] >= addition_grid(c->unit, s1[i]);
+                const double e = relative * (s1[i] + moved[i]) + moved[i] + (s1[i] > 0 ? tiny : 0);
+                put(out, (t - row0) * a->width + i, y[i], exact ? 0 : e, s1[i]);
+            }
         }
         free(down);
     }

@@ -67,6 +67,7 @@ void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t
 struct run {
     int64_t group, first, n;
     const lanes *x;
+    const double *grid; /* [n] the power of two that all of a row's inputs are multiples of */
 };
 
 static int64_t run_tiles(const struct run *r) { return (r->n + LANES - 1) / LANES; }
@@ -88,7 +89,13 @@ static int64_t find_runs(struct run *runs, const struct linear_args *a, int64_t 
     return n_runs;
 }
 
-static void transpose_rows(lanes *x, const struct run *r, const struct linear_args *a) {
+static double row_grid(const double *row, int64_t n) {
+    double grid = INFINITY;
+    for (int64_t k = 0; k < n; k++) grid = fmin(grid, value_grid(row[k]));
+    return grid;
+}
+
+static void transpose_rows(lanes *x, double *grid, const struct run *r, const struct linear_args *a) {
     double *row = ref_alloc((size_t)a->n_inner * sizeof *row);
     for (int64_t i = 0; i < run_tiles(r) * LANES; i++) {
         lanes *tile = x + i / LANES * a->n_inner;
@@ -97,6 +104,7 @@ static void transpose_rows(lanes *x, const struct run *r, const struct linear_ar
         else
             for (int64_t k = 0; k < a->n_inner; k++) row[k] = 0;
         for (int64_t k = 0; k < a->n_inner; k++) tile[k][i % LANES] = row[k];
+        if (i < r->n) grid[i] = row_grid(row, a->n_inner);
     }
     free(row);
 }
@@ -126,9 +134,31 @@ struct finish {
     const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
 };
 
-/* The bias is one more term, first or last, and of a step of its own, never the last products'. Operands rounded to `input_unit` first move every
- * product by at most 2 iu + iu^2 of its magnitude, and every partial sum with it; so do operands
- * that are off by a radius. */
+/* That a row's sum with a column is exact needs a grid of the column's weights of at least this. */
+static double weight_grid_needed(const struct finish *f, int64_t row, double row_grid, int64_t column,
+                                 double bias, double s1) {
+    const double least = accumulator_grid(&f->contract->acc, s1 + fabs(bias));
+    const bool moved = f->moved && f->moved[(row - f->row0) * f->args->n_cols + column] > 0;
+    if (moved || f->contract->input_unit > 0 || value_grid(bias) < least) return INFINITY;
+    return isinf(row_grid) ? 0 : least / row_grid; /* a row of zeros adds up to the bias */
+}
+
+/* The grid of a column's weights, or 0 as soon as it is known to be less than `needed`. Weights
+ * that are on no grid say so within a few. */
+static double weight_grid(const struct linear_args *a, int64_t group, int64_t column, double needed) {
+    enum { PIECE = 64 };
+    double w[PIECE], grid = INFINITY;
+    for (int64_t k = 0; k < a->n_inner && grid >= needed; k += PIECE) {
+        const int64_t n = min_i64(PIECE, a->n_inner - k);
+        view_row(w, &a->w, group * a->w.stride[0] + column * a->w.stride[1] + k, n);
+        grid = fmin(grid, row_grid(w, n));
+    }
+    return grid >= needed ? grid : 0;
+}
+
+/* The bias is one more term, first or last, and of a step of its own, never the last products'.
+ * Operands rounded to `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude,
+ * and every partial sum with it; so do operands that are off by a radius. */
 static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
                            double s1) {
     const struct linear_args *a = f->args;
@@ -141,6 +171,22 @@ static void finish_element(const struct finish *f, int64_t row, int64_t column, 
     w += fabs(bias), s1 += fabs(bias);
     const double e = f->out->e ? accumulator_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
+}
+
+/* E = 0 where a row's sum with this column is exact. */
+static void find_exact(const struct finish *f, const struct run *r, int64_t column,
+                       const struct dot_sums *sums) {
+    const struct linear_args *const a = f->args;
+    const double bias = a->bias.data ? view_at(&a->bias, column) : 0;
+    double needed = INFINITY;
+    for (int64_t i = 0; i < r->n; i++)
+        needed = fmin(needed, weight_grid_needed(f, r->first + i, r->grid[i], column, bias,
+                                                 sums[i / LANES * COLUMNS].s1[i % LANES]));
+    const double grid = needed < INFINITY ? weight_grid(a, r->group, column, needed) : 0;
+    for (int64_t i = 0; i < r->n && grid > 0; i++)
+        if (grid >= weight_grid_needed(f, r->first + i, r->grid[i], column, bias,
+                                       sums[i / LANES * COLUMNS].s1[i % LANES]))
+            f->out->e[(r->first + i - f->row0) * a->n_cols + column] = 0;
 }
 
 /* sum over k of |w[g(r)][n, k]| r[r, k], [rows, N]; rows that no group owns stay 0. */
@@ -184,9 +230,11 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
         max_tiles = max_i64(max_tiles, run_tiles(&runs[i]));
     }
     lanes *x = ref_alloc((size_t)(n_tiles * a->n_inner) * sizeof *x);
+    double *const grid = ref_alloc((size_t)(row1 - row0) * sizeof *grid);
     for (int64_t i = 0, tile = 0; i < n_runs; tile += run_tiles(&runs[i++])) {
-        transpose_rows(x + tile * a->n_inner, &runs[i], a);
         runs[i].x = x + tile * a->n_inner;
+        runs[i].grid = grid + (runs[i].first - row0);
+        transpose_rows(x + tile * a->n_inner, grid + (runs[i].first - row0), &runs[i], a);
     }
 
     /* 3. the sums: blocks of columns are independent */
@@ -207,8 +255,9 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
                         finish_element(&f, runs[i].first + r, column + c, s->y[l], s->high[l] - s->low[l],
                                        s->s1[l]);
                     }
+                for (int c = 0; c < n_columns && out->e; c++) find_exact(&f, &runs[i], column + c, sums + c);
             }
         free(sums);
     }
-    free(x), free(runs), free(moved);
+    free(x), free(grid), free(runs), free(moved);
 }

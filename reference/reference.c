@@ -52,18 +52,24 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
     const double factor = a->n_parts > 1 ? n * (contract->u.sum.unit + UNIT_F64) : 0;
     double *part = ref_alloc((size_t)a->width * sizeof *part);
     double *y = ref_alloc((size_t)a->width * sizeof *y), *s1 = ref_alloc((size_t)a->width * sizeof *s1);
-    double *r = ref_alloc((size_t)a->width * 2 * sizeof *r), *moved = r + a->width;
+    double *r = ref_alloc((size_t)a->width * 3 * sizeof *r), *moved = r + a->width, *grid = moved + a->width;
     for (int64_t t = row0; t < row1; t++) {
-        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = moved[c] = 0;
+        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = moved[c] = 0, grid[c] = INFINITY;
         for (int64_t i = 0; i < a->n_parts; i++) {
             view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
-            for (int64_t c = 0; c < a->width; c++) y[c] += part[c], s1[c] += fabs(part[c]);
+            for (int64_t c = 0; c < a->width; c++) {
+                y[c] += part[c], s1[c] += fabs(part[c]);
+                grid[c] = fmin(grid[c], value_grid(part[c]));
+            }
             if (!has_radius(radius, (int)i)) continue;
             radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
             for (int64_t c = 0; c < a->width; c++) moved[c] += r[c];
         }
-        for (int64_t c = 0; c < a->width; c++)
-            put(out, (t - row0) * a->width + c, y[c], factor * (s1[c] + moved[c]) + moved[c], s1[c]);
+        for (int64_t c = 0; c < a->width; c++) {
+            const bool exact = moved[c] == 0 && grid[c] >= addition_grid(contract->u.sum.unit, s1[c]);
+            const double e = exact ? 0 : factor * (s1[c] + moved[c]) + moved[c];
+            put(out, (t - row0) * a->width + c, y[c], e, s1[c]);
+        }
     }
     free(part), free(y), free(s1), free(r);
 }
@@ -83,8 +89,10 @@ void ref_residual(const struct call *call, const struct contract *contract, cons
         radius_row(rx, radius, 0, &a->x, t * a->x.stride[0], a->width);
         radius_row(ra, radius, 1, &a->add, t * a->add.stride[0], a->width);
         for (int64_t c = 0; c < a->width; c++) {
-            const double y = x[c] + add[c], r = rx[c] + ra[c];
-            put(out, (t - row0) * a->width + c, y, factor * (fabs(y) + r) + r, fabs(x[c]) + fabs(add[c]));
+            const double y = x[c] + add[c], r = rx[c] + ra[c], s1 = fabs(x[c]) + fabs(add[c]);
+            const bool exact =
+                r == 0 && fmin(value_grid(x[c]), value_grid(add[c])) >= addition_grid(unit, s1);
+            put(out, (t - row0) * a->width + c, y, exact ? 0 : factor * (fabs(y) + r) + r, s1);
         }
     }
     free(x);

@@ -40,8 +40,11 @@ static void put_rotated(const struct rotation *r, const struct ref_out *out, int
     const double moved = a.radius * fabs(r->cosine[i]) + b.radius * fabs(r->sine[i]);
     const double size = fabs(p) + fabs(q), reach = fabs(a.value) + a.radius + fabs(b.value) + b.radius;
     const double tiny = size > 0 ? 3 * underflow_unit(unit) : 0;
-    put(out, at, p - q,
-        3 * (unit + UNIT_F64) * (size + moved) + r->contract->table_error * reach + moved + tiny, size);
+    const double off = moved + r->contract->table_error * reach;
+    const double grid =
+        fmin(value_grid(a.value) * value_grid(r->cosine[i]), value_grid(b.value) * value_grid(r->sine[i]));
+    const bool exact = off == 0 && grid >= addition_grid(unit, size);
+    put(out, at, p - q, exact ? 0 : 3 * (unit + UNIT_F64) * (size + moved) + off + tiny, size);
 }
 
 static void rotate_head(const struct rotation *r, const double *x, const struct ref_out *out, int64_t at) {

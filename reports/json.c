@@ -68,6 +68,8 @@ static json_t *edge_object(const struct edge_result *r, bool *failed) {
     set(o, "ambiguous", integer(r->ambiguous), failed);
     set(o, "sampled_rows", integer(r->sampled_rows), failed);
     set(o, "rows", integer(r->rows), failed);
+    if (r->sets) set(o, "single", integer(r->single), failed);
+    if (r->sets) set(o, "sets", integer(r->sets), failed);
     if (r->other_bits) set(o, "other_bits", integer(r->other_bits), failed);
     if (r->sharpness > 0) set(o, "sharpness", number(r->sharpness), failed);
     if (r->vacuous) set(o, "vacuous", integer(r->vacuous), failed);

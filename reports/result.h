@@ -47,6 +47,7 @@ struct edge_result {
     int64_t vacuous;            /* acceptance sets with E > |y|: they accept the value with any sign */
     double sharpness;           /* median E/|y| of the sets of a stage, the largest where there are several */
     struct trend trend;         /* kernel and shard edge */
+    int64_t single, sets;       /* local fills, kernel edge: sets of one value, of how many; 0, 0 elsewhere */
 };
 
 struct stage_result {

@@ -146,10 +146,13 @@ static void print_stage(FILE *file, const struct stage_result *s) {
         snprintf(rows, sizeof rows, "%lld/%lld", (long long)plan->sampled_rows, (long long)plan->rows);
     const struct edge_result *kernel = &s->edge[EDGE_KERNEL];
     if (kernel->sharpness > 0) snprintf(sharpness, sizeof sharpness, "%.1e", kernel->sharpness);
-    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9lld %11lld %9lld %13s %9.3f %9.3f\n", s->stage,
+    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9lld %11lld %9lld %13s %9.3f %9.3f", s->stage,
             s->kernel, cell[EDGE_KERNEL], cell[EDGE_PLAN], cell[EDGE_SHARD], cell[EDGE_ORACLE], sharpness,
             (long long)kernel->vacuous, (long long)elements, (long long)ambiguous, rows, s->seconds_kernel,
             s->seconds_reference);
+    if (kernel->sets)
+        fprintf(file, "  exact %lld of %lld", (long long)kernel->single, (long long)kernel->sets);
+    fputc('\n', file);
 }
 
 /* "gain +3e-07 (resolution 5.2e-04)" */

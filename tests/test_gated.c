@@ -169,7 +169,7 @@ Test(gated, defects_fall_outside) {
  * error. */
 Test(gated, the_bound_holds_where_silu_is_flat) {
     const double g = -1.2784645427610738, eg = 0.5;
-    double x = 1, w[] = {g, 1}, y, e;
+    double x = 1.0 / 3, w[] = {3 * g, 3}, y, e; /* thirds: on no grid, so that the sums may round */
     struct call c = {.op = OP_GATED_LINEAR};
     c.u.gated_linear = (struct gated_linear_args){.x = {&x, DTYPE_F64, {1}, 0, 1},
                                                   .w = {w, DTYPE_F64, {2, 1, 1}, 0, 2},

@@ -33,6 +33,10 @@ struct expansion {
 
 static struct status add_case(struct expansion *e, const struct check_case *c) {
     TRY(case_check(c, &e->model, &e->given));
+    if (e->fixture && fill_is_local(c->fill))
+        return status_error("%s%s: %.200s brings the values; leave it out",
+                            case_label(&e->given, CASE_KEY(fill)).text, fill_name(c->fill),
+                            e->out->fixture_path);
     if (e->out->n_cases == MAX_CASES)
         return status_error("%.200s: the lists multiply to more than %d cases; use shorter ones", e->text,
                             MAX_CASES);

@@ -1,0 +1,188 @@
+/* Is one value right, and one only, where a fill says so? Sums of lattice values against every order
+ * of adding them, what one product left out does, and whole cases. */
+/* SPDX-License-Identifier: MIT */
+#include "fixtures/fill.h"
+#include "fixtures/model.h"
+#include "harness/run.h"
+#include "reference/bound.h"
+#include "reference/reference.h"
+#include "tests/stand_in.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the proof ---- */
+
+Test(exact, the_grid_of_a_number_is_its_lowest_bit) {
+    static const double rows[][2] = {{1, 1}, {-3, 1}, {6, 2}, {0.75, 0.25}, {0x1.8p40, 0x1p39}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        cr_expect_eq(value_grid(rows[i][0]), rows[i][1], "%g", rows[i][0]);
+    cr_expect(isinf(value_grid(0)) && isinf(value_grid(-0.0)), "zero is a multiple of anything");
+    cr_expect(value_grid(NAN) == 0 && value_grid(INFINITY) == 0 && value_grid(0x1p-1060) == 0);
+}
+
+/* Two halves in order, added at the end: each node a multiple of the grid. */
+static float sum_halves(const float *terms, int n) {
+    float half[2] = {0, 0};
+    for (int i = 0; i < n; i++) half[i % 2] += terms[i];
+    return half[0] + half[1];
+}
+
+Test(exact, sums_on_a_grid_round_nowhere_up_to_the_limit_and_somewhere_beyond) {
+    enum { N = 64 };
+    const struct accumulator fp32 = {.unit = UNIT_F32, .block = 1, .splits = 2, .order = ORDER_ANY};
+    int inexact = 0;
+    srand48(5);
+    for (int bits = 12; bits <= 22; bits++)
+        for (int round = 0; round < 200; round++) {
+            float term[N];
+            double sum = 0, s1 = 0;
+            for (int i = 0; i < N; i++) {
+                term[i] = (float)(lrand48() % (1 << bits) * (lrand48() % 2 ? 1 : -1));
+                sum += (double)term[i], s1 += fabs((double)term[i]);
+            }
+            const bool differs = (double)sum_halves(term, N) != sum;
+            inexact += differs;
+            cr_assert(!differs || accumulator_grid(&fp32, s1) > 1, "%g of %g", sum, s1);
+        }
+    cr_expect_gt(inexact, 100);
+    const float limit[] = {0x1p24f, 1, -0x1p24f}; /* 2^24 + 1 is no float */
+    cr_expect((double)(limit[0] + limit[1] + limit[2]) != 1 && accumulator_grid(&fp32, 0x1p25 + 1) > 1);
+}
+
+/* A tensor core that keeps 23 bits below the largest operand loses the 1 beside 2^24, and not that
+ * beside 2^23. */
+Test(exact, a_tensor_core_needs_its_own_bits) {
+    const struct accumulator sm70 = {.block = 4, .fraction = 23, .keep = 24};
+    const struct accumulator sm90 = {.block = 16, .fraction = 25, .keep = 24};
+    cr_expect_eq(accumulator_grid(&sm70, 0x1p23), 1);
+    cr_expect_gt(accumulator_grid(&sm70, 0x1p23 + 2), 1);
+    cr_expect_eq(accumulator_grid(&sm90, 0x1p23), 1);
+    cr_expect(isnan(accumulator_grid(&sm90, NAN)));
+}
+
+/* ---- one product left out ---- */
+
+enum { WIDTH = 2048, COLUMNS = 8 };
+
+/* Of the products of a row that are no zeros: how many can be left out unseen? */
+static double unseen(enum fill_kind kind) {
+    struct model model;
+    cr_assert(!model_load("param2-17b", &model).code);
+    const struct fill fill = {.kind = kind, .seed = 4, .spec = &model.kind[0], .stage = S_QKV_PROJ};
+    static uint16_t x[WIDTH], w[COLUMNS * WIDTH], stored[COLUMNS];
+    double y[COLUMNS], e[COLUMNS], all = 0, missed = 0;
+    fill_tensor(&fill, T_NORMED, DTYPE_BF16, 0, WIDTH, x);
+    fill_tensor(&fill, T_W_QKV, DTYPE_BF16, 0, COLUMNS * WIDTH, w);
+    struct call call = {.op = OP_LINEAR};
+    call.u.linear = (struct linear_args){.x = {x, DTYPE_BF16, {WIDTH}, 0, WIDTH},
+                                         .w = {w, DTYPE_BF16, {0, WIDTH}, 0, COLUMNS * WIDTH},
+                                         .out = {stored, DTYPE_BF16, {COLUMNS}, 0, COLUMNS},
+                                         .n_rows = 1,
+                                         .n_cols = COLUMNS,
+                                         .n_inner = WIDTH,
+                                         .n_groups = 1};
+    const struct contract contract = contract_exact(OP_LINEAR);
+    ref_compute(&call, &contract, NULL, 0, 1, (struct ref_out[MAX_REF_OUT]){{y, e, NULL}});
+    for (int c = 0; c < COLUMNS; c++)
+        for (int k = 0; k < WIDTH; k++) {
+            const double product = dtype_load(x, DTYPE_BF16, k) * dtype_load(w, DTYPE_BF16, c * WIDTH + k);
+            const double got = dtype_round(DTYPE_BF16, y[c] - product);
+            if (product == 0) continue;
+            all++;
+            missed += element_judge(DTYPE_BF16, got, y[c], e[c]).kind == ELEMENT_OK;
+        }
+    cr_assert_gt(all, 100 * COLUMNS);
+    return missed / all;
+}
+
+Test(exact, no_product_can_be_left_out_where_random_values_hide_many) {
+    cr_expect_eq(unseen(FILL_EXACT), 0);
+    cr_expect_gt(unseen(FILL_RANDOM), 0.1);
+}
+
+/* ---- cases ---- */
+
+static struct run_output run_line(const char *line, int stage, const struct kernel *kernel) {
+    struct check_case c;
+    bool has_part;
+    struct run_output out;
+    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
+    if (kernel) c.kernel[stage] = kernel;
+    const struct run_request request = {.cases = &c, .n_cases = 1};
+    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
+    return out;
+}
+
+static const struct edge_result *kernel_edge(const struct case_result *r, int stage) {
+    for (int i = 0; i < r->n_stages; i++)
+        if (!strcmp(r->stage[i].stage, stage_table[stage].name)) return &r->stage[i].edge[EDGE_KERNEL];
+    cr_assert_fail("%s: no stage %s", r->line, stage_table[stage].name);
+    return NULL;
+}
+
+static void expect_single(const char *line, const int *stages) {
+    struct run_output out = run_line(line, 0, NULL);
+    const struct case_result *const r = &out.cases[0];
+    cr_expect_eq(r->verdict, CASE_PASSED, "%s: %s %s %s", line, r->where, r->first.note, r->reason);
+    for (; *stages >= 0; stages++) {
+        const struct edge_result *const e = kernel_edge(r, *stages);
+        cr_expect(e->sets > 0 && e->single == e->sets && e->margin == 0, "%s: %s has %lld of %lld", line,
+                  stage_table[*stages].name, (long long)e->single, (long long)e->sets);
+    }
+    run_output_free(&out);
+}
+
+Test(exact, every_answer_is_one_value_in_both_dtypes) {
+    static const int attention[] = {S_QKV_PROJ, S_QKV_SPLIT, S_ROPE,          S_KV_WRITE,
+                                    S_O_PROJ,   S_ATTN_SUM,  S_ATTN_RESIDUAL, -1};
+    static const int ffn[] = {S_ROUTER,      S_PERMUTE, S_GATE_UP,      S_DOWN, S_COMBINE,
+                              S_SHARED_DOWN, S_FFN_SUM, S_FFN_RESIDUAL, -1};
+    expect_single("tiny/attention:fill=exact,tp=2", attention);
+    expect_single("tiny/attention:fill=exact,tp=8,dtype=fp32,phase=decode,tokens=3", attention);
+    expect_single("tiny/ffn:fill=exact,tp=2,ep=2", ffn);
+    expect_single("tiny/ffn:fill=exact,tp=4,ep=2,dtype=fp32", ffn);
+}
+
+static struct contract rounded_inputs(const struct call *call) {
+    struct contract c = honest->contract(call);
+    c.u.linear.input_unit = UNIT_BF16;
+    return c;
+}
+
+Test(exact, a_contract_that_the_values_do_not_fit_is_no_pass) {
+    stand_in("linear_simt", launch_honest);
+    fake.contract = rounded_inputs;
+    struct run_output out = run_line("tiny/attention:fill=exact,tp=1", S_QKV_PROJ, &fake);
+    cr_expect_eq(out.cases[0].verdict, CASE_SKIPPED);
+    cr_expect(strstr(out.cases[0].reason, "fill exact: at stage qkv_proj only"), "%s", out.cases[0].reason);
+    run_output_free(&out);
+}
+
+/* Rank 1 leaves one product out of one sum. */
+static const char *leave_one_out(const struct call *call, void *scratch, void *stream) {
+    const char *const problem = launch_honest(call, scratch, stream);
+    const struct linear_args *const a = &call->u.linear;
+    const int64_t row = 3, column = 17;
+    for (int64_t k = 0; k < a->n_inner && calls == 2; k++) {
+        const double product = dtype_load(a->x.data, a->x.dtype, row * a->x.stride[0] + k) *
+                               dtype_load(a->w.data, a->w.dtype, column * a->w.stride[1] + k);
+        const int64_t at = row * a->out.stride[0] + column;
+        if (product == 0) continue;
+        dtype_store(a->out.data, a->out.dtype, at, dtype_load(a->out.data, a->out.dtype, at) - product);
+        break;
+    }
+    calls++;
+    return problem;
+}
+
+Test(exact, one_product_that_one_rank_leaves_out_is_found) {
+    stand_in("linear_simt", leave_one_out);
+    struct run_output out = run_line("tiny/attention:fill=exact,tp=2,tokens=5", S_O_PROJ, &fake);
+    const struct case_result *const r = &out.cases[0];
+    cr_expect_eq(r->verdict, CASE_FAILED);
+    cr_expect(strstr(r->where, "stage o_proj, rank 1 of 2, token 3, channel 17"), "%s", r->where);
+    run_output_free(&out);
+}
