@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "harness/clock.h"
+#include "harness/mistake.h"
 
 void answer_spread(const struct placed *at, struct store *into, enum tensor_id id, int i,
                    const double *values, int64_t count) {
@@ -50,7 +51,10 @@ static struct status fill(struct seat *base, const struct placed *at, const stru
     o->by = "answer";
     o->contract = seat->contract(o->call.op);
     if (placed_op(at)->choose) placed_op(at)->choose(&o->call);
-    answer_compute(&a, at->stage, o, NULL);
+    if (at->crew->fault)
+        mistake_answer(&a, at, at->crew->fault, o);
+    else
+        answer_compute(&a, at->stage, o, NULL);
     renew_radii(seat, at);
     for (int i = 0; i < a.n; i++) {
         answer_spread(at, &o->got, a.id[i], i, a.y[i], a.count[i]);

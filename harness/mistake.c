@@ -205,3 +205,20 @@ struct status mistake_fill(struct seat *seat, const struct placed *at, const str
     mistake_close(&m);
     return status_ok();
 }
+
+/* ---- everybody's ---- */
+
+void mistake_answer(struct answer *a, const struct placed *at, const struct mutant *fault,
+                    struct outcome *o) {
+    const struct call right = o->call;
+    struct ref_out out[MAX_REF_OUT] = {0};
+    struct mistake m;
+    mistake_open(&m, at, fault, o, false);
+    if (m.inside && fault->hooks.chooses) put_integers(&m, o);
+    if (m.inside) o->call = m.call;
+    answer_compute(a, at->stage, o, NULL);
+    for (int i = 0; i < a->n; i++) out[i] = (struct ref_out){a->y[i], a->e[i], a->s1[i]};
+    if (m.inside && fault->hooks.stores) fault->hooks.stores(&m, 0, ref_n_rows(&m.call), out);
+    mistake_close(&m);
+    o->call = right;
+}

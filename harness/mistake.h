@@ -39,6 +39,11 @@ void mistake_compute(const struct mistake *m, int64_t row0, int64_t row1, struct
 struct status mistake_fill(struct seat *seat, const struct placed *at, const struct mutant *mutant,
                            struct outcome *outcome);
 
+/* The answer where everybody makes the mistake, the reference too: for compositions (chain.h). Integer
+ * outputs are in outcome->got. */
+void mistake_answer(struct answer *answer, const struct placed *at, const struct mutant *fault,
+                    struct outcome *outcome);
+
 /* ---- for hooks ---- */
 
 /* Zeroed, until the mistake is closed. NULL: more than is worth while for a guess. */

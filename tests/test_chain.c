@@ -181,3 +181,14 @@ Test(chain, a_feature_that_plain_c_does_not_know_is_named) {
     cr_expect_str_eq(edge_of_tiny(unknown_pairing, &edge), "rope_pairing");
     cr_expect_eq(edge.state, EDGE_NOT_RUN);
 }
+
+/* The table's mistakes inside kernels, made by the composition's reference. */
+Test(chain, a_mistake_inside_every_kernel_is_seen_where_it_shows) {
+    static const char *const names[] = {"kv-heads-tiled", "qkv-even-chunks",     "expert-twice",
+                                        "group-by-max",   "experts-round-robin", "bias-every-rank"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const struct mutant *const m = mutant_by_name(names[i]);
+        cr_expect_eq(edge_of(m->exposes, m).state, EDGE_FAIL, "%s in %s", m->name, m->exposes);
+        cr_expect_eq(edge_of(m->clean, m).state, EDGE_OK, "%s in %s", m->name, m->clean);
+    }
+}

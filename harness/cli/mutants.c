@@ -3,9 +3,11 @@
  * must pass. */
 /* SPDX-License-Identifier: MIT */
 #include <jansson.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/chain.h"
 #include "harness/cli/commands.h"
 #include "harness/worker/pool.h"
 #include "harness/worker/process.h"
@@ -37,6 +39,7 @@ struct trial {
     struct run_output out;
     const struct case_result *clean; /* NULL: no case hides it */
     bool made, killed, named, flagged;
+    bool chained; /* made by everybody, the reference too, it is seen by the chain edge */
 };
 
 static struct status read_lines(const struct mutant *m, struct check_case cases[LINES], int64_t *n) {
@@ -54,6 +57,18 @@ static bool names(const char *likely, const struct mutant *m) {
            (strlen(other) == n && !strncmp(likely, other, n));
 }
 
+static struct status try_chain(const struct check_case *c, struct trial *t) {
+    struct model model;
+    struct edge_result edge = {0};
+    struct findings findings;
+    TRY(model_load(c->model, &model));
+    const struct layer_spec spec = case_spec(c, &model);
+    findings_init(&findings);
+    chain_edge(&spec, case_layer(c, &model), c, t->mutant, &edge, &findings);
+    t->chained = edge.state == EDGE_FAIL;
+    return status_ok();
+}
+
 static struct status try_mutant(const struct mutant *m, struct trial *t) {
     static struct check_case cases[LINES];
     const struct pool_options pool = {0};
@@ -63,6 +78,7 @@ static struct status try_mutant(const struct mutant *m, struct trial *t) {
     const struct run_request request = {.cases = cases, .n_cases = n, .mutant = m, .schedules = 1};
     TRY(worker_program ? pool_run(&request, &pool, &t->out) : run_cases(&request, &t->out));
     TRY(t->out.trouble);
+    TRY(try_chain(&cases[EXPOSES], t));
     const struct case_result *const seen = &t->out.cases[EXPOSES];
     t->made = seen->mutant_made;
     t->killed = t->made && seen->verdict == CASE_FAILED && seen->edge[m->edge].state == EDGE_FAIL;
@@ -75,7 +91,7 @@ static struct status try_mutant(const struct mutant *m, struct trial *t) {
 /* ---- the score ---- */
 
 struct score {
-    int n, missing, killed, named, clean, flagged, edge[EDGE_COUNT];
+    int n, missing, killed, named, clean, flagged, chained, edge[EDGE_COUNT];
 };
 
 static void count(struct score *score, const struct trial *t) {
@@ -84,6 +100,7 @@ static void count(struct score *score, const struct trial *t) {
     score->named += t->named;
     score->clean += t->clean != NULL;
     score->flagged += t->flagged;
+    score->chained += t->chained;
     for (int e = 0; e < EDGE_COUNT && t->killed; e++)
         score->edge[e] += t->out.cases[EXPOSES].edge[e].state == EDGE_FAIL;
 }
@@ -114,6 +131,7 @@ static void print_score(FILE *file, const struct score *s) {
         gap = ", ";
     }
     fputc('\n', file);
+    fprintf(file, "made by everybody, the reference too, the chain edge sees %d of %d\n", s->chained, s->n);
     if (s->missing)
         fprintf(file, "%d more need a feature that no layer here has: list mutants\n", s->missing);
 }
@@ -126,16 +144,17 @@ static json_t *trial_object(const struct trial *t) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (seen->edge[e].state == EDGE_FAIL)
             json_array_append_new(edges, json_string(edge_name((enum edge)e)));
-    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s?, s:b}", "mutant", t->mutant->name, "exposes",
-                     seen->line, "made", t->made, "killed", t->killed, "named", t->named, "likely",
+    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s?, s:b, s:b}", "mutant", t->mutant->name,
+                     "exposes", seen->line, "made", t->made, "killed", t->killed, "named", t->named, "likely",
                      seen->likely, "edges", edges, "clean", t->clean ? t->clean->line : NULL, "flagged",
-                     t->flagged);
+                     t->flagged, "chained", t->chained);
 }
 
 static void print_json(FILE *file, const struct score *s, json_t *trials) {
-    json_t *const all = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:O}", "schema", "shardcheck-mutants/1",
-                                  "mutants", s->n, "killed", s->killed, "named", s->named, "flagged",
-                                  s->flagged, "missing", s->missing, "trials", trials);
+    json_t *const all =
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:O}", "schema", "shardcheck-mutants/1", "mutants",
+                  s->n, "killed", s->killed, "named", s->named, "flagged", s->flagged, "chained", s->chained,
+                  "missing", s->missing, "trials", trials);
     json_dumpf(all, file, JSON_INDENT(1));
     fputc('\n', file);
     json_decref(all);
@@ -189,6 +208,7 @@ static struct status try_all(const struct options *options, struct score *score,
 struct status mutants_run(const struct options *options, enum exit_code *code) {
     struct score score = {0};
     json_t *const trials = json_array();
+    omp_set_num_threads(1); /* of chains, thousands of tiny calls; workers have their own */
     const struct status s = try_all(options, &score, trials);
     if (!s.code && options->json) print_json(stdout, &score, trials);
     if (!s.code && !options->json) print_score(stdout, &score);

@@ -168,9 +168,10 @@ static bool narrow_pages(struct mistake *m) {
 static void merge_empty(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out) {
     const struct attention_args *const a = &m->call.u.attention;
     const int64_t slice = (a->max_kv + SLICES - 1) / SLICES, width = a->n_heads * a->head_dim;
-    for (int64_t row = row0; row < row1; row++)
-        for (int64_t c = 0; c < width && (SLICES - 1) * slice >= query_at(a, row).n_keys; c++)
-            out->y[(row - row0) * width + c] = (double)NAN;
+    for (int64_t row = row0; row < row1; row++) {
+        if ((SLICES - 1) * slice < query_at(a, row).n_keys) continue;
+        for (int64_t c = 0; c < width; c++) out->y[(row - row0) * width + c] = (double)NAN;
+    }
 }
 
 /* The weight of a slice is 2^lse, and lse is its natural logarithm: or the other way round. */
