@@ -323,10 +323,10 @@ extern "C" struct tile_sizes attention_decode_mma_tiles(const struct call *call)
     return t;
 }
 
-/* Scores as in attention_mma. A term passes the tiles of its warp and the merge of the warps, no
- * more rescalings than a slice has tiles where it has two or more; a single tile's merge is a
- * product with 2^0. In the denominator it passes its thread's keys, its tiles, the 4 threads of its
- * row, the warps and the slices. */
+/* Scores as in attention_mma. In its slice a term passes the tiles of its warp and the merge of the
+ * warps: no more rescalings than the slice has tiles after the first, for the merge of a single warp
+ * with keys is a product with 2^0. In the denominator it passes its thread's keys, its tiles, the 4
+ * threads of its row, the warps and the slices. */
 extern "C" struct contract attention_decode_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int64_t keys = attention_decode_mma_tiles(call).of[EXTENT_KEYS].size, slices = slice_count(a);
@@ -335,13 +335,15 @@ extern "C" struct contract attention_decode_mma_contract(const struct call *call
     struct contract c = {};
     c.op = OP_ATTENTION;
     c.u.attention.qk = c.u.attention.pv = tensor_core;
-    c.u.attention.pv.splits = (int)(WARPS * slices);
+    c.u.attention.pv.splits = WARPS;
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* exp2f: at most 2 ulp on the GPU, below 1 on the host */
     c.u.attention.p_unit = UNIT_BF16;
     c.u.attention.block = keys;
     c.u.attention.l_depth = (keys / 4 - 1) + slice_length(a) / WARPS / keys + 2 + WARPS + slices;
     c.u.attention.splits = (int)slices;
+    c.u.attention.slice = slice_length(a);
+    c.u.attention.merges = 1; /* relative to the largest lse of all */
     return c;
 }
 #endif
