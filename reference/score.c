@@ -128,7 +128,7 @@ static double largest(const double *x, int n) {
 
 /* The two assumptions, tested on the values of this call: known shifts of y come out of the store
  * as they are, up to its noise and a twentieth; P's roundings have no mean that noise would not
- * explain. */
+ * explain. What is left of either is in the threshold. */
 static enum score_silence silence_of(const struct score_sums *s, double store_noise, double p_noise) {
     const double sums[] = {s->t, s->i, s->b, s->v_store, s->v_p, s->shifted};
     for (size_t i = 0; i < sizeof sums / sizeof *sums; i++)
@@ -143,7 +143,8 @@ static enum score_silence silence_of(const struct score_sums *s, double store_no
 void score_conclude(struct score *s, const struct score_sums *sums, double store_times, double p_times) {
     const double t_square = 2 * score_log_tests();
     const double v_store = t_square * store_times * sums->v_store, v_p = t_square * p_times * sums->v_p;
-    const double threshold = sums->b + largest(sums->mean, SCORE_MAXIMA) + sqrt(v_store + v_p);
+    const double measured = largest(sums->mean, SCORE_MAXIMA) + largest(sums->shift, SCORE_SHIFTS);
+    const double threshold = sums->b + measured + sqrt(v_store + v_p);
     s->silence = silence_of(sums, sqrt(v_store), sqrt(v_p));
     s->elements = sums->elements;
     if (s->silence != SCORE_SPEAKS) return;

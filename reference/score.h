@@ -4,8 +4,9 @@
  *   T = sum c (s - round(y))    I = sum c dy    estimate = T / I
  *   wrong iff |T| > B + A + t sqrt(V)           resolution = (B + A + t sqrt(V)) / I
  * B: supremum of all errors that may have a sign. V: squares of what roundings to nearest may do. A:
- * measured mean of such roundings. Rao's score test with Hoeffding's threshold, no limit theorem;
- * docs/numerics.md, section 10, derives all of it and says what a user has to accept. */
+ * means of such roundings, measured on the reference's own values. Rao's score test with Hoeffding's
+ * threshold, no limit theorem; docs/numerics.md, section 10, derives all of it and says what a user
+ * has to accept. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REFERENCE_SCORE_H
 #define REFERENCE_SCORE_H
