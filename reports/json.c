@@ -179,12 +179,22 @@ char *report_case_json(const struct case_result *result) {
     return text;
 }
 
+/* Where in the report the first case stands that failed in the same way. */
+static int64_t cause_of(const struct run_result *run, int64_t i) {
+    for (int64_t k = 0; k < i; k++)
+        if (report_same_cause(&run->cases[k], &run->cases[i])) return k;
+    return i;
+}
+
 void report_json(FILE *file, const struct run_result *run, int verbosity) {
     (void)verbosity; /* programs get everything */
     bool failed = false;
     json_t *root = json_object(), *cases = json_array();
-    for (int64_t i = 0; i < run->n_cases; i++)
-        if (json_array_append_new(cases, case_object(&run->cases[i], &failed))) failed = true;
+    for (int64_t i = 0; i < run->n_cases; i++) {
+        json_t *const o = case_object(&run->cases[i], &failed);
+        if (run->cases[i].verdict == CASE_FAILED) set(o, "cause", integer(cause_of(run, i)), &failed);
+        if (json_array_append_new(cases, o)) failed = true;
+    }
     set(root, "schema", string("shardcheck-result/1"), &failed);
     set(root, "version", string(run->version), &failed);
     set(root, "device", string(run->device), &failed);

@@ -37,6 +37,11 @@ void report_count_facts(const struct run_result *run, int *met, int *all);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
 int report_utf8_length(const char *text);
 
+/* Did both fail in the same way? At the same stage, on the same side (unsharded or rank), by the same
+ * mistake where it is known, else with the same pattern, relation and note: whatever the ranks and
+ * the numbers in them. */
+bool report_same_cause(const struct case_result *a, const struct case_result *b);
+
 /* One case as a JSON object on one line, to be freed, as the JSON report has it; NULL: no memory.
  * And back: what it says of the case, `stage` and `repro` to be freed; false: it is no such object. */
 char *report_case_json(const struct case_result *result);

@@ -72,10 +72,11 @@ struct case_result {
     char line[5120]; /* the case line; parses back unless its path holds what no line can show */
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
-    const char *same_as; /* the line of the case that did the same, whose verdict this is; NULL: its own */
-    bool of_grid;        /* nobody asked for it by name */
-    bool crashed;        /* failed, and did not come to its end: it died, hung, or took too much memory */
-    char reason[500];    /* why it was skipped or could not be finished; else empty */
+    const char *same_as;    /* the line of the case that did the same, whose verdict this is; NULL: its own */
+    bool of_grid;           /* nobody asked for it by name */
+    const char *same_cause; /* the line of an earlier case that failed alike; NULL: none, or not known */
+    bool crashed;           /* failed, and did not come to its end: it died, hung, or took too much memory */
+    char reason[500];       /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
     char unchained
         [48]; /* what kept the chain edge from running: a feature plain.c does not know; else empty */

@@ -204,12 +204,15 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         print_edges(file, r);
         print_invisible(file, r);
     }
-    if (r->same_as) fprintf(file, "  (same as %s)", r->same_as);
+    if (r->same_as)
+        fprintf(file, "  (same as %s)", r->same_as);
+    else if (r->same_cause)
+        fprintf(file, "  (same cause as %s)", r->same_cause);
     if (r->verdict == CASE_SKIPPED)
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
     else
         fprintf(file, "  %.2f s\n", r->seconds);
-    if (r->verdict == CASE_FAILED) print_failure(file, r);
+    if (r->verdict == CASE_FAILED && !r->same_cause) print_failure(file, r);
     if (verbosity >= VERBOSE) print_stages(file, r);
 }
 

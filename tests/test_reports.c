@@ -279,3 +279,70 @@ Test(reports, a_chain_that_says_nothing_is_not_ok_and_one_that_could_not_run_is_
     free(text);
     free(json);
 }
+
+static struct case_result failed(const char *line, int rank, const char *where, const char *resembles) {
+    struct case_result r = {.verdict = CASE_FAILED,
+                            .first = {.stage = "attention", .tensor = "o", .rank = rank, .note = "outside"}};
+    snprintf(r.line, sizeof r.line, "%s", line);
+    snprintf(r.where, sizeof r.where, "%s", where);
+    snprintf(r.resembles, sizeof r.resembles, "%s", resembles);
+    return r;
+}
+
+Test(reports, cases_that_fail_in_the_same_way_are_told_from_others) {
+    const char *const where =
+        "stage attention, ranks 1-3 of 4, heads h % 8 >= 4 (16 of 32), 7 of 9 elements there";
+    const struct case_result of = failed("a", 1, where, "4 x the right value (4 = tp)");
+    struct case_result with_likely[2] = {of, of}, crashed = of, passed = of, other_note = of;
+    const struct {
+        struct case_result r;
+        bool same;
+    } rows[] = {
+        {failed("b", 0, "stage attention, ranks 0, 3 of 8, heads h % 4 >= 2 (8 of 16)",
+                "2 x the right value (2 = tp)"),
+         true},
+        {failed("b", 1, "stage attention, odd ranks of 4, heads h % 8 >= 4 (16 of 32)",
+                "4 x the right value (4 = tp)"),
+         true},
+        {failed("b", -1, where, "4 x the right value (4 = tp)"), false},
+        {failed("b", 1, "stage attention, ranks 1-3 of 4, heads h % 8 < 4 (16 of 32)",
+                "4 x the right value (4 = tp)"),
+         false},
+        {failed("b", 1, where, "zero"), false},
+        {failed("b", 1, "stage attention, ranks 1-3 of 4, head 5", "4 x the right value (4 = tp)"), false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        cr_expect_eq(report_same_cause(&of, &rows[i].r), rows[i].same, "%zu", i);
+    crashed.crashed = true;
+    passed.verdict = CASE_PASSED;
+    strcpy(other_note.first.note, "NaN");
+    cr_expect_not(report_same_cause(&of, &crashed));
+    cr_expect_not(report_same_cause(&of, &passed));
+    cr_expect_not(report_same_cause(&of, &other_note));
+    strcpy(with_likely[0].likely, "packed-view (PR): 1");
+    strcpy(with_likely[1].likely, "packed-view (PR): 2");
+    strcpy(with_likely[1].where, "stage attention, tokens 1-4");
+    cr_expect(report_same_cause(&with_likely[0], &with_likely[1]), "the mistake is known");
+    cr_expect_not(report_same_cause(&of, &with_likely[0]));
+}
+
+Test(reports, a_case_of_a_known_cause_is_one_line_of_text_and_has_the_index_of_the_first_in_json) {
+    struct case_result two[3] = {failed("a", 1, "stage attention, rank 1 of 2", "zero"),
+                                 {.line = "between"},
+                                 failed("b", 3, "stage attention, ranks 1-3 of 4", "zero")};
+    const struct run_result both = {
+        .version = "0", .device = "host", .command = "run", .cases = two, .n_cases = 3, .n_failed = 2};
+    char *const json = written_of(&both, "json", 0);
+    json_t *const root = json_loads(json, 0, NULL);
+    const json_t *const list = json_object_get(root, "cases");
+    cr_expect_eq(json_integer_value(json_object_get(json_array_get(list, 0), "cause")), 0);
+    cr_expect_null(json_object_get(json_array_get(list, 1), "cause"));
+    cr_expect_eq(json_integer_value(json_object_get(json_array_get(list, 2), "cause")), 0);
+    two[2].same_cause = two[0].line;
+    char *const text = written_of(&both, "text", 0);
+    expect_contains(text, "FAIL b  (same cause as a)  0.00 s\n");
+    cr_expect_null(strstr(text, "ranks 1-3 of 4"), "%s", text);
+    json_decref(root);
+    free(json);
+    free(text);
+}

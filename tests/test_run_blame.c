@@ -113,7 +113,7 @@ Test(run_blame, a_wrong_sum_is_of_all_its_ranks_and_not_of_the_first) {
     struct run_output out = run("tiny/attention:tp=4,tokens=5", -1, &lost);
     const struct case_result *const r = &out.cases[0];
     expect_edges(r, SHARD);
-    cr_expect(!strncmp(r->where, "stage attn_sum, ranks 0-3 of 4, token", 37), "%s", r->where);
+    cr_expect(!strcmp(r->where, "stage attn_sum, ranks 0-3 of 4, every element"), "%s", r->where);
     cr_expect(r->first.rank == 0 && r->first.to_rank == 3 && r->worst.to_rank == 3);
     expect_text(r, "first     ranks 0-3 added up, token 0 channel ");
     run_output_free(&out);

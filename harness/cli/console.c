@@ -108,14 +108,25 @@ static struct status on_step(struct watch *w, const struct step *step) {
 
 static struct status on_beat(struct watch *w) { return wish((struct console *)w); }
 
+/* The line of an earlier case that failed in the same way; NULL: none did, and this is the first. */
+static const char *same_cause(struct console *c, const struct case_result *r) {
+    if (r->verdict != CASE_FAILED) return NULL;
+    for (int64_t i = 0; i < c->n_causes; i++)
+        if (report_same_cause(c->cause[i], r)) return c->cause[i]->line;
+    c->cause[c->n_causes++] = r;
+    return NULL;
+}
+
 static void on_result(struct watch *w, int64_t i, const struct case_result *r) {
     struct console *const c = (struct console *)w;
     wipe(c);
     if (!c->n_settled) begin_reports(c);
+    struct case_result shown = *r;
+    shown.same_cause = same_cause(c, r);
     for (int k = 0; k < c->options->n_reports; k++) {
         const struct report_format *const f = c->options->report[k].format;
         FILE *const file = output_file(c->report[k]);
-        if (f->one) f->one(file, r, c->options->verbosity);
+        if (f->one) f->one(file, &shown, c->options->verbosity);
         if (f->one && fflush(file)) c->broken = true;
     }
     c->n_settled++;
@@ -131,11 +142,13 @@ void console_open(struct console *c, const struct options *options, struct outpu
                           .start = clock_seconds(),
                           .live = isatty(STDERR_FILENO)};
     c->work = request_work(&options->run);
+    c->cause = memory_zeroed((size_t)options->run.n_cases, sizeof *c->cause);
     for (int64_t i = 0; i < options->run.n_cases; i++) c->all += c->work[i];
 }
 
 void console_close(struct console *c) {
     wipe(c);
     free(c->work);
+    free(c->cause);
     *c = (struct console){0};
 }

@@ -21,6 +21,8 @@ struct console {
     bool drawn;  /* and a line on it */
     int64_t n_settled;
     char failed[200]; /* the first case that failed */
+    int64_t n_causes;
+    const struct case_result **cause; /* [n_cases] failed, each in a way of its own */
 };
 /* report [n_reports]: open. */
 void console_open(struct console *console, const struct options *options, struct output *const *report);
