@@ -70,7 +70,7 @@ static bool draw_case(struct check_case *c, struct model *model) {
     c->part = (enum part)draw(PART_COUNT);
     c->tp = ONE_OF(1, 2, 4, 8);
     c->dtype = draw(2) ? DTYPE_F32 : DTYPE_BF16;
-    c->fill = (enum fill_kind)draw(FILL_TIES + 1);
+    c->fill = (enum fill_kind)draw(FILL_COUNT);
     c->hidden = ONE_OF(8, 16, 32, 63, 65);
     c->part == PART_ATTENTION ? draw_attention(c) : draw_ffn(c);
     case_finish(c);
@@ -110,9 +110,22 @@ static int64_t n_unmet(const struct grid_pairs *p) {
     int64_t n = 0;
     for (int a = 0; a < GRID_AXES; a++)
         for (int b = a + 1; b < GRID_AXES; b++)
-            for (int va = 0; va < grid_axes[a].n_values; va++)
-                for (int vb = 0; vb < grid_axes[b].n_values; vb++)
+            for (int va = 0; grid_axes[a].values[va]; va++)
+                for (int vb = 0; grid_axes[b].values[vb]; vb++)
                     n += grid_can_meet(a, va, b, vb) && !p->met[a][va][b][vb];
+    return n;
+}
+
+static bool shows_pairs(const struct shown *all, const struct check_case *c, const struct model *model) {
+    static struct grid_pairs copy;
+    const struct layer_spec spec = case_spec(c, model);
+    copy = all->pairs;
+    return grid_pairs_add(&copy, c, &spec) > 0;
+}
+
+static int n_missing(const struct fact_set *facts) {
+    int n = coverage_count();
+    for (int w = 0; w < FACT_WORDS; w++) n -= __builtin_popcountll(facts->word[w]);
     return n;
 }
 
@@ -124,7 +137,10 @@ static struct status propose(struct shown *all, bool *found) {
     int64_t best = -1, n = 0, pairs = 0;
     int facts = 0;
     double best_worth = 0;
-    for (int try = 0; n < CANDIDATES && try < TRIES; try++) n += draw_case(&cases[n], &model);
+    for (int try = 0; n < CANDIDATES && try < TRIES; try++)
+        n += draw_case(&cases[n], &model) && (shows_pairs(all, &cases[n], &model) || n_missing(&all->facts));
+    *found = n > 0;
+    if (!n) return status_ok();
     const struct run_request request = {.cases = cases, .n_cases = n};
     TRY(run_cases(&request, &out));
     for (int64_t i = 0; i < n; i++) {
@@ -157,8 +173,10 @@ int main(int argc, char **argv) {
     struct status s = grid_gallery(&all.taker);
     if (!s.code) s = grid_twins(model_preset_names()[0], &all.taker);
     if (!s.code) s = run_shown(&all);
-    while (!s.code && found && lines-- > 0 && n_unmet(&all.pairs)) s = propose(&all, &found);
+    while (!s.code && found && lines-- > 0 && (n_unmet(&all.pairs) || n_missing(&all.facts)))
+        s = propose(&all, &found);
     if (s.code) return fprintf(stderr, "grid: %s\n", s.message), 2;
-    fprintf(stderr, "%lld pairs are not met\n", (long long)n_unmet(&all.pairs));
+    fprintf(stderr, "%lld pairs and %d facts are not met\n", (long long)n_unmet(&all.pairs),
+            n_missing(&all.facts));
     return 0;
 }

@@ -19,13 +19,12 @@ struct status grid_twins(const char *name, struct grid_taker *taker);
 
 /* ---- what the lines have to meet beside the facts: every pair of values of two axes ---- */
 
-enum { GRID_AXES = 18, GRID_VALUES = 4 };
+enum { GRID_AXES = 18, GRID_VALUES = 6 };
 struct grid_axis {
     const char *name;
     enum part part; /* of the cases that it is about: attention, or an ffn with experts */
     int (*value)(const struct check_case *c, const struct layer_spec *spec); /* a number of the values */
-    int n_values;
-    const char *values[GRID_VALUES];
+    const char *values[GRID_VALUES];                                         /* ended by NULL */
 };
 extern const struct grid_axis grid_axes[GRID_AXES];
 struct grid_pairs {

@@ -35,31 +35,25 @@ static int groups(const struct check_case *c, const struct layer_spec *s) {
     return (void)c, s->topk_group < s->n_group;
 }
 
-#define FOUR_RANKS                                                                                           \
-    4, { "1", "2", "4", "8" }
-#define SWITCH                                                                                               \
-    2, { "off", "on" }
-#define FILLS                                                                                                \
-    3, { "random", "outliers", "ties" }
 const struct grid_axis grid_axes[GRID_AXES] = {
-    {"tp", PART_ATTENTION, tp, FOUR_RANKS},
-    {"phase", PART_ATTENTION, phase, 3, {"prefill", "chunked", "decode"}},
-    {"sequences", PART_ATTENTION, sequences, 4, {"one", "ragged", "equal", "spread"}},
-    {"dtype", PART_ATTENTION, storage, 2, {"bf16", "fp32"}},
-    {"layout", PART_ATTENTION, layout, 2, {"packed", "contig"}},
-    {"bias", PART_ATTENTION, bias, 3, {"none", "qkv", "qkvo"}},
-    {"qk_norm", PART_ATTENTION, qk_norm, SWITCH},
-    {"partial rope", PART_ATTENTION, rope, SWITCH},
-    {"fill", PART_ATTENTION, fill, FILLS},
-    {"tp", PART_FFN, tp, FOUR_RANKS},
-    {"ep", PART_FFN, ep, FOUR_RANKS},
-    {"dtype", PART_FFN, storage, 2, {"bf16", "fp32"}},
-    {"score", PART_FFN, score, 2, {"softmax", "sigmoid"}},
-    {"select_bias", PART_FFN, select_bias, SWITCH},
-    {"renorm", PART_FFN, renorm, SWITCH},
-    {"shared", PART_FFN, shared, SWITCH},
-    {"group limit", PART_FFN, groups, SWITCH},
-    {"fill", PART_FFN, fill, FILLS},
+    {"tp", PART_ATTENTION, tp, {"1", "2", "4", "8"}},
+    {"phase", PART_ATTENTION, phase, {"prefill", "chunked", "decode"}},
+    {"sequences", PART_ATTENTION, sequences, {"one", "ragged", "equal", "spread"}},
+    {"dtype", PART_ATTENTION, storage, {"bf16", "fp32"}},
+    {"layout", PART_ATTENTION, layout, {"packed", "contig"}},
+    {"bias", PART_ATTENTION, bias, {"none", "qkv", "qkvo"}},
+    {"qk_norm", PART_ATTENTION, qk_norm, {"off", "on"}},
+    {"partial rope", PART_ATTENTION, rope, {"off", "on"}},
+    {"fill", PART_ATTENTION, fill, {"random", "outliers", "ties", "exact"}},
+    {"tp", PART_FFN, tp, {"1", "2", "4", "8"}},
+    {"ep", PART_FFN, ep, {"1", "2", "4", "8"}},
+    {"dtype", PART_FFN, storage, {"bf16", "fp32"}},
+    {"score", PART_FFN, score, {"softmax", "sigmoid"}},
+    {"select_bias", PART_FFN, select_bias, {"off", "on"}},
+    {"renorm", PART_FFN, renorm, {"off", "on"}},
+    {"shared", PART_FFN, shared, {"off", "on"}},
+    {"group limit", PART_FFN, groups, {"off", "on"}},
+    {"fill", PART_FFN, fill, {"random", "outliers", "ties", "exact"}},
 };
 
 bool grid_can_meet(int a, int va, int b, int vb) {

@@ -85,8 +85,8 @@ Test(grid, every_two_values_of_two_axes_meet_in_some_line) {
     cr_expect_eq(count_pairs(&pairs), n_new);
     for (int a = 0; a < GRID_AXES; a++)
         for (int b = a + 1; b < GRID_AXES; b++)
-            for (int va = 0; va < grid_axes[a].n_values; va++)
-                for (int vb = 0; vb < grid_axes[b].n_values; vb++) expect_pair(&pairs, a, va, b, vb);
+            for (int va = 0; grid_axes[a].values[va]; va++)
+                for (int vb = 0; grid_axes[b].values[vb]; vb++) expect_pair(&pairs, a, va, b, vb);
     free(all);
 }
 
