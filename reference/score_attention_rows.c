@@ -192,11 +192,14 @@ static int64_t equal_weights(struct bench *b, int h, int64_t n) {
     return score_multiplicity(w, n);
 }
 
+/* Where the denominator adds the rounded P, its roundings are in h. */
+static double rounded_p(const struct attention_contract *by) { return by->p_in_l ? 0 : by->p_unit; }
+
 /* What is not swept: the store, and the errors private to an element or common to the row. */
 static void finish_row(struct score_sums *sums, const struct key_sums *met, const double *c, const double *dy,
                        const struct score_cell *cell, const struct bench *b, const struct output_factors *f,
                        const struct row *r, double co, int64_t D, const struct attention_contract *by) {
-    const double moved = (1 + r->head->h_max) / r->head->least * (1.01 + f->o);
+    const double p_unit = rounded_p(by), moved = (1 + r->head->h_max) / r->head->least * (1.01 + f->o);
     const double *const o = b->o + r->h * D, *const accumulated = b->accumulated + r->h * D;
     double private = 0;
     for (int64_t d = 0; d < D; d++) {
@@ -206,14 +209,14 @@ static void finish_row(struct score_sums *sums, const struct key_sums *met, cons
     }
     sums->b +=
         f->centred * lanes_sum(met->away) + f->magnitude * lanes_sum(met->size) + private + fabs(co) * f->o;
-    sums->v_p += by->p_unit * by->p_unit / 3 * moved * moved * lanes_sum(met->square);
+    sums->v_p += p_unit * p_unit / 3 * moved * moved * lanes_sum(met->square);
     for (int i = 0; i < SCORE_MAXIMA; i++) sums->mean[i] += moved * lanes_sum(met->mean[i]);
 }
 
 void bench_row(struct row_sums *out, struct bench *b, const struct score_case *c, const struct pass *pass,
                const struct output_factors *f, struct row *r, int64_t at, struct task_sums *task) {
     const int64_t D = c->call->u.attention.head_dim;
-    const double p_unit = c->contract->u.attention.p_unit;
+    const double p_unit = rounded_p(&c->contract->u.attention);
     const double *const o = b->o + r->h * D;
     const double square = dot(o, o, D);
     struct key_sums met[COLUMNS - 1] = {{.away = {0}}};
