@@ -252,7 +252,12 @@ static void say_pattern(struct words *w, const struct index_set *s, const struct
     switch (p->kind) {
     case PATTERN_ALL: break;
     case PATTERN_ONE: say(w, "%s %lld", v->label, (long long)p->first); break;
-    case PATTERN_RANGE: say(w, "%ss %lld-%lld", v->label, (long long)p->first, (long long)p->last); break;
+    case PATTERN_RANGE:
+        if (v->number && !v->before && p->last == s->size - 1)
+            say(w, "%ss >= %lld", v->label, (long long)p->first);
+        else
+            say(w, "%ss %lld-%lld", v->label, (long long)p->first, (long long)p->last);
+        break;
     case PATTERN_ALL_BUT_ONE: say(w, "every %s but %lld", v->label, (long long)p->first); break;
     case PATTERN_PERIOD: say_period(w, s, v, p); break;
     case PATTERN_RUNS:

@@ -55,11 +55,11 @@ static void token_views(struct views *v, const struct crew *crew, int64_t size) 
     const struct batch *const b = crew->batch;
     if (!b || b->n_tokens != size) return;
     if (crew->part != PART_ATTENTION) return; /* an ffn sees tokens, not sequences */
+    if (b->n_seqs > 1 && b->n_seqs < size)
+        add_units(v, b->query_start, b->n_seqs, "tokens of ", "sequence", "b", "token");
     struct pattern_view *const position = add(v, NULL, "position", "p");
     position->number = b->positions;
     position->period[0] = (struct pattern_period){PAGE_SIZE, "page"};
-    if (b->n_seqs > 1 && b->n_seqs < size)
-        add_units(v, b->query_start, b->n_seqs, "tokens of ", "sequence", "b", "token");
 }
 
 /* Rows are sorted by expert. */
