@@ -12,6 +12,10 @@ void outcome_free(struct outcome *o) {
     store_free(&o->other);
 }
 
+struct tile_sizes outcome_tiles(const struct outcome *o) {
+    return o->kernel && o->kernel->tiles ? o->kernel->tiles(&o->call) : (struct tile_sizes){0};
+}
+
 void desk_free(struct desk *desk) {
     for (int i = 0; i < MAX_STAGE_IO; i++) mapping_free(&desk->in[i]);
 }

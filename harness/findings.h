@@ -5,6 +5,7 @@
 #define HARNESS_FINDINGS_H
 
 #include "harness/pattern.h"
+#include "kernels/kernels.h"
 #include "layer/plan.h"
 #include "reports/result.h"
 
@@ -33,6 +34,7 @@ struct findings {
     int judging; /* the stage whose elements are below: the failing one, or the last that was judged */
     struct index_set rank, axis[AXIS_COUNT]; /* by global index */
     uint64_t judged_tensors, wrong_tensors;  /* a bit an enum tensor_id; for fused rows also of q, k, v */
+    struct tile_sizes tiles;                 /* of the kernel that stored them */
     int64_t n_wrong, n_wrong_plan;           /* elements; of the reference against itself */
 };
 void findings_init(struct findings *f);

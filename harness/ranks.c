@@ -303,6 +303,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     coverage_see(&r->facts, &w->at, &w->outcome, &r->edge[EDGE_SHARD]);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
+        r->findings.tiles = outcome_tiles(&w->outcome);
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
         relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
                sizeof r->resembles);

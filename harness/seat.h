@@ -28,6 +28,7 @@ struct outcome {
     struct store other;          /* what it stored */
 };
 void outcome_free(struct outcome *o);
+struct tile_sizes outcome_tiles(const struct outcome *o); /* of its kernel; all 0: it names none */
 
 struct seat {
     struct status (*prepare)(struct seat *seat, const struct placed *at, struct outcome *o);

@@ -148,6 +148,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     inspect(t->print, &at, &t->outcome, &t->answer);
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage) {
+        t->findings.tiles = outcome_tiles(&t->outcome);
         explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
         relate(&at, &t->outcome, &t->answer, NULL, t->resembles, sizeof t->resembles);
     }

@@ -91,7 +91,23 @@ static struct pattern_period share_of_a_rank(const struct crew *crew, enum axis_
                                                           : (struct pattern_period){0, NULL};
 }
 
-static struct views views_of(const struct crew *crew, enum axis_name a, int64_t size) {
+/* What a kernel cuts into tiles, and the axes of outputs that are cut so. */
+static const struct {
+    enum extent extent;
+    enum axis_name axis;
+} cut[] = {{EXTENT_QUERIES, AXIS_T}, {EXTENT_ROWS, AXIS_T},  {EXTENT_COLS, AXIS_M},
+           {EXTENT_COLS, AXIS_F},    {EXTENT_COLS, AXIS_S},  {EXTENT_COLS, AXIS_E},
+           {EXTENT_WIDTH, AXIS_M},   {EXTENT_WIDTH, AXIS_F}, {EXTENT_WIDTH, AXIS_S}};
+
+static struct pattern_period tile_along(const struct tile_sizes *tiles, enum axis_name a) {
+    for (size_t i = 0; i < sizeof cut / sizeof *cut; i++)
+        if (cut[i].axis == a && tiles->of[cut[i].extent].size)
+            return (struct pattern_period){tiles->of[cut[i].extent].size, "tile"};
+    return (struct pattern_period){0, NULL};
+}
+
+static struct views views_of(const struct findings *f, const struct crew *crew, enum axis_name a) {
+    const int64_t size = f->axis[a].size;
     static const char *const letter[AXIS_COUNT] = {
         [AXIS_NUMBER] = "i",  [AXIS_T] = "t",        [AXIS_M] = "m", [AXIS_H] = "h", [AXIS_G] = "g",
         [AXIS_D] = "d",       [AXIS_E] = "e",        [AXIS_K] = "k", [AXIS_F] = "f", [AXIS_S] = "s",
@@ -101,6 +117,7 @@ static struct views views_of(const struct crew *crew, enum axis_name a, int64_t 
     add(&v, NULL, axis_label(a), letter[a]);
     if (!crew) return v;
     v.view[0].period[0] = share_of_a_rank(crew, a, size);
+    v.view[0].period[2] = tile_along(&f->tiles, a);
     if (a == AXIS_T) token_views(&v, crew, size);
     if (a == AXIS_N) row_views(&v, crew, size);
     if (a == AXIS_H) head_views(&v, crew, size);
@@ -189,7 +206,7 @@ static void say_tensors(struct line *l, const struct findings *f) {
 static bool say_axis(struct line *l, const struct findings *f, enum axis_name a, const struct crew *crew) {
     static const char *const halves[2] = {"gate", "up"};
     const struct index_set *const s = &f->axis[a];
-    struct views v = views_of(crew, a, s->size);
+    struct views v = views_of(f, crew, a);
     char text[160];
     const bool all = pattern_describe(s, v.view, v.n, text, sizeof text) == PATTERN_ALL;
     if (!all && a == AXIS_NUMBER)

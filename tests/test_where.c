@@ -132,6 +132,22 @@ Test(where, of_several_outputs_those_that_are_wrong, .init = open_attention, .fi
                      "stage rope, ranks 0-1 of 2, only q, heads h % 4 >= 2 (8 of 16; a group has 4)");
 }
 
+static bool end_of_12(int rank, const struct place *p) { return (void)rank, p->index[0] % 12 == 11; }
+static bool end_of_8(int rank, const struct place *p) { return (void)rank, p->index[1] % 8 == 7; }
+
+Test(where, tiles_of_the_kernel_have_their_name, .init = open_attention, .fini = close_crew) {
+    judge(S_ATTN_NORM, T_NORMED, end_of_12);
+    cr_expect_str_eq(where(), "stage attn_norm, ranks 0-1 of 2, tokens t % 12 = 11 (9 of 117)");
+    judge(S_ATTN_NORM, T_NORMED, end_of_12);
+    findings.tiles.of[EXTENT_ROWS].size = 12;
+    cr_expect_str_eq(
+        where(), "stage attn_norm, ranks 0-1 of 2, tokens t % 12 = 11 (9 of 117; the last of every tile)");
+    judge(S_ATTN_NORM, T_NORMED, end_of_8);
+    findings.tiles.of[EXTENT_WIDTH].size = 8;
+    cr_expect_str_eq(where(),
+                     "stage attn_norm, ranks 0-1 of 2, channels m % 8 = 7 (4 of 32; the last of every tile)");
+}
+
 static bool block_of_v(int rank, const struct place *p) { return (void)rank, p->block[1] == 2; }
 static bool of_v_one_head(int rank, const struct place *p) { return block_of_v(rank, p) && p->index[1] == 3; }
 
