@@ -305,8 +305,9 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
         r->findings.tiles = outcome_tiles(&w->outcome);
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
-        relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
-               sizeof r->resembles);
+        if (!r->likely[0])
+            relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
+                   sizeof r->resembles);
     }
     if (sorts) {
         follow_trunk_order(w);
@@ -334,7 +335,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     inspect(t->print, &w.at, &w.outcome, &w.answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage) {
         explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);
-        relate(&w.at, &w.outcome, &w.answer, NULL, r->resembles, sizeof r->resembles);
+        if (!r->likely[0]) relate(&w.at, &w.outcome, &w.answer, NULL, r->resembles, sizeof r->resembles);
     }
     rank_work_free(&w);
     return status_ok();

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/evidence.h"
+#include "harness/relate_keys.h"
 
 /* ---- nothing at all ---- */
 
@@ -334,6 +335,7 @@ static const struct {
     {EVERY_OP, all_zero},
     {EVERY_OP, all_poison},
     {EVERY_OP, an_input},
+    {OP_ATTENTION, relate_keys},
     {OP_LINEAR, a_bias},
     {OP_SUM, a_term_of_a_sum},
     {OP_COMBINE, a_choice},

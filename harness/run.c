@@ -105,7 +105,7 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     if (f != &k->findings && f != &t->findings) return;
     const bool rank = f == &k->findings;
     snprintf(r->likely, sizeof r->likely, "%s", rank ? k->likely : t->likely);
-    if (!r->likely[0]) snprintf(r->resembles, sizeof r->resembles, "%s", rank ? k->resembles : t->resembles);
+    snprintf(r->resembles, sizeof r->resembles, "%s", rank ? k->resembles : t->resembles);
 }
 
 /* A fused stage that nobody asked for by name runs only when every rank of every case can take

@@ -150,7 +150,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage) {
         t->findings.tiles = outcome_tiles(&t->outcome);
         explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
-        relate(&at, &t->outcome, &t->answer, NULL, t->resembles, sizeof t->resembles);
+        if (!t->likely[0]) relate(&at, &t->outcome, &t->answer, NULL, t->resembles, sizeof t->resembles);
     }
     trunk_trend(t, &at, verdict);
     sum_exactly(t, &at);

@@ -65,9 +65,36 @@ static void fill_whole(enum tensor_id id) {
     for (int64_t k = 0; k < n; k++) dtype_store(x, DTYPE_BF16, k, noise());
 }
 
+/* What attention reads: one sequence, one kv head. */
+enum { H = HEADS / TP };
+enum { KEYS = TOKENS, PAGE = 4, PAGES = 3 };
+static float q_of[TOKENS * H * DIM], k_of[PAGES * PAGE * DIM], v_of[PAGES * PAGE * DIM];
+static const int32_t page_table[PAGES] = {2, 0, 1}, query_start[2] = {0, TOKENS}, kv_len[1] = {KEYS};
+
 static void open_attention(void) {
     open_stage(S_ATTENTION, 1, (const enum tensor_id[]){T_O});
     fill_whole(T_Q); /* looks like the output */
+    for (size_t i = 0; i < sizeof q_of / sizeof *q_of; i++) q_of[i] = (float)noise();
+    for (size_t i = 0; i < sizeof k_of / sizeof *k_of; i++)
+        k_of[i] = (float)noise(), v_of[i] = (float)noise();
+    outcome.call.u.attention =
+        (struct attention_args){.q = {q_of, DTYPE_F32, {H * DIM, DIM}, 0, TOKENS * H * DIM},
+                                .k_cache = {k_of, DTYPE_F32, {PAGE * DIM, DIM, DIM}, 0, PAGES * PAGE * DIM},
+                                .v_cache = {v_of, DTYPE_F32, {PAGE * DIM, DIM, DIM}, 0, PAGES * PAGE * DIM},
+                                .page_table = {(void *)(uintptr_t)page_table, DTYPE_I32, {PAGES}, 0, PAGES},
+                                .query_start = {(void *)(uintptr_t)query_start, DTYPE_I32, {0}, 0, 2},
+                                .kv_len = {(void *)(uintptr_t)kv_len, DTYPE_I32, {0}, 0, 1},
+                                .n_tokens = TOKENS,
+                                .n_seqs = 1,
+                                .n_heads = H,
+                                .n_kv_heads = 1,
+                                .head_dim = DIM,
+                                .page_size = PAGE,
+                                .n_pages = PAGES,
+                                .max_queries = TOKENS,
+                                .max_kv = KEYS,
+                                .scale = 0.3,
+                                .causal = true};
 }
 
 static void close_stage(void) {
@@ -119,7 +146,6 @@ Test(relate, nothing_stored_is_zero_or_what_the_buffer_held, .init = open_attent
 }
 
 static double of_whole(int64_t t, int64_t h, int64_t d) { return whole.y[0][(t * HEADS + h) * DIM + d]; }
-enum { H = HEADS / TP };
 
 Test(relate, another_element_is_found_in_the_whole_tensor_along_any_axis, .init = open_attention,
      .fini = close_stage) {
@@ -221,4 +247,49 @@ Test(relate, nothing_wrong_and_few_wrong_elements_resemble_nothing, .init = open
     cr_expect_str_empty(related(), "%s", text);
     for (int64_t k = 0; k < 15; k++) store(0, k, 4 * answer.y[0][k]);
     cr_expect_str_empty(related(), "%s", text);
+}
+
+/* ---- keys of attention ---- */
+
+/* One kv head, one sequence; y as the reference has it with every key as often as `times` says. */
+static void attention(double *y, int (*times)(int64_t j, int64_t visible)) {
+    const struct attention_args *const a = &outcome.call.u.attention;
+    for (int64_t i = 0; i < TOKENS * H * DIM; i++) {
+        double sum = 0, total = 0;
+        for (int64_t j = 0; j < KEYS; j++) {
+            const int64_t row = (page_table[j / PAGE] * PAGE + j % PAGE) * DIM;
+            double score = 0;
+            for (int64_t d = 0; d < DIM; d++)
+                score += (double)q_of[i / DIM * DIM + d] * (double)k_of[row + d] * a->scale;
+            const double w = times(j, i / DIM / H + 1) * exp(score);
+            sum += w * (double)v_of[row + i % DIM], total += w;
+        }
+        y[i] = sum / total;
+    }
+}
+
+static int visible_keys(int64_t j, int64_t n) { return j < n; }
+static int but_the_last(int64_t j, int64_t n) { return j < n - (n > 1); }
+static int and_one_more(int64_t j, int64_t n) { return j <= n; }
+static int but_the_first(int64_t j, int64_t n) { return j < n && (j || n == 1); }
+static int but_key_2(int64_t j, int64_t n) { return j < n && j != 2; }
+static int but_random(int64_t j, int64_t n) { return j < n && (j == 0 || drand48() < 0.5); }
+
+Test(relate, keys_that_attention_leaves_out_or_sees_too_many, .init = open_attention, .fini = close_stage) {
+    static const struct {
+        int (*times)(int64_t j, int64_t visible);
+        const char *words;
+    } rows[] = {{but_the_last, "the last key of every query is missing"},
+                {and_one_more, "every query sees one key too many"},
+                {but_the_first, "the first key is missing"},
+                {but_key_2, "key 2 is missing"},
+                {but_random, ""},
+                {visible_keys, ""}};
+    static double wrong[TOKENS * H * DIM];
+    attention(answer.y[0], visible_keys);
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        attention(wrong, rows[r].times);
+        for (int64_t i = 0; i < answer.count[0]; i++) store(0, i, wrong[i]);
+        cr_expect_str_eq(related(), rows[r].words, "%zu: %s", r, text);
+    }
 }
