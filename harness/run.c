@@ -246,6 +246,7 @@ void result_blame(struct case_result *r, int stage, int rank, int64_t n_ranks, c
 
 void result_not_run(struct case_result *r, const char *why) {
     r->verdict = CASE_SKIPPED;
+    r->not_run = true;
     snprintf(r->reason, sizeof r->reason, "not run: %.480s", why);
 }
 

@@ -73,6 +73,7 @@ struct case_result {
     char *repro;     /* whole command that runs this case again, quoted for sh; owned */
     enum case_verdict verdict;
     const char *same_as;    /* the line of the case that did the same, whose verdict this is; NULL: its own */
+    bool not_run;           /* of a skipped one: the run ended before */
     bool of_grid;           /* nobody asked for it by name */
     const char *same_cause; /* the line of an earlier case that failed alike; NULL: none, or not known */
     bool crashed;           /* failed, and did not come to its end: it died, hung, or took too much memory */

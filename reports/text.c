@@ -223,10 +223,14 @@ void report_text_begin(FILE *file, const struct run_result *run, int verbosity) 
             run->in_process ? ", in one process with the code under test" : "");
 }
 
+/* A case of the grid that passed, or that nobody got to: the cases before it say why. */
+static bool counted_only(const struct case_result *r) {
+    return r->of_grid && (r->verdict == CASE_PASSED || (r->verdict == CASE_SKIPPED && r->not_run));
+}
+
 void report_text_one(FILE *file, const struct case_result *result, int verbosity) {
-    const bool told =
-        result->of_grid && result->verdict == CASE_PASSED && verbosity < VERBOSE; /* at the end */
-    if ((verbosity > QUIET && !told) || result->verdict == CASE_FAILED)
+    const bool counted = counted_only(result) && verbosity < VERBOSE;
+    if ((verbosity > QUIET && !counted) || result->verdict == CASE_FAILED)
         report_text_case(file, result, verbosity);
 }
 
