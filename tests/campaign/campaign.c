@@ -18,7 +18,8 @@ struct campaign {
     bool dishonest;
     char only[32];
     int64_t number; /* of the only trial */
-    int64_t elements, alarms, trials, refused, shown;
+    int64_t elements, alarms, trials, refused, shown, tests;
+    double statistic;
 };
 
 static double now(void) {
@@ -31,6 +32,8 @@ static void count(struct campaign *c, const struct trial *t, const char *name, i
     c->elements += t->elements;
     c->alarms += t->alarms;
     c->trials++;
+    c->tests += t->tests;
+    if (t->statistic > c->statistic) c->statistic = t->statistic;
     if (!t->alarms || c->shown++ >= MOST_SHOWN) return;
     printf("ALARM %s: %s\n  %lld elements; first %s\n  again: campaign 0 --seed %llu%s --only %s:%lld\n",
            name, t->made_of, (long long)t->alarms, t->alarm, (unsigned long long)c->seed,
@@ -127,6 +130,9 @@ int main(int argc, char **argv) {
                 "campaign: nothing was tried; give more minutes, or a name of a trial that there is\n");
         return 2;
     }
+    if (c.tests && !c.dishonest)
+        printf("%lld statistical tests, the largest of attention and linear at %.2f of its threshold\n",
+               (long long)c.tests, c.statistic);
     printf("%lld elements, %lld alarms\n", (long long)c.elements, (long long)c.alarms);
     return c.alarms > 0;
 }

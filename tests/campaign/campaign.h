@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "reference/reference.h"
+#include "reference/score.h"
 
 enum { MAX_TRIAL_ARRAYS = 32 };
 
@@ -15,6 +15,8 @@ struct trial {
     uint64_t state; /* of the numbers it draws */
     bool dishonest; /* the kernel leaves something out */
     int64_t elements, alarms;
+    int64_t tests;     /* statistical ones, */
+    double statistic;  /* the largest of attention and linear, over its threshold */
     char made_of[640]; /* what was drawn, in words */
     char alarm[400];   /* the first */
     void *array[MAX_TRIAL_ARRAYS];

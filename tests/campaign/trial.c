@@ -67,16 +67,34 @@ void trial_alarm(struct trial *t, const char *text) {
     if (!t->alarms++) snprintf(t->alarm, sizeof t->alarm, "%s", text);
 }
 
+/* Together, too: weights have random signs, as those of a fill. Where B is sum |c| E, it may be reached:
+ * the largest statistic is kept of the others. */
+static void judge_together(struct trial *t, const struct score_case *c) {
+    struct score_report r;
+    char text[200];
+    ref_score(c, &r);
+    t->tests += r.tests;
+    const bool shared = c->call->op == OP_ATTENTION || c->call->op == OP_LINEAR;
+    if (shared && r.tests && !(r.worst.ratio <= t->statistic)) t->statistic = r.worst.ratio;
+    if (r.state != SCORE_WRONG) return;
+    snprintf(text, sizeof text, "statistical in %s: %s %+.3g, %.3g of the threshold, head %lld, keys %lld",
+             dtype_name(c->dtype), score_direction_name(r.worst.direction), r.worst.estimate, r.worst.ratio,
+             (long long)r.worst.head, (long long)r.worst.keys);
+    trial_alarm(t, text);
+}
+
 void trial_judge(struct trial *t, const struct call *call, const struct contract *contract, const float *got,
                  int output) {
     const int64_t rows = ref_n_rows(call), n = rows * ref_row_size(call, output);
     const enum dtype d = trial_dtype(t);
     struct ref_out out[MAX_REF_OUT] = {{NULL, NULL, NULL}};
     double *const y = trial_array(t, n, sizeof *y), *const e = trial_array(t, n, sizeof *e);
+    void *const kept = trial_array(t, n, sizeof(double));
     out[output] = (struct ref_out){y, e, NULL};
     ref_compute(call, contract, NULL, 0, rows, out);
     for (int64_t i = 0; i < n; i++) {
         const double stored = dtype_round(d, (double)got[i]);
+        dtype_store(kept, d, i, stored);
         const struct element_verdict v = element_judge(d, stored, y[i], e[i]);
         if (v.kind == ELEMENT_OK) continue;
         char text[200];
@@ -85,6 +103,15 @@ void trial_judge(struct trial *t, const struct call *call, const struct contract
         trial_alarm(t, text);
     }
     t->elements += n;
+    if (!t->alarms)
+        judge_together(t, &(struct score_case){.call = call,
+                                               .contract = contract,
+                                               .output = output,
+                                               .dtype = d,
+                                               .stored = kept,
+                                               .y = y,
+                                               .e = e,
+                                               .random_signs = true});
 }
 
 /* ---- adding up ---- */
