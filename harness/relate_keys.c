@@ -13,6 +13,7 @@
 struct row {
     int64_t n_visible, n;
     double *weight, *value; /* [n] exp(score - largest), v in the sample's dim */
+    double sum, total;      /* of weight * value and of weight, over the visible ones */
 };
 struct rows {
     const struct evidence *ev;
@@ -55,7 +56,10 @@ static struct row row_of(const struct attention_args *a, int64_t index) {
         largest = fmax(largest, r.weight[j]);
         r.value[j] = load(v, page * v->stride[0] + slot * v->stride[1] + g * v->stride[2] + dim);
     }
-    for (int64_t j = 0; j < r.n; j++) r.weight[j] = exp(r.weight[j] - largest);
+    for (int64_t j = 0; j < r.n; j++) {
+        r.weight[j] = exp(r.weight[j] - largest);
+        if (j < r.n_visible) r.sum += r.weight[j] * r.value[j], r.total += r.weight[j];
+    }
     return r;
 }
 
@@ -104,14 +108,13 @@ static bool keys_as(const struct rows *rows, times_fn *times, bool even) {
     return evidence_fits(rows->ev, made_again, &(struct candidate){.input = y});
 }
 
-static bool without_key(const struct rows *rows, int64_t key) {
+/* One key less (times -1) or once more (1), where the query sees it. */
+static bool with_key(const struct rows *rows, int64_t key, double times) {
     double y[SAMPLES];
     for (int i = 0; i < rows->ev->n; i++) {
         const struct row *const r = &rows->row[i];
-        double sum = 0, total = 0;
-        for (int64_t j = 0; j < r->n_visible; j++)
-            if (j != key) sum += r->weight[j] * r->value[j], total += r->weight[j];
-        y[i] = sum / total;
+        const double w = key < r->n_visible ? times * r->weight[key] : 0;
+        y[i] = (r->sum + (w == 0 ? 0 : w * r->value[key])) / (r->total + w);
     }
     return evidence_fits(rows->ev, made_again, &(struct candidate){.input = y});
 }
@@ -122,12 +125,12 @@ static bool find(const struct rows *rows, char *text, size_t size) {
         snprintf(text, size, "%s", choices[i].words);
         return true;
     }
-    for (int64_t key = 0; key < rows->args->max_kv; key++) {
-        if ((double)key * (double)rows->args->max_kv * rows->ev->n > MOST_WORK * 4) return false;
-        if (!without_key(rows, key)) continue;
-        snprintf(text, size, "key %lld is missing", (long long)key);
-        return true;
-    }
+    for (int64_t key = 0; key < rows->args->max_kv; key++)
+        for (double times = -1; times <= 1; times += 2) {
+            if (!with_key(rows, key, times)) continue;
+            snprintf(text, size, "key %lld is %s", (long long)key, times < 0 ? "missing" : "taken twice");
+            return true;
+        }
     return false;
 }
 

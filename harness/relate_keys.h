@@ -5,7 +5,7 @@
 
 #include "harness/evidence.h"
 
-/* "the last key of every query is missing", "key 16 is missing"; false: no such thing fits. */
+/* "the last key of every query is missing", "key 16 is taken twice"; false: no such thing fits. */
 bool relate_keys(const struct evidence *ev, char *text, size_t size);
 
 #endif

@@ -273,6 +273,7 @@ static int but_the_last(int64_t j, int64_t n) { return j < n - (n > 1); }
 static int and_one_more(int64_t j, int64_t n) { return j <= n; }
 static int but_the_first(int64_t j, int64_t n) { return j < n && (j || n == 1); }
 static int but_key_2(int64_t j, int64_t n) { return j < n && j != 2; }
+static int key_3_twice(int64_t j, int64_t n) { return (j < n) + (j < n && j == 3); }
 static int but_random(int64_t j, int64_t n) { return j < n && (j == 0 || drand48() < 0.5); }
 
 Test(relate, keys_that_attention_leaves_out_or_sees_too_many, .init = open_attention, .fini = close_stage) {
@@ -283,6 +284,7 @@ Test(relate, keys_that_attention_leaves_out_or_sees_too_many, .init = open_atten
                 {and_one_more, "every query sees one key too many"},
                 {but_the_first, "the first key is missing"},
                 {but_key_2, "key 2 is missing"},
+                {key_3_twice, "key 3 is taken twice"},
                 {but_random, ""},
                 {visible_keys, ""}};
     static double wrong[TOKENS * H * DIM];
