@@ -62,8 +62,7 @@ static bool choose_rows(struct replay *r) {
 /* What a replay came to. */
 struct match {
     double margin;
-    int64_t numbers; /* elements that are no NaN: NaN all over is reproduced by too much,
-                        where no integers were, too */
+    int64_t numbers; /* elements that are no NaN: NaN all over has too many causes */
 };
 
 /* NaN where the mistaken call reads what nobody owns is reproduced by NaN alone. */
@@ -73,6 +72,13 @@ static bool reproduces(enum dtype dtype, double got, double y, double e, struct 
     if (v.margin > match->margin) match->margin = v.margin;
     match->numbers++;
     return v.kind == ELEMENT_OK;
+}
+
+/* A wrong value that lies in the mistake's set because that holds the right one, too: the bound is
+ * wide, and that is all. */
+static bool says_nothing(enum dtype dtype, double got, double right_y, double right_e, double y, double e) {
+    return !isnan(y) && !(fabs(y - right_y) > e) &&
+           element_judge(dtype, got, right_y, right_e).kind != ELEMENT_OK;
 }
 
 /* Does the reference, making the mistake, accept what was stored in these rows? */
@@ -90,9 +96,12 @@ static bool accepts(const struct replay *r, const struct mistake *m, int64_t row
         const enum dtype dtype = placed_dtype(r->at, a->id[i]);
         void *owned;
         const void *const got = stored(r, i, &owned);
-        for (int64_t n = 0; n < (row1 - row0) * a->row_size[i] && accepted; n++)
-            accepted = reproduces(dtype, dtype_load(got, dtype, row0 * a->row_size[i] + n), out[i].y[n],
-                                  out[i].e[n], match);
+        for (int64_t n = 0, at = row0 * a->row_size[i]; n < (row1 - row0) * a->row_size[i] && accepted;
+             n++, at++) {
+            const double value = dtype_load(got, dtype, at), y = out[i].y[n], e = out[i].e[n];
+            accepted = reproduces(dtype, value, y, e, match) &&
+                       !says_nothing(dtype, value, a->y[i][at], a->e[i][at], y, e);
+        }
         free(owned), free(out[i].y), free(out[i].e);
     }
     return accepted;

@@ -209,3 +209,15 @@ Test(explain, at_large_sizes_a_row_that_the_mistake_would_have_spoilt_speaks_aga
     dtype_store(outcome.got.of[T_O].memory.data, DTYPE_BF16, 9 * 16, 50); /* a row that failed otherwise */
     cr_expect_str_empty(explained(), "%s", likely);
 }
+
+/* A stand-in for a contract under which anything may be stored. */
+Test(explain, a_bound_that_holds_the_right_value_too_names_nobody, .fini = close_stage) {
+    struct call call;
+    open_stage(S_ATTENTION, LAYOUT_PACKED, 5);
+    const struct mutant *const m = mutant_by_name("packed-view");
+    cr_assert(mistaken(m, &call));
+    store_as(&call, NULL);
+    expect_named(m);
+    outcome.contract.u.attention.exp_error = 1e6;
+    cr_expect_str_empty(explained(), "%s", likely);
+}

@@ -1,7 +1,7 @@
-/* Rows of q, k and v read as if they lay elsewhere. Both are halves of vLLM PR #39707 (Param2MoE): the attention object was
- * built with the model's global head counts while q, k and v were already cut over the ranks, and
- * q, k, v were strided views of the fused qkv tensor that were read as packed. Both change the row
- * strides of q and of the new k, v; never of the cache. */
+/* Rows of q, k and v read as if they lay elsewhere. Both are halves of vLLM PR #39707 (Param2MoE):
+ * the attention object was built with the model's global head counts while q, k and v were already
+ * cut over the ranks, and q, k, v were strided views of the fused qkv tensor that were read as
+ * packed. Both change the row strides of q and of the new k, v; never of the cache. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/mutants/mutants.h"
 
