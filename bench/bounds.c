@@ -2,7 +2,8 @@
  * (out.e = NULL leaves the plain double computation): processor time of one thread, the best of
  * ROUNDS alternating runs, because a shared machine only ever adds time. Held to 1.5: what one
  * layer costs, the ops below with 33 tokens in it together; a single op above it is marked
- * (attention is, alone). Above the limit the program exits with 1; --report-only exits with 0 all
+ * (attention is, alone). Beside a product: what replays of its order cost, of FMA chains and of tensor
+ * cores, as a share of its bounds. Above the limit the program exits with 1; --report-only exits with 0 all
  * the same. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
@@ -12,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "reference/reference.h"
+#include "reference/replay.h"
 
 enum { ROUNDS = 9, ATTEMPTS = 3, PAGE = 16 };
 static const double LIMIT = 1.5;
@@ -62,6 +63,22 @@ static double time_once(const struct call *call, const struct contract *contract
     return now_seconds() - start;
 }
 
+/* A replay of the declared order (reference/replay.h), in seconds: of FMA chains, or of tensor cores'
+ * steps. */
+static double time_replay(const struct call *call, bool core, double *y, double *e) {
+    struct contract c = contract_exact(call->op);
+    struct accumulator *const acc = &c.u.linear.acc;
+    acc->in_order = true;
+    if (core) acc->block = 16, acc->fraction = 25, acc->keep = 24;
+    double best = INFINITY;
+    for (int i = 0; i < ROUNDS && ref_replays(call, &c); i++) {
+        const double start = now_seconds();
+        ref_replay(call, &c, 0, ref_n_rows(call), ref_replay_each(call, &c), y, e);
+        best = fmin(best, now_seconds() - start);
+    }
+    return best;
+}
+
 /* times: how often the op occurs in the layer; 0: it is no part of it. */
 static void measure(const char *what, const struct call *call, int times) {
     const struct contract contract = contract_exact(call->op);
@@ -77,8 +94,11 @@ static void measure(const char *what, const struct call *call, int times) {
     const bool above = best_bounded > LIMIT * best_plain;
     layer_plain += times * best_plain;
     layer_bounded += times * best_bounded;
-    printf("%-36s %10.2f %10.2f %8.2f%s\n", what, best_plain * 1e3, best_bounded * 1e3,
-           best_bounded / best_plain, above ? "  above 1.5" : "");
+    printf("%-36s %10.2f %10.2f %8.2f", what, best_plain * 1e3, best_bounded * 1e3,
+           best_bounded / best_plain);
+    for (int core = 0; core < 2 && call->op == OP_LINEAR; core++)
+        printf(" %8.2f", time_replay(call, core, y, e) / best_bounded);
+    printf("%s\n", above ? "  above 1.5" : "");
     fflush(stdout);
     free(y);
     free(e);
@@ -168,7 +188,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     omp_set_num_threads(1);
-    printf("%-36s %10s %10s %8s\n", "op", "plain ms", "bounds ms", "ratio");
+    printf("%-36s %10s %10s %8s %17s\n", "op", "plain ms", "bounds ms", "ratio", "replays / bounds");
     measure_linear("linear 33 x 8192 x 2048", 1, 33, 8192, 2048);
     measure_grouped("linear 198 x 512 x 2048, 61 groups", 8, 198, 61, 512, 2048);
     measure_attention("attention 33 tokens, 32/8 heads of 64", 1, 33, 32, 8, 64);

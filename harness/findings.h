@@ -23,6 +23,7 @@ struct judged {
     int64_t count;
     const char *promised_by; /* the kernel whose word it is that bits are the unsharded run's; NULL: none's */
     int64_t first;           /* where in the slice element 0 stands; for coordinates */
+    bool in_order; /* y and e are what the declared order of the sum gives; the elements are judged already */
 };
 
 /* The wrong elements of one stage, over ranks. */

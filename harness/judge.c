@@ -30,6 +30,7 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->sets += from->sets;
     into->other_bits += from->other_bits;
     into->vacuous += from->vacuous;
+    into->in_order += from->in_order;
     into->sharpness = fmax(into->sharpness, from->sharpness);
     trend_merge(&into->trend, &from->trend);
 }
@@ -63,7 +64,10 @@ static bool all_right(const struct judged *j, double *largest) {
 
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings) {
     double largest;
-    edge_begin(edge, j, findings);
+    if (j->in_order) /* they were counted when the bounds were asked */
+        for (int64_t i = 0; i < j->count; i++) edge->in_order += isfinite(j->e[i]);
+    else
+        edge_begin(edge, j, findings);
     if (all_right(j, &largest)) {
         edge->margin = fmax(edge->margin, largest);
         return;
@@ -78,7 +82,10 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
         edge_fail(edge);
         edge->outside++;
         edge->margin = fmax(edge->margin, v.margin);
+        edge->other_bits += j->in_order;
         const char *const note = isnan(got) ? "NaN: never written, or read from where nothing is"
+                                 : j->in_order
+                                     ? "a legal value, but not what the declared order of the sum gives"
                                  : v.kind == ELEMENT_NONFINITE ? "not finite"
                                                                : "outside the acceptance set";
         findings_add(findings, j, i, got, j->y[i], j->e ? j->e[i] : 0, v.margin, note);

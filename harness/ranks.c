@@ -13,6 +13,7 @@
 #include "harness/coverage.h"
 #include "harness/explain.h"
 #include "harness/mistake.h"
+#include "harness/order.h"
 #include "harness/relate.h"
 #include "harness/stage.h"
 
@@ -260,6 +261,7 @@ static void shard_edge(struct rank_work *w) {
         if (!by_answer && role != ROLE_LOCAL && role != ROLE_PARTIAL) shard_identical(w, *id);
     }
     judge_schedule(&w->at, &w->outcome, &w->answer, v.edge->outside == before, v);
+    if (by_answer) judge_order(&w->at, &w->outcome, &w->answer, v);
     if (by_answer) judge_trend(&w->at, &w->outcome, &w->answer, w->trunk->spread, v);
 }
 

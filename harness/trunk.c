@@ -13,6 +13,7 @@
 #include "harness/explain.h"
 #include "harness/inputs.h"
 #include "harness/mistake.h"
+#include "harness/order.h"
 #include "harness/relate.h"
 #include "harness/stage.h"
 
@@ -87,6 +88,7 @@ static void sum_exactly(struct trunk *t, const struct placed *at) {
 static void trunk_trend(struct trunk *t, const struct placed *at, struct verdict verdict) {
     const double start = clock_seconds();
     watch_beat(t->watch);
+    judge_order(at, &t->outcome, &t->answer, verdict);
     judge_trend(at, &t->outcome, &t->answer, t->spread, verdict);
     watch_beat(t->watch);
     t->seconds_reference += clock_seconds() - start;

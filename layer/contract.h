@@ -26,6 +26,11 @@ struct accumulator {
     int splits; /* partial sums added afterwards in fp32; 0 and 1 mean none */
     enum sum_order order;
     bool product_rounded; /* products are rounded to `unit` before the addition (no FMA, fp32 operands) */
+    int64_t
+        slice; /* terms of every partial sum but the last, from the first on; 0: not known, or no splits */
+    bool
+        in_order; /* terms are added one after the other (`block` at a time) to 0, the slices as they end, the
+                      bias last, and nothing else is done: one value, that of reference/replay.c */
 };
 
 struct norm_contract {

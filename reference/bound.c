@@ -37,6 +37,17 @@ double accumulator_bound(const struct accumulator *acc, int64_t n, double w, dou
     return g / (1 - g) * (condition + products) + products + own + tiny;
 }
 
+/* A slice of L terms rounds L times, at nodes of at most its own W_i, and each of N slices (or the bias)
+ * is added to what is at most the sum of all W_i: (L + N) u sum W_i. */
+double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
+    if (acc->slice <= 0 || acc->slice >= n) return accumulator_bound(acc, n, w, s1);
+    struct accumulator one = *acc;
+    one.splits = (int)((n + acc->slice - 1) / acc->slice) + 1;
+    const double condition = acc->order == ORDER_ANY ? s1 : w, others = (double)(n - acc->slice);
+    const double tiny = condition > 0 ? others * underflow_unit(addition_unit(acc)) : 0;
+    return accumulator_bound(&one, acc->slice, w, s1) + 4 * others * UNIT_F64 * condition + tiny;
+}
+
 /* ---- sums without an error ---- */
 
 double value_grid(double v) {

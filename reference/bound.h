@@ -19,6 +19,9 @@ double accumulator_factor(const struct accumulator *acc, int64_t n);
 /* The whole bound of one sum, the reference's own double rounding included. */
 double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1);
 
+/* The same of a sum in slices of acc->slice terms (0: one), with w the sum of the slices' own W. */
+double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double w, double s1);
+
 /* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number. */
 double value_grid(double v);
 /* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from

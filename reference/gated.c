@@ -7,8 +7,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* One half of w, [groups, F, K], as the weights of a linear call: 0 is the gate, 1 is up. */
-static struct call half_call(const struct gated_linear_args *a, int half) {
+struct call gated_half(const struct gated_linear_args *a, int half) {
     const int64_t skip = half * a->w.stride[1];
     struct call c = {.op = OP_LINEAR};
     c.u.linear = (struct linear_args){.x = a->x,
@@ -44,7 +43,7 @@ void ref_gated_linear(const struct call *call, const struct contract *contract, 
     const struct gated_linear_args *a = &call->u.gated_linear;
     const struct gated_linear_contract *c = &contract->u.gated_linear;
     const struct contract sums = {.op = OP_LINEAR, .u.linear.acc = c->acc};
-    const struct call gate_call = half_call(a, 0), up_call = half_call(a, 1);
+    const struct call gate_call = gated_half(a, 0), up_call = gated_half(a, 1);
 
     const int64_t size = min_i64(row1 - row0, CHUNK) * a->width;
     /* [CHUNK, F] each, then their bounds */

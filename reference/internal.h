@@ -120,6 +120,29 @@ void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
 void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t w_stride, int n_columns,
                    const lanes *x, int64_t n, int64_t slice, int want);
 
+/* ---- the rows of a linear call (linear.c) ---- */
+
+/* Rows [first, first + n) use one group; their inputs stand transposed at x [tiles][K] lanes. */
+struct linear_run {
+    int64_t group, first, n;
+    const lanes *x;
+    const double *grid; /* [n] the power of two that all of a row's inputs are multiples of */
+};
+static inline int64_t linear_run_tiles(const struct linear_run *r) { return (r->n + LANES - 1) / LANES; }
+
+/* The groups that own some of the rows [row0, row1), in order, with their inputs. */
+struct linear_rows {
+    struct linear_run *run;
+    int64_t n_runs, most_tiles;
+    lanes *x;
+    double *grid;
+};
+struct linear_rows linear_rows_make(const struct linear_args *a, int64_t row0, int64_t row1);
+void linear_rows_free(struct linear_rows *rows);
+
+/* One half of a gated call's w, [groups, F, K], as a linear call: 0 is the gate, 1 is up (gated.c). */
+struct call gated_half(const struct gated_linear_args *a, int half);
+
 /* ---- the activation (experts.c) ---- */
 
 /* How far silu(gate) * up = y, computed under the contract, can be from y. */

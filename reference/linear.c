@@ -63,19 +63,10 @@ void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t
 
 /* ---- linear ---- */
 
-/* Rows [first, first + n) use one group; their inputs stand transposed at x [tiles][K] lanes. */
-struct run {
-    int64_t group, first, n;
-    const lanes *x;
-    const double *grid; /* [n] the power of two that all of a row's inputs are multiples of */
-};
-
-static int64_t run_tiles(const struct run *r) { return (r->n + LANES - 1) / LANES; }
-
 /* The groups that own some of the rows [row0, row1), in order. */
-static int64_t find_runs(struct run *runs, const struct linear_args *a, int64_t row0, int64_t row1) {
+static int64_t find_runs(struct linear_run *runs, const struct linear_args *a, int64_t row0, int64_t row1) {
     if (!a->offsets.data) {
-        runs[0] = (struct run){.first = row0, .n = row1 - row0};
+        runs[0] = (struct linear_run){.first = row0, .n = row1 - row0};
         return 1;
     }
     int64_t n_runs = 0, next = row0;
@@ -83,7 +74,7 @@ static int64_t find_runs(struct run *runs, const struct linear_args *a, int64_t 
         const int64_t first = max_i64(view_index(&a->offsets, g), next);
         const int64_t end = min_i64(view_index(&a->offsets, g + 1), row1);
         if (first >= end) continue;
-        runs[n_runs++] = (struct run){.group = g, .first = first, .n = end - first};
+        runs[n_runs++] = (struct linear_run){.group = g, .first = first, .n = end - first};
         next = end;
     }
     return n_runs;
@@ -95,9 +86,9 @@ static double row_grid(const double *row, int64_t n) {
     return grid;
 }
 
-static void transpose_rows(lanes *x, double *grid, const struct run *r, const struct linear_args *a) {
+static void transpose_rows(lanes *x, double *grid, const struct linear_run *r, const struct linear_args *a) {
     double *row = ref_alloc((size_t)a->n_inner * sizeof *row);
-    for (int64_t i = 0; i < run_tiles(r) * LANES; i++) {
+    for (int64_t i = 0; i < linear_run_tiles(r) * LANES; i++) {
         lanes *tile = x + i / LANES * a->n_inner;
         if (i < r->n)
             view_row(row, &a->x, (r->first + i) * a->x.stride[0], a->n_inner);
@@ -109,20 +100,50 @@ static void transpose_rows(lanes *x, double *grid, const struct run *r, const st
     free(row);
 }
 
-/* Sums of all rows of a run with columns [column, column + n_columns): sums [tiles][COLUMNS]. */
-static void run_dot(struct dot_sums *sums, const struct run *r, const struct linear_args *a, int64_t column,
-                    int n_columns, int want) {
+struct linear_rows linear_rows_make(const struct linear_args *a, int64_t row0, int64_t row1) {
+    struct linear_rows rows = {.run = ref_alloc((size_t)(a->n_groups + 1) * sizeof *rows.run)};
+    int64_t n_tiles = 0;
+    rows.n_runs = find_runs(rows.run, a, row0, row1);
+    for (int64_t i = 0; i < rows.n_runs; i++) {
+        n_tiles += linear_run_tiles(&rows.run[i]);
+        rows.most_tiles = max_i64(rows.most_tiles, linear_run_tiles(&rows.run[i]));
+    }
+    rows.x = ref_alloc((size_t)(n_tiles * a->n_inner) * sizeof *rows.x);
+    rows.grid = ref_alloc((size_t)(row1 - row0) * sizeof *rows.grid);
+    lanes *x = rows.x;
+    for (int64_t i = 0; i < rows.n_runs; i++) {
+        double *const grid = rows.grid + (rows.run[i].first - row0);
+        transpose_rows(x, grid, &rows.run[i], a);
+        rows.run[i].x = x;
+        rows.run[i].grid = grid;
+        x += linear_run_tiles(&rows.run[i]) * a->n_inner;
+    }
+    return rows;
+}
+
+void linear_rows_free(struct linear_rows *rows) { free(rows->run), free(rows->x), free(rows->grid); }
+
+/* Sums of all rows of a run with columns [column, column + n_columns): sums [tiles][COLUMNS], and in
+ * spans the sum of the slices' W. */
+static void run_dot(struct dot_sums *sums, lanes *spans, const struct linear_run *r,
+                    const struct linear_args *a, int64_t column, int n_columns, int64_t slice, int want) {
     enum {
         CHUNK = 256
     }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
     double w[COLUMNS][CHUNK];
-    for (int64_t i = 0; i < run_tiles(r) * COLUMNS; i++) sums[i] = (struct dot_sums){.y = {0}};
-    for (int64_t k = 0; k < a->n_inner; k += CHUNK) {
-        const int64_t n = min_i64(CHUNK, a->n_inner - k);
-        for (int c = 0; c < n_columns; c++)
-            view_row(w[c], &a->w, r->group * a->w.stride[0] + (column + c) * a->w.stride[1] + k, n);
-        for (int64_t t = 0; t < run_tiles(r); t++)
-            dot_continue(sums + t * COLUMNS, w[0], CHUNK, n_columns, r->x + t * a->n_inner + k, n, want);
+    const int64_t n_sums = linear_run_tiles(r) * COLUMNS;
+    for (int64_t i = 0; i < n_sums; i++) sums[i] = (struct dot_sums){.y = {0}}, spans[i] = lanes_all(0);
+    for (int64_t first = 0; first < a->n_inner; first += slice) {
+        const int64_t end = min_i64(first + slice, a->n_inner);
+        for (int64_t i = 0; i < n_sums; i++) sums[i].low = sums[i].high = sums[i].y;
+        for (int64_t k = first; k < end; k += CHUNK) {
+            const int64_t n = min_i64(CHUNK, end - k);
+            for (int c = 0; c < n_columns; c++)
+                view_row(w[c], &a->w, r->group * a->w.stride[0] + (column + c) * a->w.stride[1] + k, n);
+            for (int64_t t = 0; t < linear_run_tiles(r); t++)
+                dot_continue(sums + t * COLUMNS, w[0], CHUNK, n_columns, r->x + t * a->n_inner + k, n, want);
+        }
+        for (int64_t i = 0; i < n_sums; i++) spans[i] += sums[i].high - sums[i].low;
     }
 }
 
@@ -169,12 +190,13 @@ static void finish_element(const struct finish *f, int64_t row, int64_t column, 
     const int64_t block = max_i64(f->contract->acc.block, 1);
     const int64_t terms = biased ? (a->n_inner + block - 1) / block * block + 1 : a->n_inner;
     w += fabs(bias), s1 += fabs(bias);
-    const double e = f->out->e ? accumulator_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
+    const double e =
+        f->out->e ? accumulator_slices_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
 }
 
 /* E = 0 where a row's sum with this column is exact. */
-static void find_exact(const struct finish *f, const struct run *r, int64_t column,
+static void find_exact(const struct finish *f, const struct linear_run *r, int64_t column,
                        const struct dot_sums *sums) {
     const struct linear_args *const a = f->args;
     const double bias = a->bias.data ? view_at(&a->bias, column) : 0;
@@ -194,7 +216,7 @@ static double *moved_sums(const struct linear_args *a, const double *const *radi
                           int64_t row1) {
     double *const moved = ref_alloc((size_t)((row1 - row0) * a->n_cols) * sizeof *moved);
     memset(moved, 0, (size_t)((row1 - row0) * a->n_cols) * sizeof *moved);
-    struct run *const runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
+    struct linear_run *const runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
     const int64_t n_runs = find_runs(runs, a, row0, row1);
     double *const r = ref_alloc((size_t)a->n_inner * 2 * sizeof *r), *const w = r + a->n_inner;
     for (int64_t i = 0; i < n_runs; i++)
@@ -216,48 +238,34 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
     double *const moved = has_radius(radius, 0) ? moved_sums(a, radius, row0, row1) : NULL;
     const struct finish f = {a, &contract->u.linear, out, row0, moved};
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
+    const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
-    /* 1. which rows belong to which group; rows that no group owns stay NaN */
-    struct run *runs = ref_alloc((size_t)(a->n_groups + 1) * sizeof *runs);
-    const int64_t n_runs = find_runs(runs, a, row0, row1);
-    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++)
+    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) /* rows that no group owns stay NaN */
         put(out, i, (double)NAN, (double)NAN, (double)NAN);
-
-    /* 2. their inputs, transposed into lanes */
-    int64_t n_tiles = 0, max_tiles = 0;
-    for (int64_t i = 0; i < n_runs; i++) {
-        n_tiles += run_tiles(&runs[i]);
-        max_tiles = max_i64(max_tiles, run_tiles(&runs[i]));
-    }
-    lanes *x = ref_alloc((size_t)(n_tiles * a->n_inner) * sizeof *x);
-    double *const grid = ref_alloc((size_t)(row1 - row0) * sizeof *grid);
-    for (int64_t i = 0, tile = 0; i < n_runs; tile += run_tiles(&runs[i++])) {
-        runs[i].x = x + tile * a->n_inner;
-        runs[i].grid = grid + (runs[i].first - row0);
-        transpose_rows(x + tile * a->n_inner, grid + (runs[i].first - row0), &runs[i], a);
-    }
-
-    /* 3. the sums: blocks of columns are independent */
+    struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;
 #pragma omp parallel
     {
-        struct dot_sums *sums = ref_alloc((size_t)max_tiles * COLUMNS * sizeof *sums);
+        const size_t n_sums = (size_t)rows.most_tiles * COLUMNS;
+        struct dot_sums *sums = ref_alloc(n_sums * sizeof *sums);
+        lanes *spans = ref_alloc(n_sums * sizeof *spans);
 #pragma omp for collapse(2) schedule(dynamic, 16)
-        for (int64_t i = 0; i < n_runs; i++)
+        for (int64_t i = 0; i < rows.n_runs; i++)
             for (int64_t block = 0; block < n_blocks; block++) {
                 const int64_t column = block * COLUMNS;
                 const int n_columns = (int)min_i64(COLUMNS, a->n_cols - column);
-                run_dot(sums, &runs[i], a, column, n_columns, want);
-                for (int64_t r = 0; r < runs[i].n; r++)
+                const struct linear_run *const run = &rows.run[i];
+                run_dot(sums, spans, run, a, column, n_columns, slice, want);
+                for (int64_t r = 0; r < run->n; r++)
                     for (int c = 0; c < n_columns; c++) {
-                        const struct dot_sums *s = &sums[r / LANES * COLUMNS + c];
-                        const int64_t l = r % LANES;
-                        finish_element(&f, runs[i].first + r, column + c, s->y[l], s->high[l] - s->low[l],
-                                       s->s1[l]);
+                        const int64_t at = r / LANES * COLUMNS + c, l = r % LANES;
+                        finish_element(&f, run->first + r, column + c, sums[at].y[l], spans[at][l],
+                                       sums[at].s1[l]);
                     }
-                for (int c = 0; c < n_columns && out->e; c++) find_exact(&f, &runs[i], column + c, sums + c);
+                for (int c = 0; c < n_columns && out->e; c++) find_exact(&f, run, column + c, sums + c);
             }
-        free(sums);
+        free(sums), free(spans);
     }
-    free(x), free(grid), free(runs), free(moved);
+    linear_rows_free(&rows);
+    free(moved);
 }

@@ -135,21 +135,22 @@ static void format_edge_cell(char *text, size_t size, const struct edge_result *
 
 static void print_stage(FILE *file, const struct stage_result *s) {
     char cell[EDGE_COUNT][40], rows[48] = "-", sharpness[32] = "0";
-    int64_t elements = 0, ambiguous = 0;
+    int64_t elements = 0, ambiguous = 0, in_order = 0;
     for (int e = 0; e < EDGE_CHAIN; e++) { /* the chain is of the whole layer */
         format_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
         elements += s->edge[e].elements;
         ambiguous += s->edge[e].ambiguous;
+        in_order += s->edge[e].in_order;
     }
     const struct edge_result *plan = &s->edge[EDGE_PLAN];
     if (plan->rows)
         snprintf(rows, sizeof rows, "%lld/%lld", (long long)plan->sampled_rows, (long long)plan->rows);
     const struct edge_result *kernel = &s->edge[EDGE_KERNEL];
     if (kernel->sharpness > 0) snprintf(sharpness, sizeof sharpness, "%.1e", kernel->sharpness);
-    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9lld %11lld %9lld %13s %9.3f %9.3f", s->stage,
-            s->kernel, cell[EDGE_KERNEL], cell[EDGE_PLAN], cell[EDGE_SHARD], cell[EDGE_ORACLE], sharpness,
-            (long long)kernel->vacuous, (long long)elements, (long long)ambiguous, rows, s->seconds_kernel,
-            s->seconds_reference);
+    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9lld %11lld %11lld %9lld %13s %9.3f %9.3f",
+            s->stage, s->kernel, cell[EDGE_KERNEL], cell[EDGE_PLAN], cell[EDGE_SHARD], cell[EDGE_ORACLE],
+            sharpness, (long long)kernel->vacuous, (long long)in_order, (long long)elements,
+            (long long)ambiguous, rows, s->seconds_kernel, s->seconds_reference);
     if (kernel->sets)
         fprintf(file, "  exact %lld of %lld", (long long)kernel->single, (long long)kernel->sets);
     fputc('\n', file);
@@ -188,8 +189,8 @@ static void print_trends(FILE *file, const struct case_result *r) {
 
 static void print_stages(FILE *file, const struct case_result *r) {
     if (r->n_stages == 0) return;
-    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9s %11s %9s %13s %9s %9s\n", "stage",
-            "implementation", "kernel", "plan", "shard", "oracle", "E/|y|", "vacuous", "elements",
+    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9s %11s %11s %9s %13s %9s %9s\n", "stage",
+            "implementation", "kernel", "plan", "shard", "oracle", "E/|y|", "vacuous", "in order", "elements",
             "ambiguous", "plan rows", "kernel s", "ref s");
     for (int i = 0; i < r->n_stages; i++) print_stage(file, &r->stage[i]);
     print_trends(file, r);

@@ -175,7 +175,8 @@ static struct case_result full_result(void) {
                              .sharpness = 0.5,
                              .trend = {.state = TREND_SILENT, .reason = "lattice fill", .tests = 8},
                              .single = 8,
-                             .sets = 9};
+                             .sets = 9,
+                             .in_order = 9};
     for (int e = 0; e < EDGE_COUNT; e++)
         r.edge[e] = (struct edge_result){(enum edge_state)(EDGE_OK + e % 3),
                                          INFINITY,
@@ -189,7 +190,8 @@ static struct case_result full_result(void) {
                                          INFINITY,
                                          {0},
                                          4,
-                                         5};
+                                         5,
+                                         10};
     r.stage[1].edge[EDGE_KERNEL].state = EDGE_FAIL;
     r.stage[1].edge[EDGE_KERNEL].trend = (struct trend){.state = TREND_WRONG,
                                                         .gain = {1e-3, 4e-4},

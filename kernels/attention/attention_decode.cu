@@ -256,7 +256,7 @@ extern "C" size_t attention_decode_scratch_bytes(const struct call *call) {
 extern "C" struct contract attention_decode_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int64_t n_slices = slice_count(a), length = n_slices > 1 ? slice_length(a) : a->max_kv;
-    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false};
+    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false, 0, false};
     struct contract c = {};
     c.op = OP_ATTENTION;
     c.u.attention.qk = c.u.attention.pv = fma_chain;

@@ -325,7 +325,7 @@ extern "C" struct contract attention_mma_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int keys = attention_mma_tiles(call).of[EXTENT_KEYS].size;
     const struct accumulator tensor_core = {/* sm_80; sm_90's (16, 25, 24) errs less */
-                                            UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false};
+                                            UNIT_F32, 8, 24, 24, 1, ORDER_INTERVAL, false, 0, false};
     struct contract c = {};
     c.op = OP_ATTENTION;
     c.u.attention.qk = c.u.attention.pv = tensor_core;

@@ -318,7 +318,7 @@ static int thread_keys(int64_t head_dim) { return head_dim <= NARROW_HEAD_DIM ? 
 extern "C" struct contract attention_simt_contract(const struct call *call) {
     const struct attention_args *a = &call->u.attention;
     const int keys = thread_keys(a->head_dim);
-    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false};
+    const struct accumulator fma_chain = {UNIT_F32, 1, 0, 0, 0, ORDER_INTERVAL, false, 0, false};
     struct contract c = {};
     c.op = OP_ATTENTION;
     c.u.attention.qk = c.u.attention.pv = fma_chain;

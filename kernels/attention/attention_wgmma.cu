@@ -349,7 +349,9 @@ extern "C" struct contract attention_wgmma_contract(const struct call *call) {
                                             .keep = 24,
                                             .splits = 1,
                                             .order = ORDER_INTERVAL,
-                                            .product_rounded = false};
+                                            .product_rounded = false,
+                                            .slice = 0,
+                                            .in_order = false};
     const int64_t keys = tile_keys((int)a->head_dim);
     struct contract c = {};
     c.op = OP_ATTENTION;

@@ -223,7 +223,7 @@ template <class Output> const char *launch_product(const struct product &p, void
 /* ---- what is said of both kernels ---- */
 
 /* One chain of tensor-core blocks of 16, k ascending, on sm_90: 25 bits are aligned, 24 kept. */
-constexpr struct accumulator sm_90_chain = {0, 16, 25, 24, 0, ORDER_INTERVAL, false};
+constexpr struct accumulator sm_90_chain = {0, 16, 25, 24, 0, ORDER_INTERVAL, false, 0, true};
 
 inline bool rows_start_at_16_bytes(const struct view &v, int64_t stride) {
     return (uintptr_t)v.data % 16 == 0 && stride % OCTET == 0;

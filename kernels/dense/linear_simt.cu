@@ -181,6 +181,7 @@ extern "C" struct contract linear_simt_contract(const struct call *) {
     c.u.linear.acc.unit = UNIT_F32;
     c.u.linear.acc.block = 1;
     c.u.linear.acc.order = ORDER_INTERVAL;
+    c.u.linear.acc.in_order = true;
     return c;
 }
 
