@@ -67,6 +67,7 @@ struct attention_contract {
 /* The dtypes are those of values that are rounded to them before the next step; DTYPE_F64: none. */
 struct route_contract {
     double unit, exp_error;
+    int64_t depth;      /* roundings on the longest path of a softmax's sum; 0: number of experts */
     double tanh_error;  /* a sigmoid is tanh(x/2)/2 + 1/2, tanh with this relative error; 0: by exp */
     enum dtype logits;  /* before the score function */
     enum dtype scores;  /* selected by and weighed with */

@@ -51,7 +51,7 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
         sum += row->score[e];
         sum_error += row->error[e];
     }
-    const double common = sum_error / sum + (double)(n_experts + 4) * unit;
+    const double common = sum_error / sum + (double)((c->depth ? c->depth : n_experts) + 4) * unit;
     for (int64_t e = 0; e < n_experts; e++) {
         const double moved = (row->error[e] + row->score[e] * common) / (1 - common);
         row->score[e] /= sum;

@@ -144,11 +144,12 @@ static_assert(MAX_EXPERTS <= LANES * 32 && MAX_TOP_K <= LANES, "a bit an expert,
 
 /* expf: 2 ulp in CUDA's single-precision accuracy table, at most 2^-22 relative;
  * glibc's is below 1 ulp. */
-extern "C" struct contract route_simt_contract(const struct call *) {
+extern "C" struct contract route_simt_contract(const struct call *call) {
     struct contract c = {};
     c.op = OP_ROUTE;
     c.u.route.unit = UNIT_F32;
     c.u.route.exp_error = 0x1p-22;
+    c.u.route.depth = (call->u.route.n_experts + LANES - 1) / LANES + 5; /* a lane's experts, the butterfly */
     return c;
 }
 
