@@ -217,7 +217,7 @@ Test(reference, a_bias_added_after_the_steps_of_a_tensor_core_has_a_rounding_of_
     struct contract tensor_core = {.op = OP_LINEAR};
     tensor_core.u.linear.acc = (struct accumulator){.block = 16, .fraction = 25, .keep = 24};
     for (int n = 15; n <= 17; n++) {
-        for (int i = 0; i < n; i++) x[i] = w[i] = 1;
+        for (int i = 0; i < n; i++) x[i] = 1, w[i] = 1 + 0x1p-40; /* not exact in fp32 */
         c.u.linear.n_inner = n;
         const struct answer a = compute_rows(&c, &tensor_core, 0, 1, 0);
         const double step = ldexp(17, -25) + 0x1p-23, steps = (n + 15) / 16;
