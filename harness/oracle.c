@@ -3,6 +3,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/oracle.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,12 +14,14 @@
 struct oracle {
     const struct fixture *fixture;
     const struct trunk *trunk;
-    struct store store; /* all real tensors as fp64 */
-    struct crew crew;   /* of one rank, which owns it */
+    struct store store;  /* all real tensors as fp64 */
+    struct store radius; /* how far the file's producer may be from what the reference put there */
+    struct crew crew;    /* of one rank, which owns it */
     struct desk desk;
     enum dtype stored; /* what the file's producer rounded activations to; fp64: it did not */
     bool computed
         [T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
+    bool doubtful[T_COUNT];    /* follows from a choice of experts that the producer may not have made */
     struct edge_result *edges; /* [S_COUNT] */
     struct findings *findings;
 };
@@ -43,6 +46,20 @@ static struct status load_inputs(struct oracle *o, int stage) {
     return status_ok();
 }
 
+/* What hf64's constants depend on: positions, and the logits that gates came from. */
+static struct contract hf64_contract(const struct oracle *o, int stage) {
+    const struct stored *const logits = &o->store.of[T_LOGITS];
+    const struct layer_spec *const spec = &o->crew.spec;
+    struct hf64_range range = {.n_positions = o->trunk->batch.n_positions, .top_k = spec->top_k};
+    for (int64_t i = 0; i < logits->count; i++)
+        range.logit = fmax(range.logit, fabs(dtype_load(logits->memory.data, DTYPE_F64, i)));
+    range.span = 2 * range.logit;
+    range.n_experts = spec->renormalise ? 0 : spec->n_experts;
+    struct contract c = contract_hf64_of(stage_table[stage].op, &range);
+    if (c.op == OP_ATTENTION) c.u.attention.score_norm_error = 0; /* the radii of q and k have it */
+    return c;
+}
+
 /* A file with a storage dtype came from fp32 kernels, whose softmax tiles are at least
  * SMALLEST_TILE keys. */
 static struct contract stage_contract(const struct oracle *o, int stage) {
@@ -53,7 +70,7 @@ static struct contract stage_contract(const struct oracle *o, int stage) {
         return c;
     }
     if (stage == S_ROUTER && fixture_model(o->fixture)->router_fp32) return contract_hf64_router();
-    return contract_hf64(stage_table[stage].op);
+    return hf64_contract(o, stage);
 }
 
 /* q and k have one version in a file: a model's hooks see them before rope, a dump holds the last
@@ -69,9 +86,16 @@ static enum dtype file_dtype(const struct oracle *o, int stage, enum tensor_id i
     return stage == S_ROUTER && fixture_model(o->fixture)->router_fp32 ? DTYPE_F32 : DTYPE_F64;
 }
 
-/* What was rounded on the way to a stage that the file does not show, nobody can judge the stage
- * by. */
+static bool reads_doubtful(const struct oracle *o, int stage) {
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
+        if (o->doubtful[*id]) return true;
+    return false;
+}
+
+/* What was rounded on the way to a stage that the file does not show, or follows from another choice
+ * of experts, nobody can judge the stage by. */
 static bool is_judgeable(const struct oracle *o, int stage) {
+    if (reads_doubtful(o, stage) || (stage_table[stage].op == OP_ROUTE && o->doubtful[T_IDS])) return false;
     if (o->stored == DTYPE_F64) return true;
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
         if (o->computed[*id] && tensor_table[*id].role != ROLE_LOCAL) return false;
@@ -113,8 +137,29 @@ static struct status seat_file(struct oracle *o, const struct placed *at, const 
         memcpy(kept, file, (size_t)a->count[i] * sizeof *file);
     }
     o->computed[id] &= !found;
+    o->doubtful[id] = !found && (reads_doubtful(o, at->stage) || (id == T_GATES && o->doubtful[T_IDS]));
+    if (found) store_drop(&o->radius, id);
     free(file);
     return s;
+}
+
+/* May the producer's roundings have made another choice than the reference's? A score that is no
+ * number leaves nothing open: it is wrong. */
+static bool is_open_choice(const struct outcome *outcome) {
+    const struct route_args *const a = &outcome->call.u.route;
+    const size_t n = (size_t)(a->n_tokens * a->n_experts);
+    double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
+    int32_t *const ids = memory_zeroed((size_t)a->top_k, sizeof *ids);
+    bool open = false;
+    ref_route_choices(&outcome->call, &outcome->contract, outcome->fuzzy ? outcome->radius : NULL, 0,
+                      a->n_tokens, lo, hi);
+    for (int64_t t = 0; t < a->n_tokens && !open; t++) {
+        ref_route_ids(&outcome->call, t, t + 1, ids);
+        open = ref_route_judge(a, &outcome->contract.u.route, lo + t * a->n_experts, hi + t * a->n_experts,
+                               ids) == ROUTE_AMBIGUOUS;
+    }
+    free(lo), free(hi), free(ids);
+    return open;
 }
 
 /* The file's own choice of experts, where it tells: judged as sets, and the one to go on with. */
@@ -126,6 +171,7 @@ static struct status seat_experts(struct oracle *o, const struct placed *at, con
     const struct status s = read_tensor(o, placed_row(at)->out[0], file, count, &found);
     for (int64_t i = 0; i < count && found && !s.code; i++) dtype_store(a->ids.data, DTYPE_I32, i, file[i]);
     if (found && !s.code) judge_choice(at, outcome, (struct verdict){&o->edges[at->stage], o->findings});
+    o->doubtful[T_IDS] = !found && is_open_choice(outcome);
     free(file);
     return s;
 }
@@ -134,6 +180,16 @@ static struct status seat_experts(struct oracle *o, const struct placed *at, con
 static void follow_rows(struct oracle *o, const struct placed *at) {
     for (int i = 0; placed_row(at)->out[i] != T_NONE; i++)
         o->computed[placed_row(at)->out[i]] = o->computed[placed_row(at)->in[i]];
+}
+
+/* Room for the radii of what is no integer; in place, a cache begins as exact. Integers are as
+ * doubtful as what they follow from. */
+static void renew_radii(struct oracle *o, const struct placed *at) {
+    for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE; id++)
+        if (tensor_table[*id].dtype != DTYPE_I32)
+            store_renew(&o->radius, *id, DTYPE_F64, placed_count(at, *id));
+        else if (placed_row(at)->op != OP_ROUTE)
+            o->doubtful[*id] = reads_doubtful(o, at->stage);
 }
 
 static struct status run_stage(struct oracle *o, int stage) {
@@ -148,8 +204,10 @@ static struct status run_stage(struct oracle *o, int stage) {
     struct status s = status_ok();
     if (outcome.call.op == OP_ROUTE) s = seat_experts(o, &at, &outcome);
     if (!s.code) answer_compute(&a, stage, &outcome, o->trunk->watch);
+    if (!s.code) renew_radii(o, &at);
     for (int i = 0; !s.code && i < a.n; i++) {
         answer_spread(&at, &outcome.got, a.id[i], i, a.y[i], a.count[i]);
+        answer_spread(&at, &o->radius, a.id[i], i, a.e[i], a.count[i]);
         if (!op->answers_inputs) s = seat_file(o, &at, &a, i, outcome.got.of[a.id[i]].memory.data);
     }
     if (!s.code) {
@@ -163,7 +221,8 @@ static struct status run_stage(struct oracle *o, int stage) {
 
 static void prepare(struct oracle *o) {
     const struct crew *const trunk = &o->trunk->crew;
-    o->crew = (struct crew){.storage = DTYPE_F64, .whole = &o->store, .own = &o->store, .unsharded = true};
+    o->crew = (struct crew){
+        .storage = DTYPE_F64, .whole = &o->store, .own = &o->store, .unsharded = true, .radius = &o->radius};
     crew_open(&o->crew, &trunk->spec, trunk->part, trunk->batch, 1, 1);
     if (trunk->part != PART_ATTENTION) return;
     for (enum tensor_id id = T_K_CACHE; id <= T_V_CACHE; id++) {
@@ -199,5 +258,6 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
     }
     desk_free(&o.desk);
     store_free(&o.store);
+    store_free(&o.radius);
     return s;
 }

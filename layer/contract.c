@@ -15,23 +15,23 @@
 #define TORCH_RSQRTF_ERROR 0x1p-23
 #define TORCH_EXPF_ERROR 0x1p-22
 
-/* Cosines and sines of angles computed in float32 at positions < 64, against the exact ones rounded
- * to fp32. angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's
+/* Cosines and sines of angles computed in float32, against the exact ones rounded to fp32.
+ * angle = fl(p / fl(theta^(i/rot))): theta^x is within one ulp = 2 u, the exponent's
  * rounding moves it by x ln(theta) u, reciprocal and product add 1 u each; frequencies below 1
  * scale that, and f(x) = theta^-x gives
- * x ln(theta) f <= 1/e. |d angle| <= 63 * 4.37 u < 276 u; cosf and the two fp32 tables add 2 u +
- * 1 u. */
-#define TABLE_ERROR (279 * UNIT_F32)
+ * x ln(theta) f <= 1/e. |d angle| <= 4.37 p u; cosf and the two fp32 tables add 2 u + 1 u: 279 u for p < 64. */
+static double table_error(int64_t n_positions) { return (3.7 + 4.37 * (double)(n_positions - 1)) * UNIT_F32; }
 /* A pair (c, s), each off by t, moves |q| by sqrt(2) t; q and k both: 2 sqrt(2) t of scale
  * |q||k|. */
-#define SCORE_NORM_ERROR (2.8285 * TABLE_ERROR)
+#define SCORE_NORM_ERROR 2.8285
 
-/* float32 gates. The softmax denominator cancels in the renormalisation, so per selected score:
- * logit rounded
- * (1 u |x|), x - max rounded (2 u |x - max|), 2^-22 for the exponential, 1 u for the division: < 29 u for |x|
- * and |x - max| up to 8; a sigmoid is off by less. Twice that for score over sum, and k + 5 <= 13 roundings:
- * < 72 u. */
-#define GATE_ERROR (72 * UNIT_F32)
+/* float32 gates. The softmax denominator cancels in the renormalisation, so per selected score: logit
+ * rounded (1 u |x|), x - max rounded (2 u |x - max|), 2^-22 = 4 u for the exponential, 1 u for the
+ * division; a sigmoid is off by less. Twice that for score over sum, K + 6 roundings: 72 u for K = 8
+ * and |x|, |x - max| up to 8. Without renormalisation the denominator's own E additions count. */
+static double gate_error(const struct hf64_range *r) {
+    return (2 * (r->logit + 2 * r->span + 5) + (double)(r->top_k + 6 + r->n_experts)) * UNIT_F32;
+}
 
 /* One FMA chain in order. */
 #define FP32_CHAIN                                                                                           \
@@ -65,19 +65,18 @@ static const struct contract hf64[OP_COUNT] = {
     [OP_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = TORCH_RSQRTF_ERROR, .input_unit = UNIT_F32}},
     [OP_QK_NORM] = {.u.norm = {.unit = UNIT_F32, .rsqrt_error = TORCH_RSQRTF_ERROR, .input_unit = UNIT_F32}},
     [OP_LINEAR] = {.u.linear = {.acc = FP64_BLAS}},
-    [OP_ROPE] = {.u.rope = {.unit = UNIT_F64, .table_error = TABLE_ERROR}},
+    [OP_ROPE] = {.u.rope = {.unit = UNIT_F64}}, /* table_error: by range */
     [OP_ATTENTION] = {.u.attention = {.qk = FP64_BLAS,
                                       .pv = FP64_BLAS,
                                       .unit = UNIT_F32,
                                       .exp_error = TORCH_EXPF_ERROR,
                                       .p_unit = UNIT_F32,
-                                      .score_unit = UNIT_F32,
-                                      .score_norm_error = SCORE_NORM_ERROR}},
+                                      .score_unit = UNIT_F32}}, /* score_norm_error: by range */
     [OP_ROUTE] = {.u.route = {.unit = UNIT_F32, .exp_error = TORCH_EXPF_ERROR}},
     [OP_ACTIVATION] = {.u.activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}},
     [OP_GATED_LINEAR] = {.u.gated_linear = {.acc = FP64_BLAS,
                                             .activation = {.unit = UNIT_F64, .exp_error = EXP_ERROR}}},
-    [OP_COMBINE] = {.u.combine = {.unit = UNIT_F64, .gate_error = GATE_ERROR}},
+    [OP_COMBINE] = {.u.combine = {.unit = UNIT_F64}}, /* gate_error: by range */
     [OP_SUM] = {.u.sum = {.unit = UNIT_F64}},
     [OP_RESIDUAL] = {.u.sum = {.unit = UNIT_F64}},
 };
@@ -112,8 +111,17 @@ static struct contract of_op(const struct contract table[OP_COUNT], enum op op) 
 struct contract contract_exact(enum op op) {
     return of_op(exact, op);
 }
+struct contract contract_hf64_of(enum op op, const struct hf64_range *range) {
+    struct contract c = of_op(hf64, op);
+    if (op == OP_ROPE) c.u.rope.table_error = table_error(range->n_positions);
+    if (op == OP_ATTENTION)
+        c.u.attention.score_norm_error = SCORE_NORM_ERROR * table_error(range->n_positions);
+    if (op == OP_COMBINE) c.u.combine.gate_error = gate_error(range);
+    return c;
+}
 struct contract contract_hf64(enum op op) {
-    return of_op(hf64, op);
+    const struct hf64_range usual = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8};
+    return contract_hf64_of(op, &usual);
 }
 struct contract contract_f64(enum op op) {
     return of_op(f64, op);

@@ -92,6 +92,7 @@ struct sum_contract {
 
 struct contract {
     enum op op;
+    bool flushes; /* subnormal results of its fp32 operations may be 0 (FTZ); operands are as stored */
     union {
         struct norm_contract norm; /* OP_NORM and OP_QK_NORM */
         struct linear_contract linear;
@@ -109,7 +110,15 @@ struct contract {
  * kernel does. */
 struct contract contract_exact(enum op op);
 /* A float64 Hugging Face model whose code casts some steps to float32 (norms, softmax, cos/sin,
- * routing). */
+ * routing). Two constants depend on values: the rope table's, and the gates'. */
+struct hf64_range {
+    int64_t n_positions; /* positions are below */
+    double logit, span;  /* largest |logit|; largest difference of two of a token */
+    int64_t top_k;
+    int64_t n_experts; /* whose softmax does not cancel, for gates are not renormalised; else 0 */
+};
+struct contract contract_hf64_of(enum op op, const struct hf64_range *range);
+/* At positions below 64 and logits up to 8, as far apart, 8 experts a token, renormalised. */
 struct contract contract_hf64(enum op op);
 /* Double precision throughout, any order of the sums: what the reference itself and plain.c do.
  * Rope: at positions below 64. */

@@ -85,7 +85,7 @@ struct output_factors output_factors(const struct attention_contract *c, const s
                                    .accumulated = accumulated / h->least,
                                    .o = denominator,
                                    .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
-                                   .tiny = sum.tiny * divided};
+                                   .tiny = (sum.tiny + 3 * (double)n * flush_unit(unit)) * divided};
 }
 
 static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes spans,

@@ -97,7 +97,9 @@ double activation_error(const struct activation_contract *c, double gate, double
     const double rest = 6 * unit + 2 * unit * fabs(gate) + c->exp_error;
     const double relative = rest + c->mid_unit * (1 + rest);
     const double lost = gate < -87 && c->unit > UNIT_F64 ? 0x1p-119 * fabs(up) : 0;
-    const double tiny = y != 0 ? underflow_unit(c->unit) * (1 + fabs(up)) : 0;
+    const double mid =
+        c->mid_unit > 0 ? flush_unit(c->unit) : underflow_unit(c->unit); /* bf16 ends at 2^-133 */
+    const double tiny = y != 0 ? underflow_unit(c->unit) + mid * fabs(up) : 0;
     return relative * fabs(y) + lost + tiny;
 }
 
@@ -119,7 +121,8 @@ void ref_activation(const struct call *call, const struct contract *contract, co
                 const double e = has_radius(radius, 0)
                                      ? gated_error(&contract->u.activation, gate[c], rg[c], up[c], ru[c])
                                      : activation_error(&contract->u.activation, gate[c], up[c], y);
-                put(out, (r - row0) * a->width + c, y, e, fabs(y));
+                const double lost = y != 0 ? flushed(contract, 1 + fabs(up[c]) + ru[c]) : 0;
+                put(out, (r - row0) * a->width + c, y, e + lost, fabs(y));
             }
         }
         free(gate);
@@ -135,7 +138,8 @@ void ref_combine(const struct call *call, const struct contract *contract, const
     const struct combine_args *a = &call->u.combine;
     const struct combine_contract *c = &contract->u.combine;
     const double relative = (double)(a->top_k + 3) * (c->unit + UNIT_F64) + c->gate_error;
-    const double tiny = (double)(2 * a->top_k) * underflow_unit(c->unit);
+    const double operations = (double)(2 * a->top_k);
+    const double tiny = operations * underflow_unit(c->unit) + flushed(contract, operations);
 #pragma omp parallel
     {
         double *down = ref_alloc((size_t)a->width * 6 * sizeof *down);
@@ -165,8 +169,8 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                     moved[i] += fabs(gate) * rd[i] + (fabs(down[i]) + rd[i]) * rg;
             }
             for (int64_t i = 0; i < a->width; i++) {
-                const bool exact =
-                    c->gate_error == 0 && moved[i] == 0 && grid[i] >= addition_grid(c->unit, s1[i]);
+                const bool exact = !contract->flushes && c->gate_error == 0 && moved[i] == 0 &&
+                                   grid[i] >= addition_grid(c->unit, s1[i]);
                 const double e = relative * (s1[i] + moved[i]) + moved[i] + (s1[i] > 0 ? tiny : 0);
                 put(out, (t - row0) * a->width + i, y[i], exact ? 0 : e, s1[i]);
             }

@@ -42,7 +42,7 @@ void ref_gated_linear(const struct call *call, const struct contract *contract, 
     enum { CHUNK = 1024 }; /* rows at a time, so that the sums stay small beside the outputs */
     const struct gated_linear_args *a = &call->u.gated_linear;
     const struct gated_linear_contract *c = &contract->u.gated_linear;
-    const struct contract sums = {.op = OP_LINEAR, .u.linear.acc = c->acc};
+    const struct contract sums = {.op = OP_LINEAR, .flushes = contract->flushes, .u.linear.acc = c->acc};
     const struct call gate_call = gated_half(a, 0), up_call = gated_half(a, 1);
 
     const int64_t size = min_i64(row1 - row0, CHUNK) * a->width;
@@ -56,7 +56,10 @@ void ref_gated_linear(const struct call *call, const struct contract *contract, 
 #pragma omp parallel for
         for (int64_t i = 0; i < n; i++) {
             const double y = g[i] / (1 + exp(-g[i])) * u[i];
-            put(out, at + i, y, eg ? gated_error(&c->activation, g[i], eg[i], u[i], eu[i]) : 0, fabs(y));
+            const double e = eg ? gated_error(&c->activation, g[i], eg[i], u[i], eu[i]) +
+                                      flushed(contract, 1 + fabs(u[i]) + eu[i])
+                                : 0;
+            put(out, at + i, y, e, fabs(y));
         }
     }
     free(g);

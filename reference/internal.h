@@ -42,6 +42,10 @@ void *ref_alloc(size_t bytes);
 static inline double underflow_unit(double unit) { return unit > UNIT_F64 ? 0x1p-149 : 0; }
 /* The same where subnormal results may be flushed to zero: the smallest normal number. */
 static inline double flush_unit(double unit) { return unit > UNIT_F64 ? 0x1p-126 : 0; }
+/* What so many operations lose under a contract that flushes. */
+static inline double flushed(const struct contract *c, double operations) {
+    return c->flushes ? operations * 0x1p-126 : 0;
+}
 
 /* ---- lanes ---- */
 

@@ -153,6 +153,7 @@ struct finish {
     const struct ref_out *out;
     int64_t row0;
     const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
+    double flushed;      /* what products, additions and merges lose where they underflow */
 };
 
 /* That a row's sum with a column is exact needs a grid of the column's weights of at least this. */
@@ -192,7 +193,7 @@ static void finish_element(const struct finish *f, int64_t row, int64_t column, 
     w += fabs(bias), s1 += fabs(bias);
     const double e =
         f->out->e ? accumulator_slices_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
-    put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs, s1);
+    put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs + (s1 > 0 ? f->flushed : 0), s1);
 }
 
 /* E = 0 where a row's sum with this column is exact. */
@@ -236,7 +237,8 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
                 int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct linear_args *a = &call->u.linear;
     double *const moved = has_radius(radius, 0) ? moved_sums(a, radius, row0, row1) : NULL;
-    const struct finish f = {a, &contract->u.linear, out, row0, moved};
+    const double operations = 2 * (double)a->n_inner + contract->u.linear.acc.splits + 1;
+    const struct finish f = {a, &contract->u.linear, out, row0, moved, flushed(contract, operations)};
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
@@ -262,7 +264,8 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
                         finish_element(&f, run->first + r, column + c, sums[at].y[l], spans[at][l],
                                        sums[at].s1[l]);
                     }
-                for (int c = 0; c < n_columns && out->e; c++) find_exact(&f, run, column + c, sums + c);
+                for (int c = 0; c < n_columns && out->e && !contract->flushes; c++)
+                    find_exact(&f, run, column + c, sums + c);
             }
         free(sums), free(spans);
     }

@@ -11,6 +11,7 @@ struct norm_row {
     int64_t n;
     double eps;
     const struct norm_contract *contract;
+    double flushed;  /* of one operation */
     const double *w; /* [n] */
     double *r;       /* [n] radii of the row at hand; NULL: exact */
 };
@@ -42,11 +43,14 @@ static void norm_one(const struct norm_row *row, const double *x, const struct r
     for (int64_t i = 0; i < row->n; i++) sum += x[i] * x[i];
     const double root = sqrt(sum / (double)row->n + row->eps), r = 1 / root;
     const double rho = row->r ? radius_of_root(row) : 0;
-    const double relative = relative_error(row), tiny = underflow_unit(row->contract->unit);
+    const double unit = row->contract->unit, tiny = underflow_unit(unit) + row->flushed;
+    const double mid = row->contract->mid_unit > 0 ? flush_unit(unit) : tiny;       /* bf16 ends at 2^-133 */
+    const double relative = relative_error(row) + flush_unit(unit) / (root * root); /* squares that vanish */
     for (int64_t i = 0; i < row->n; i++) {
         const double y = x[i] * r * row->w[i];
         const double moved = row->r ? moved_by(row, x, root, rho, i) : 0, size = fabs(y) + moved;
-        put(out, at + i, y, size != 0 ? relative * size + tiny * (1 + fabs(row->w[i])) + moved : size,
+        put(out, at + i, y,
+            size != 0 ? relative * size + tiny * (1 + fabs(x[i])) + mid * fabs(row->w[i]) + moved : size,
             fabs(y));
     }
 }
@@ -59,8 +63,8 @@ void ref_norm(const struct call *call, const struct contract *contract, const do
 #pragma omp parallel
     {
         double *x = ref_alloc((size_t)a->width * 2 * sizeof *x), *r = x + a->width;
-        const struct norm_row row = {a->width, a->eps, &contract->u.norm, w,
-                                     has_radius(radius, 0) ? r : NULL};
+        const struct norm_row row = {
+            a->width, a->eps, &contract->u.norm, flushed(contract, 1), w, has_radius(radius, 0) ? r : NULL};
 #pragma omp for
         for (int64_t t = row0; t < row1; t++) {
             view_row(x, &a->x, t * a->x.stride[0], a->width);
@@ -89,7 +93,8 @@ void ref_qk_norm(const struct call *call, const struct contract *contract, const
                  int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct qk_norm_args *a = &call->u.qk_norm;
     double *w = ref_alloc((size_t)a->head_dim * 2 * sizeof *w), *r = w + a->head_dim;
-    const struct norm_row row = {a->head_dim, a->eps, &contract->u.norm, w, radius ? r : NULL};
+    const struct norm_row row = {a->head_dim,          a->eps, &contract->u.norm,
+                                 flushed(contract, 1), w,      radius ? r : NULL};
     view_row(w, &a->w_q, 0, a->head_dim);
     norm_heads(&row, &a->q, radius, 0, a->n_heads, row0, row1, &out[0]);
     view_row(w, &a->w_k, 0, a->head_dim);

@@ -50,6 +50,7 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
     const struct sum_args *a = &call->u.sum;
     const double n = (double)a->n_parts;
     const double factor = a->n_parts > 1 ? n * (contract->u.sum.unit + UNIT_F64) : 0;
+    const double tiny = flushed(contract, n - 1);
     double *part = ref_alloc((size_t)a->width * sizeof *part);
     double *y = ref_alloc((size_t)a->width * sizeof *y), *s1 = ref_alloc((size_t)a->width * sizeof *s1);
     double *r = ref_alloc((size_t)a->width * 3 * sizeof *r), *moved = r + a->width, *grid = moved + a->width;
@@ -68,7 +69,7 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
         for (int64_t c = 0; c < a->width; c++) {
             const bool exact = moved[c] == 0 && grid[c] >= addition_grid(contract->u.sum.unit, s1[c]);
             const double e = exact ? 0 : factor * (s1[c] + moved[c]) + moved[c];
-            put(out, (t - row0) * a->width + c, y[c], e, s1[c]);
+            put(out, (t - row0) * a->width + c, y[c], e + (s1[c] > 0 ? tiny : 0), s1[c]);
         }
     }
     free(part), free(y), free(s1), free(r);
@@ -81,6 +82,7 @@ void ref_residual(const struct call *call, const struct contract *contract, cons
     const struct residual_args *a = &call->u.residual;
     const double unit = contract->u.sum.unit;
     const double factor = (unit == dtype_unit(a->out.dtype) ? 0 : unit) + UNIT_F64;
+    const double tiny = flushed(contract, 1);
     double *x = ref_alloc((size_t)a->width * 4 * sizeof *x), *add = x + a->width;
     double *rx = add + a->width, *ra = rx + a->width;
     for (int64_t t = row0; t < row1; t++) {
@@ -92,7 +94,8 @@ void ref_residual(const struct call *call, const struct contract *contract, cons
             const double y = x[c] + add[c], r = rx[c] + ra[c], s1 = fabs(x[c]) + fabs(add[c]);
             const bool exact =
                 r == 0 && fmin(value_grid(x[c]), value_grid(add[c])) >= addition_grid(unit, s1);
-            put(out, (t - row0) * a->width + c, y, exact ? 0 : factor * (fabs(y) + r) + r, s1);
+            const double e = exact ? 0 : factor * (fabs(y) + r) + r;
+            put(out, (t - row0) * a->width + c, y, e + (y != 0 ? tiny : 0), s1);
         }
     }
     free(x);

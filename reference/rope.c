@@ -26,6 +26,7 @@ struct rotation {
     const struct rope_contract *contract;
     const double *cosine, *sine; /* [rot_dim / 2] of the token's position */
     const double *r;             /* [head_dim] radii of the head at hand */
+    double flushed;              /* what two products and a sum lose where they underflow */
 };
 
 /* One number with its radius. */
@@ -39,12 +40,12 @@ static void put_rotated(const struct rotation *r, const struct ref_out *out, int
     const double p = a.value * r->cosine[i], q = b.value * r->sine[i], unit = r->contract->unit;
     const double moved = a.radius * fabs(r->cosine[i]) + b.radius * fabs(r->sine[i]);
     const double size = fabs(p) + fabs(q), reach = fabs(a.value) + a.radius + fabs(b.value) + b.radius;
-    const double tiny = size > 0 ? 3 * underflow_unit(unit) : 0;
+    const double tiny = size > 0 ? 3 * underflow_unit(unit) : 0, lost = size > 0 ? r->flushed : 0;
     const double off = moved + r->contract->table_error * reach;
     const double grid =
         fmin(value_grid(a.value) * value_grid(r->cosine[i]), value_grid(b.value) * value_grid(r->sine[i]));
     const bool exact = off == 0 && grid >= addition_grid(unit, size);
-    put(out, at, p - q, exact ? 0 : 3 * (unit + UNIT_F64) * (size + moved) + off + tiny, size);
+    put(out, at, p - q, (exact ? 0 : 3 * (unit + UNIT_F64) * (size + moved) + off + tiny) + lost, size);
 }
 
 static void rotate_head(const struct rotation *r, const double *x, const struct ref_out *out, int64_t at) {
@@ -77,7 +78,8 @@ void ref_rope(const struct call *call, const struct contract *contract, const do
     const int64_t q = a->n_heads * a->head_dim, k = a->n_kv_heads * a->head_dim;
     double *angles = ref_alloc((size_t)a->rot_dim * sizeof *angles);
     double *x = ref_alloc((size_t)a->head_dim * 2 * sizeof *x);
-    const struct rotation r = {a, &contract->u.rope, angles, angles + a->rot_dim / 2, x + a->head_dim};
+    const struct rotation r = {
+        a, &contract->u.rope, angles, angles + a->rot_dim / 2, x + a->head_dim, flushed(contract, 3)};
     for (int64_t t = row0; t < row1; t++) {
         const int64_t position = view_index(&a->positions, t);
         if (position >= 0)

@@ -19,6 +19,7 @@ const char *score_direction_name(enum score_direction d) { return direction_name
 static const char *const silence_reasons[SCORE_SILENCES] = {
     [SCORE_SPEAKS] = "",
     [SILENT_LATTICE] = "lattice fill",
+    [SILENT_FLUSHED] = "subnormal results flushed",
     [SILENT_NUMBERS] = "a value is no number",
     [SILENT_CELLS] = "the values are not spread over the cells of the storage format",
     [SILENT_WEIGHTS] = "the roundings of P have a mean",
@@ -272,6 +273,8 @@ void ref_score(const struct score_case *c, struct score_report *report) {
         report->gain.silence = SILENT_NOTHING;
     else if (c->lattice)
         report->gain.silence = SILENT_LATTICE;
+    else if (c->contract->flushes)
+        report->gain.silence = SILENT_FLUSHED;
     else if (c->call->op == OP_ATTENTION)
         score_attention(c, report);
     else

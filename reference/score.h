@@ -33,6 +33,7 @@ const char *score_direction_name(enum score_direction d);
 enum score_silence {
     SCORE_SPEAKS,
     SILENT_LATTICE, /* asked for by the caller: the inputs' fill is no spread of values */
+    SILENT_FLUSHED, /* the contract loses subnormal results, all of them the same way */
     SILENT_NUMBERS, /* not all is finite */
     SILENT_CELLS,   /* stored values do not follow known shifts of y */
     SILENT_WEIGHTS, /* roundings of P have a mean */

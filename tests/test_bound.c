@@ -249,6 +249,20 @@ Test(bound, honest_sums_are_never_outside_and_dropped_terms_are) {
 
 /* ---- contracts ---- */
 
+/* Constants that were derived for short sequences and small logits grow with both. */
+Test(bound, hf64_constants_follow_from_positions_and_logits) {
+    const struct hf64_range usual = {64, 8, 8, 8, 0}, far = {32768, 144, 288, 8, 0}, raw = {64, 8, 8, 8, 128};
+    cr_expect_float_eq(contract_hf64(OP_ROPE).u.rope.table_error / UNIT_F32, 279, 0.1);
+    cr_expect_float_eq(contract_hf64(OP_COMBINE).u.combine.gate_error / UNIT_F32, 72, 0.1);
+    cr_expect_eq(contract_hf64_of(OP_COMBINE, &usual).u.combine.gate_error,
+                 contract_hf64(OP_COMBINE).u.combine.gate_error);
+    /* a float32 table was measured to err by 34086 u below 32768, the gates by 1.05 times 72 u at 144 */
+    cr_expect_gt(contract_hf64_of(OP_ROPE, &far).u.rope.table_error, 34086 * UNIT_F32);
+    cr_expect_gt(contract_hf64_of(OP_COMBINE, &far).u.combine.gate_error, 76 * UNIT_F32);
+    cr_expect_eq(contract_hf64_of(OP_COMBINE, &raw).u.combine.gate_error,
+                 contract_hf64(OP_COMBINE).u.combine.gate_error + 128 * UNIT_F32);
+}
+
 Test(contract, named_contracts_carry_their_op) {
     for (int op = 0; op < OP_COUNT; op++) {
         cr_assert_eq(contract_exact((enum op)op).op, (enum op)op);

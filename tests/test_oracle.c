@@ -86,8 +86,9 @@ static void scale_element(const char *path, const char *dataset, int64_t element
     const hssize_t n = H5Sget_simple_extent_npoints(space);
     double *const data = malloc((size_t)n * sizeof *data);
     cr_assert(element < n && H5Dread(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
-    cr_assert_neq(data[element], 0);
-    data[element] *= factor;
+    for (hssize_t i = 0; element < 0 && i < n; i++) data[i] *= factor; /* -1: all of them */
+    if (element >= 0) cr_assert_neq(data[element], 0);
+    if (element >= 0) data[element] *= factor;
     cr_assert(H5Dwrite(set, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     free(data);
     H5Sclose(space);
@@ -179,6 +180,77 @@ Test(oracle, one_changed_weight_fails_at_the_first_stage_whose_result_the_file_b
         {GOLDEN("llama"), "weights/" L0 "mlp.down_proj.weight", 6143, "ffn", 0, "shared_down"},
     };
     for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) expect_noticed(&changes[i]);
+}
+
+/* ---- one activation that the file does not show ---- */
+
+static void remove_dataset(const char *path, const char *dataset) {
+    const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    cr_assert(file >= 0 && H5Ldelete(file, dataset, H5P_DEFAULT) >= 0, "%s has no %s", path, dataset);
+    H5Fclose(file);
+}
+
+/* The reference's own value takes its place, and its error is the next stage's; a change of what that
+ * stage makes is noticed all the same. */
+Test(oracle, a_file_that_lacks_an_activation_passes_and_its_mistakes_are_still_noticed) {
+    static const struct {
+        const char *file, *missing, *part;
+        int layer;
+        const char *changed;
+    } lacks[] = {
+        {GOLDEN("param2moe"), "activations/" L0 "input_layernorm", "attention", 0,
+         "activations/" L0 "self_attn.q_proj"},
+        {GOLDEN("param2moe"), "activations/" L1 "post_attention_layernorm", "ffn", 1,
+         "activations/" L1 "mlp.gate"},
+        {GOLDEN("param2moe"), "activations/" L0 "self_attn.o_proj.input", "attention", 0,
+         "activations/" L0 "self_attn.o_proj"},
+        {GOLDEN("llama"), "activations/" L1 "self_attn.o_proj", "attention", 1,
+         "activations/" L1 "self_attn"},
+        {GOLDEN("param2moe"), "activations/" L1 "mlp.experts", "ffn", 1, "activations/" L1 "mlp"},
+        {GOLDEN("mixtral"), "activations/" L0 "mlp.gate", "ffn", 0, "activations/" L0 "mlp.experts"},
+        {GOLDEN("llama"), "activations/" L0 "mlp.down_proj", "ffn", 0, "activations/" L0 "mlp"},
+    };
+    for (size_t i = 0; i < 2 * sizeof lacks / sizeof *lacks; i++) {
+        const bool wrong = i % 2;
+        char path[40], text[200];
+        struct options o;
+        struct run_output out;
+        temporary_name(path);
+        copy_file(lacks[i / 2].file, path);
+        remove_dataset(path, lacks[i / 2].missing);
+        if (wrong) scale_element(path, lacks[i / 2].changed, 33, 1.01);
+        snprintf(text, sizeof text, "--fixture %s --part %s --layer %d --tp 2", path, lacks[i / 2].part,
+                 lacks[i / 2].layer);
+        run_words(text, &o, &out);
+        const struct case_result *const r = &out.cases[0];
+        cr_expect_eq(r->verdict, wrong ? CASE_FAILED : CASE_PASSED, "without %s%s: %s %s",
+                     lacks[i / 2].missing, wrong ? ", one element off" : "", r->where, r->first.note);
+        done(&o, &out);
+        unlink(path);
+    }
+}
+
+/* A router whose weights are 0 chooses anybody: what the producer's experts made cannot be judged by
+ * the reference's choice, and what follows from the file's own sum can. */
+Test(oracle, after_a_choice_that_the_file_leaves_open_nothing_is_judged_by_another) {
+    char path[40], text[200];
+    struct options o;
+    struct run_output out;
+    temporary_name(path);
+    copy_file(GOLDEN("mixtral"), path);
+    remove_dataset(path, "activations/" L0 "mlp.gate");
+    scale_element(path, "weights/" L0 "mlp.gate.weight", -1, 0);
+    snprintf(text, sizeof text, "--fixture %s --part ffn --layer 0 --tp 2", path);
+    run_words(text, &o, &out);
+    const struct case_result *const r = &out.cases[0];
+    cr_expect_eq(r->edge[EDGE_ORACLE].state, EDGE_OK, "%s %s", r->where, r->first.note);
+    for (int i = 0; i < r->n_stages; i++) {
+        const bool judged = r->stage[i].edge[EDGE_ORACLE].state != EDGE_NOT_RUN;
+        if (!strcmp(r->stage[i].stage, "combine")) cr_expect(!judged);
+        if (!strcmp(r->stage[i].stage, "ffn_residual")) cr_expect(judged);
+    }
+    done(&o, &out);
+    unlink(path);
 }
 
 static void expect_not_a_number_fails(const struct change *c) {

@@ -204,6 +204,32 @@ Test(reference, linear_by_hand) {
     }
 }
 
+static float flush(float x) { return fabsf(x) < 0x1p-126f ? 0 : x; }
+
+/* Products of 2^-126: a sum whose steps are flushed to zero is inside where that is declared. */
+Test(reference, sums_that_flush_subnormal_results_are_inside_when_declared_and_outside_when_not) {
+    double x[64], w[64];
+    int outside = 0;
+    srand48(41);
+    for (int trial = 0; trial < 500; trial++) {
+        struct call c = {.op = OP_LINEAR};
+        struct contract contract = contract_exact(OP_LINEAR);
+        float sum = 0;
+        fill(x, 64, DTYPE_BF16), fill(w, 64, DTYPE_BF16);
+        for (int i = 0; i < 64; i++) x[i] *= 0x1p-63, w[i] *= 0x1p-63;
+        for (int i = 0; i < 64; i++) sum = flush(fmaf((float)x[i], (float)w[i], sum));
+        c.u.linear = (struct linear_args){
+            .x = F64(x, 64, 0), .w = F64(w, 64, 0), .n_rows = 1, .n_cols = 1, .n_inner = 64, .n_groups = 1};
+        const struct answer plain = compute_rows(&c, &contract, 0, 1, 0);
+        contract.flushes = true;
+        const struct answer declared = compute_rows(&c, &contract, 0, 1, 0);
+        const double got = (double)sum;
+        cr_assert_eq(element_judge(DTYPE_F32, got, declared.y[0], declared.e[0]).kind, ELEMENT_OK);
+        outside += element_judge(DTYPE_F32, got, plain.y[0], plain.e[0]).kind == ELEMENT_OUTSIDE;
+    }
+    cr_assert_gt(outside, 250, "%d sums", outside);
+}
+
 /* Products in tensor-core steps, then the bias by one fp32 addition of its own. */
 Test(reference, a_bias_added_after_the_steps_of_a_tensor_core_has_a_rounding_of_its_own) {
     double x[17], w[17], bias[] = {1};

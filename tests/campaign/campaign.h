@@ -45,8 +45,8 @@ void trial_alarm(struct trial *t, const char *text);
 enum order { IN_ORDER, REVERSED, SPLIT, INTERLEAVED, TENSOR_CORE, ORDERS };
 struct adding {
     enum order order;
-    int64_t parts; /* pieces of SPLIT, lanes of INTERLEAVED */
-    bool fma;
+    int64_t parts;     /* pieces of SPLIT, lanes of INTERLEAVED */
+    bool fma, flushes; /* subnormal results to zero */
 };
 struct adding adding_draw(struct trial *t, bool bf16); /* bf16: of operands that a tensor core takes */
 struct accumulator adding_accumulator(const struct adding *a);
@@ -54,6 +54,7 @@ int64_t adding_depth(const struct adding *a, int64_t n); /* roundings on the lon
 float adding_dot(const struct adding *a, const float *x, const float *y, int64_t n);
 /* A tensor core's sum goes on over n more terms. */
 float adding_go_on(float sum, const float *x, const float *y, int64_t n);
+float flushed(float x); /* 0 where x is subnormal */
 const char *adding_name(const struct adding *a);
 
 /* ---- what is tried ---- */

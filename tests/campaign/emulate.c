@@ -13,26 +13,33 @@ static struct view dense(float *data, int64_t n, int64_t s0, int64_t s1) {
 
 static double any_scale(struct trial *t) { return ldexp(1, (int)trial_draw(t, -12, 12)); }
 
+/* Where products become subnormal: a trial in five, half of them flushed. */
+enum { TINY = -63 };
+static bool is_tiny(struct trial *t) { return !trial_draw(t, 0, 4); }
+
 static void norm(struct trial *t) {
     const int64_t n = trial_size(t, 2048), rows = trial_size(t, 8192 / n);
     const struct adding a = adding_draw(t, false);
-    const bool rounded = trial_flip(t);
+    const bool rounded = trial_flip(t), tiny = is_tiny(t), flushes = tiny && trial_flip(t);
     float *const x = trial_values(t, rows * n, trial_dtype(t), any_scale(t)),
-                 *const w = trial_values(t, n, trial_dtype(t), 2), *const got = trial_array(t, rows * n, 4);
+                 *const w = trial_values(t, n, trial_dtype(t), tiny ? ldexp(1, 2 * TINY + 4) : 2),
+                 *const got = trial_array(t, rows * n, 4);
     struct call c = {.op = OP_NORM};
     struct contract contract = contract_exact(OP_NORM);
     c.u.norm = (struct norm_args){
         .x = dense(x, rows * n, n, 0), .w = dense(w, n, 1, 0), .n_tokens = rows, .width = n, .eps = 1e-6};
     contract.u.norm.depth = adding_depth(&a, n);
     contract.u.norm.mid_unit = rounded ? UNIT_BF16 : 0;
-    snprintf(t->made_of, sizeof t->made_of, "%lld of %lld, %s%s", (long long)rows, (long long)n,
-             adding_name(&a), rounded ? ", bf16 before the weight" : "");
+    contract.flushes = flushes;
+    snprintf(t->made_of, sizeof t->made_of, "%lld of %lld, %s%s%s", (long long)rows, (long long)n,
+             adding_name(&a), rounded ? ", bf16 before the weight" : "", flushes ? ", flushed" : "");
     for (int64_t r = 0; r < rows; r++) {
         const float square = adding_dot(&a, x + r * n, x + r * n, t->dishonest ? n - 1 : n);
         const float root = 1 / sqrtf(square / (float)n + 1e-6f);
         for (int64_t i = 0; i < n; i++) {
             const float mid = x[r * n + i] * root;
-            got[r * n + i] = (rounded ? (float)dtype_round(DTYPE_BF16, (double)mid) : mid) * w[i];
+            const float y = (rounded ? (float)dtype_round(DTYPE_BF16, (double)mid) : mid) * w[i];
+            got[r * n + i] = flushes ? flushed(y) : y;
         }
     }
     trial_judge(t, &c, &contract, got, 0);
@@ -41,9 +48,11 @@ static void norm(struct trial *t) {
 static void linear(struct trial *t) {
     const int64_t n = trial_size(t, 4096), cols = trial_size(t, 32), rows = trial_size(t, 16);
     const enum dtype d = trial_dtype(t);
-    const struct adding a = adding_draw(t, d == DTYPE_BF16);
-    const bool biased = trial_flip(t);
-    float *const x = trial_values(t, rows * n, d, any_scale(t)), *const w = trial_values(t, cols * n, d, 1),
+    struct adding a = adding_draw(t, d == DTYPE_BF16);
+    const bool tiny = is_tiny(t) && a.order != TENSOR_CORE, biased = !tiny && trial_flip(t);
+    a.flushes = tiny && trial_flip(t);
+    float *const x = trial_values(t, rows * n, d, tiny ? ldexp(1, TINY) : any_scale(t)),
+                 *const w = trial_values(t, cols * n, d, tiny ? ldexp(1, TINY) : 1),
                  *const bias = trial_values(t, cols, d, any_scale(t)),
                  *const got = trial_array(t, rows * cols, 4);
     struct call c = {.op = OP_LINEAR};
@@ -54,10 +63,13 @@ static void linear(struct trial *t) {
                                       .n_inner = n,
                                       .n_groups = 1};
     if (biased) c.u.linear.bias = dense(bias, cols, 1, 0);
-    const struct contract contract = {.op = OP_LINEAR, .u.linear.acc = adding_accumulator(&a)};
+    const struct contract contract = {
+        .op = OP_LINEAR, .flushes = a.flushes, .u.linear.acc = adding_accumulator(&a)};
     snprintf(t->made_of, sizeof t->made_of, "%lld terms in %s, %s, %lld parts%s%s", (long long)n,
              dtype_name(d), adding_name(&a), (long long)a.parts, a.fma ? ", fma" : "",
-             biased ? ", bias" : "");
+             a.flushes ? ", flushed"
+             : biased  ? ", bias"
+                       : "");
     for (int64_t r = 0; r < rows; r++)
         for (int64_t o = 0; o < cols; o++) {
             const float sum = adding_dot(&a, x + r * n, w + o * n, t->dishonest ? n - 1 : n);
@@ -111,27 +123,33 @@ static float silu(float g, int way) {
 
 static void activation(struct trial *t) {
     const int64_t n = trial_size(t, 1 << 15), way = trial_draw(t, 0, 4);
-    const bool rounded = trial_flip(t);
-    float *const x = trial_values(t, 2 * n, trial_dtype(t), ldexp(1, (int)trial_draw(t, -8, 7))),
+    const bool rounded = trial_flip(t), tiny = is_tiny(t), flushes = tiny && trial_flip(t);
+    float *const x = trial_values(t, 2 * n, trial_dtype(t),
+                                  ldexp(1, tiny ? TINY : (int)trial_draw(t, -8, 7))),
                  *const got = trial_array(t, n, 4);
     struct call c = {.op = OP_ACTIVATION};
     struct contract contract = contract_exact(OP_ACTIVATION);
     c.u.activation = (struct activation_args){.gate_up = dense(x, 2 * n, 2 * n, n), .n_rows = 1, .width = n};
     contract.u.activation.mid_unit = rounded ? UNIT_BF16 : 0;
-    snprintf(t->made_of, sizeof t->made_of, "%lld gates, way %lld%s", (long long)n, (long long)way,
-             rounded ? ", bf16 before up" : "");
+    contract.flushes = flushes;
+    snprintf(t->made_of, sizeof t->made_of, "%lld gates, way %lld%s%s", (long long)n, (long long)way,
+             rounded ? ", bf16 before up" : "", flushes ? ", flushed" : "");
     for (int64_t i = 0; i < n; i++) {
         const float s = t->dishonest ? fmaxf(x[i], 0) : silu(x[i], (int)way);
-        got[i] = (rounded ? (float)dtype_round(DTYPE_BF16, (double)s) : s) * x[n + i];
+        const float y = (rounded ? (float)dtype_round(DTYPE_BF16, (double)s) : s) * x[n + i];
+        got[i] = flushes ? flushed(y) : y;
     }
     trial_judge(t, &c, &contract, got, 0);
 }
 
 static void combine(struct trial *t) {
     const int64_t k = trial_size(t, 16), width = trial_size(t, 1024), rows = 1 + trial_size(t, 16384 / width);
-    const struct adding a = adding_draw(t, false);
-    float *const down = trial_values(t, rows * k * width, trial_dtype(t), any_scale(t)),
-                 *const gates = trial_values(t, rows * k, DTYPE_F32, 2.5),
+    struct adding a = adding_draw(t, false);
+    const bool tiny = is_tiny(t);
+    a.flushes = tiny && trial_flip(t);
+    float *const down =
+                     trial_values(t, rows * k * width, trial_dtype(t), tiny ? ldexp(1, TINY) : any_scale(t)),
+                 *const gates = trial_values(t, rows * k, DTYPE_F32, tiny ? ldexp(1, TINY) : 2.5),
                  *const got = trial_array(t, rows * width, 4);
     int32_t *const slot_row = trial_array(t, rows * k, sizeof *slot_row);
     float column[16];
@@ -144,15 +162,16 @@ static void combine(struct trial *t) {
                                         .top_k = k,
                                         .width = width,
                                         .n_rows = rows * k};
-    snprintf(t->made_of, sizeof t->made_of, "%lld tokens, %lld choices, %s", (long long)rows, (long long)k,
-             adding_name(&a));
+    snprintf(t->made_of, sizeof t->made_of, "%lld tokens, %lld choices, %s%s", (long long)rows, (long long)k,
+             adding_name(&a), a.flushes ? ", flushed" : "");
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = 0; i < width; i++) {
             for (int64_t j = 0; j < k; j++)
                 column[j] = slot_row[r * k + j] < 0 ? 0 : down[slot_row[r * k + j] * width + i];
             got[r * width + i] = adding_dot(&a, column, gates + r * k, t->dishonest ? k - 1 : k);
         }
-    const struct contract contract = contract_exact(OP_COMBINE);
+    struct contract contract = contract_exact(OP_COMBINE);
+    contract.flushes = a.flushes;
     trial_judge(t, &c, &contract, got, 0);
 }
 

@@ -145,8 +145,11 @@ int64_t adding_depth(const struct adding *a, int64_t n) {
     return a->order == SPLIT || a->order == INTERLEAVED ? piece + a->parts : n;
 }
 
+float flushed(float x) { return fabsf(x) < 0x1p-126f ? 0 : x; }
+
 static float plus_product(const struct adding *a, float sum, float x, float y) {
-    return a->fma ? fmaf(x, y, sum) : sum + x * y;
+    if (!a->flushes) return a->fma ? fmaf(x, y, sum) : sum + x * y;
+    return flushed(a->fma ? fmaf(x, y, sum) : sum + flushed(x * y));
 }
 
 /* A multiple of 2^quantum, towards zero. */
@@ -183,14 +186,14 @@ float adding_dot(const struct adding *a, const float *x, const float *y, int64_t
         for (int64_t k0 = 0; k0 < n; k0 += piece) {
             float part = 0;
             for (int64_t k = k0; k < n && k < k0 + piece; k++) part = plus_product(a, part, x[k], y[k]);
-            sum += part;
+            sum = plus_product(a, sum, part, 1);
         }
         break;
     case INTERLEAVED:
         for (int64_t lane = 0; lane < a->parts; lane++) {
             float part = 0;
             for (int64_t k = lane; k < n; k += a->parts) part = plus_product(a, part, x[k], y[k]);
-            sum += part;
+            sum = plus_product(a, sum, part, 1);
         }
         break;
     case TENSOR_CORE: return adding_go_on(0, x, y, n);
