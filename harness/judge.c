@@ -43,9 +43,18 @@ void edge_begin(struct edge_result *edge, const struct judged *j, struct finding
 
 /* ---- verdicts ---- */
 
+/* Poison that is a number lies in a set that is wide enough; nobody stored it all the same, unless
+ * it is about what should be there. */
+static bool is_poison(const struct judged *j, int64_t i, double y) {
+    return dtype_is_huge_poison(j->got, j->dtype, i) && !(fabs(y) > 0x1p120);
+}
+
 static struct element_verdict judge_element(const struct judged *j, int64_t i) {
+    if (is_poison(j, i, j->y[i])) return (struct element_verdict){ELEMENT_OUTSIDE, INFINITY};
     return element_judge(j->dtype, dtype_load(j->got, j->dtype, i), j->y[i], j->e ? j->e[i] : 0);
 }
+
+#define NOBODYS ": never written, or read from where nothing is"
 
 /* The largest margin where all are right; false where one is not. */
 static bool all_right(const struct judged *j, double *largest) {
@@ -83,13 +92,24 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
         edge->outside++;
         edge->margin = fmax(edge->margin, v.margin);
         edge->other_bits += j->in_order;
-        const char *const note = isnan(got) ? "NaN: never written, or read from where nothing is"
+        const char *const note = isnan(got)                 ? "NaN" NOBODYS
+                                 : is_poison(j, i, j->y[i]) ? "poison" NOBODYS
                                  : j->in_order
                                      ? "a legal value, but not what the declared order of the sum gives"
                                  : v.kind == ELEMENT_NONFINITE ? "not finite"
                                                                : "outside the acceptance set";
         findings_add(findings, j, i, got, j->y[i], j->e ? j->e[i] : 0, v.margin, note);
     }
+}
+
+/* Neither the unsharded run nor the rank wrote it, and their poison is not the same: a failure of the
+ * kernel edge, not of this one. */
+static bool unwritten_by_both(const struct judged *j, const void *expected, int64_t i) {
+    if (j->dtype == DTYPE_I32 || !j->y || fabs(j->y[i]) > 0x1p120) return false;
+    const bool huge = dtype_is_huge_poison(j->got, j->dtype, i),
+               other_huge = dtype_is_huge_poison(expected, j->dtype, i);
+    return (huge && isnan(dtype_load(expected, j->dtype, i))) ||
+           (other_huge && isnan(dtype_load(j->got, j->dtype, i)));
 }
 
 void judge_identical(const struct judged *j, const void *expected, struct edge_result *edge,
@@ -100,16 +120,17 @@ void judge_identical(const struct judged *j, const void *expected, struct edge_r
     for (int64_t i = 0; i < j->count; i++) {
         if (!memcmp((const char *)j->got + (size_t)i * size, (const char *)expected + (size_t)i * size, size))
             continue;
+        if (unwritten_by_both(j, expected, i)) continue;
         const double got = dtype_load(j->got, j->dtype, i), want = dtype_load(expected, j->dtype, i);
         const double y = j->y ? j->y[i] : want, e = j->e ? j->e[i] : 0;
-        const double margin = element_judge(j->dtype, got, y, e).margin;
+        const double margin = is_poison(j, i, y) ? INFINITY : element_judge(j->dtype, got, y, e).margin;
         edge_fail(edge);
         edge->outside++;
         edge->margin = fmax(edge->margin, margin);
         edge->other_bits += margin <= 1;
         char note[160];
-        if (isnan(got))
-            snprintf(note, sizeof note, "NaN: never written, or read from where nothing is");
+        if (isnan(got) || is_poison(j, i, y))
+            snprintf(note, sizeof note, "%s" NOBODYS, isnan(got) ? "NaN" : "poison");
         else if (!(margin <= 1))
             snprintf(note, sizeof note, "not what the unsharded run stored, and outside its acceptance set");
         else

@@ -163,8 +163,9 @@ static void keep_exact(struct store *store, enum tensor_id id, int64_t count, co
     memcpy(store_renew(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
 }
 
-/* Of a stage that failed, what is no number goes on as the reference's value: one kernel's NaN is
- * no defect of the stages that read it, nor of the ranks. */
+/* Of a stage that failed, NaN, infinity and poison go on as the reference's values: what one kernel
+ * left is no defect of the stages that read it, nor of the ranks. */
+#define HUGE_FROM 0x1p120
 static void mend(struct trunk *t, int stage) {
     const struct placed at = {&t->crew, stage, 0};
     const struct answer *const a = &t->answer;
@@ -175,7 +176,7 @@ static void mend(struct trunk *t, int stage) {
         const void *const got = answer_stored(&at, &t->outcome.got, a, i, &owned);
         for (int64_t n = 0; n < a->count[i]; n++) {
             const double stored = dtype_load(got, dtype, n);
-            values[n] = isfinite(stored) || !isfinite(a->y[i][n]) ? stored : a->y[i][n];
+            values[n] = fabs(stored) < HUGE_FROM || !isfinite(a->y[i][n]) ? stored : a->y[i][n];
         }
         answer_put(&at, &t->outcome.got, a, i, values);
         free(owned);

@@ -59,7 +59,7 @@ struct seat *trunk_seat(struct trunk *trunk, int stage);
 /* Inputs, outputs, reference, verdict; or trunk->declined, and nothing happened. The ranks then
  * read `store` and are compared with the outcome. */
 struct status trunk_stage(struct trunk *trunk, int stage);
-/* The outputs become the inputs of what follows, NaN and infinity of a failed stage as the
+/* The outputs become the inputs of what follows, NaN, infinity and poison of a failed stage as the
  * reference's values; weights and answers are given back. */
 void trunk_stage_done(struct trunk *trunk, int stage);
 void trunk_close(struct trunk *trunk);

@@ -13,8 +13,8 @@ extern "C" {
 #endif
 
 /* Queue the op on the device. NULL, or one line that says why it could not be launched
- * (static or thread-local text). `scratch` has scratch_bytes(call) bytes, poisoned with
- * NaN. Never synchronises. */
+ * (static or thread-local text). `scratch` has scratch_bytes(call) bytes, poisoned.
+ * Never synchronises. */
 typedef const char *(*launch_fn)(const struct call *call, void *scratch, void *stream);
 
 /* What a kernel may cut into tiles; of calls with several groups or sequences, each one's. */

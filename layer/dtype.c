@@ -100,6 +100,14 @@ void dtype_load_row(double *dst, const void *base, enum dtype d, int64_t first, 
     }
 }
 
+bool dtype_is_huge_poison(const void *base, enum dtype d, int64_t index) {
+    const size_t size = dtype_bytes(d);
+    const unsigned char *const bytes = (const unsigned char *)base + (size_t)index * size;
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != POISON_HUGE) return false;
+    return true;
+}
+
 void dtype_poison(void *base, enum dtype d, int64_t n) {
     if (d == DTYPE_I32)
         for (int64_t i = 0; i < n; i++) ((int32_t *)base)[i] = INT32_MIN;

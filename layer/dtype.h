@@ -30,7 +30,12 @@ double dtype_round(enum dtype d, double value);
 /* dst[0..n) = base[first..first+n) */
 void dtype_load_row(double *dst, const void *base, enum dtype d, int64_t first, int64_t n);
 
-/* Write the bit pattern every buffer is poisoned with: NaN, or INT32_MIN for DTYPE_I32. */
+/* Bytes that stand where nobody has stored anything: NaN in every float format, and a finite number
+ * near the largest one, which a maximum keeps where it drops NaN. As int32: -1, and a huge number. */
+enum { POISON_NAN = 0xff, POISON_HUGE = 0x7f };
+/* Is the element made of nothing but POISON_HUGE?  (NaN is wrong whoever stored it.) */
+bool dtype_is_huge_poison(const void *base, enum dtype d, int64_t index);
+/* Write NaN of POISON_NAN, or INT32_MIN for DTYPE_I32. */
 void dtype_poison(void *base, enum dtype d, int64_t n);
 
 #ifdef __cplusplus

@@ -161,6 +161,21 @@ Test(judge, one_wrong_element_of_an_attention_output_is_caught_and_named_in_fp32
     attack_attention(DTYPE_F32);
 }
 
+Test(judge, poison_was_stored_by_nobody_however_wide_the_set_is) {
+    run_to(S_ATTENTION, DTYPE_F32);
+    struct slice s = slice_of(S_ATTENTION, T_O);
+    memset((char *)s.got + 5 * sizeof(float), POISON_HUGE, sizeof(float));
+    s.y[5] = dtype_load(s.got, DTYPE_F32, 5);
+    cr_expect_eq(set_verdict(&s).edge.outside, 0, "that very number is right where it is the answer");
+    s.y[5] = 1;
+    s.e[5] = INFINITY;
+    const struct verdict v = set_verdict(&s);
+    cr_expect(v.edge.outside == 1 && v.edge.margin == INFINITY);
+    cr_expect(strstr(v.findings.first.note, "poison: never written"), "%s", v.findings.first.note);
+    slice_free(&s);
+    close_all();
+}
+
 Test(judge, a_concatenated_axis_names_the_head_within_its_block) {
     run_to(S_QKV_PROJ, DTYPE_BF16);
     struct slice s = slice_of(S_QKV_PROJ, T_QKV); /* rank 2: heads 4, 5, kv head 2 as k, kv head 2 as v */

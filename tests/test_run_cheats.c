@@ -80,7 +80,9 @@ static const char *write_nothing(const struct call *call, void *scratch, void *s
 
 Test(run_cheats, a_kernel_that_writes_nothing) {
     stand_in("linear_simt", write_nothing);
-    expect_found_out(LINE, S_O_PROJ, (struct want){EDGE_KERNEL, "stage o_proj", "never written"});
+    expect_found_out(LINE, S_O_PROJ, (struct want){EDGE_KERNEL, "stage o_proj", "poison: never written"});
+    expect_found_out("tiny/ffn:tp=2,tokens=5", S_SHARED_DOWN,
+                     (struct want){EDGE_KERNEL, "stage shared_down", "NaN: never written"});
     expect_found_out(LINE, S_QKV_PROJ, (struct want){EDGE_KERNEL, "stage qkv_proj", "never written"});
     stand_in("kv_write", write_nothing);
     expect_found_out(LINE, S_KV_WRITE, (struct want){EDGE_KERNEL, "stage kv_write", "never written"});
@@ -88,6 +90,25 @@ Test(run_cheats, a_kernel_that_writes_nothing) {
     expect_found_out("tiny/ffn:tp=2,tokens=5", S_ROUTE, (struct want){EDGE_KERNEL, "stage route", NULL});
     stand_in("permute_simt", write_nothing);
     expect_found_out("tiny/ffn:tp=2,tokens=5", S_PERMUTE, (struct want){EDGE_KERNEL, "stage permute", NULL});
+}
+
+/* What lies behind x counts, unless it is NaN: a maximum drops that. */
+static const char *max_with_what_follows(const struct call *call, void *scratch, void *stream) {
+    const struct linear_args *const a = &call->u.linear;
+    const char *const problem = launch_honest(call, scratch, stream);
+    const int64_t last = a->n_rows * a->n_cols - 1;
+    const double behind = dtype_load(a->x.data, a->x.dtype, a->n_rows * a->n_inner);
+    dtype_store(a->out.data, a->out.dtype, last, fmax(dtype_load(a->out.data, a->out.dtype, last), behind));
+    return problem;
+}
+
+/* Poison is a number for the unsharded run in the one stage, and for rank 0 in the other. */
+Test(run_cheats, a_kernel_that_reads_too_far_and_drops_nan) {
+    stand_in("linear_simt", max_with_what_follows);
+    expect_found_out(LINE, S_O_PROJ,
+                     (struct want){EDGE_KERNEL, "stage o_proj, token 4", "poison: never written, or read"});
+    expect_found_out("tiny/ffn:tp=2,tokens=5", S_SHARED_DOWN,
+                     (struct want){EDGE_SHARD, "stage shared_down, rank 0 of 2", "poison: never written"});
 }
 
 static const char *write_zeros(const struct call *call, void *scratch, void *stream) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels/device/device_ops.h"
+#include "layer/dtype.h"
 
 static const struct {
     const char *name;
@@ -38,6 +39,7 @@ struct status device_open(enum device_kind kind, struct device **out) {
     if (!device) return status_error("--device %s: out of memory", kinds[kind].name);
     device->kind = kind;
     device->ops = kinds[kind].ops;
+    device->poison = POISON_NAN;
     const struct status opened = device->ops->open(device);
     if (opened.code)
         free(device);
@@ -86,6 +88,8 @@ struct status device_guard_damage(struct device *device, const struct device_buf
     *damaged = 0;
     return buffer->owner ? device->ops->guard_damage(device, buffer, damaged) : status_ok();
 }
+
+void device_set_poison(struct device *device, unsigned char poison) { device->poison = poison; }
 
 struct status device_sync(struct device *device) {
     return device->ops->sync(device);

@@ -2,7 +2,7 @@
  * the SIMT executor on the CPU (kernels/simt), and `cuda` (device_cuda.cu). No
  * CUDA type leaves this folder.
  *
- * Memory: every buffer stands between two guards of readable NaN, so that a wrong stride
+ * Memory: every buffer stands between two guards of readable poison, so that a wrong stride
  * shows wrong values instead of a fault; past the guards the host device reports the
  * access and names the buffer. */
 /* SPDX-License-Identifier: MIT */
@@ -34,13 +34,14 @@ void *device_stream(struct device *device);
 enum device_kind device_kind_of(const struct device *device);
 
 struct device_buffer {
-    void *data;          /* device address of the first byte */
-    size_t bytes, guard; /* guard bytes on each side */
-    void *host;          /* where the CPU reads and writes: `data` on host, a copy on cuda */
-    void *owner;         /* opaque */
+    void *data;           /* device address of the first byte */
+    size_t bytes, guard;  /* guard bytes on each side */
+    unsigned char poison; /* what its guards are made of */
+    void *host;           /* where the CPU reads and writes: `data` on host, a copy on cuda */
+    void *owner;          /* opaque */
 };
 
-/* Data and guards start as NaN (all bits set). `name` (copied) appears in error
+/* Data and guards start as poison. `name` (copied) appears in error
  * lines. bytes may be 0. */
 struct status device_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
                            struct device_buffer *out);
@@ -51,8 +52,10 @@ struct status device_reuse(struct device *device, const char *name, size_t bytes
                            struct device_buffer *buffer);
 struct status device_push(struct device *device, struct device_buffer *buffer); /* host -> data */
 struct status device_pull(struct device *device, struct device_buffer *buffer); /* data -> host */
-/* Bytes of the guards that are no longer NaN poison: something wrote outside the buffer. */
+/* Bytes of the guards that are no longer poison: something wrote outside the buffer. */
 struct status device_guard_damage(struct device *device, const struct device_buffer *buffer, size_t *damaged);
+/* The poison of the allocations that follow: a byte of dtype.h, POISON_NAN until this is called. */
+void device_set_poison(struct device *device, unsigned char poison);
 /* Wait for the launches. An error is the kernel's: one line (file:line, kernel,
  * block, thread where known). */
 struct status device_sync(struct device *device);

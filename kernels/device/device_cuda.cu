@@ -117,15 +117,16 @@ static struct status lay_out(struct device *device, struct cuda_buffer *owned, c
     out->data = owned->base + (owned->capacity - guard - bytes) / ALIGNMENT * ALIGNMENT;
     out->bytes = bytes;
     out->guard = guard;
+    out->poison = device->poison;
     out->host = owned->staging ? owned->staging : out->data;
     out->owner = owned;
     if (!poison) {
         unsigned char *const data = (unsigned char *)out->data;
-        TRY(cuda_status(cudaMemsetAsync(data - guard, 0xff, guard, stream_of(device)), "poisoning", name));
-        return cuda_status(cudaMemsetAsync(data + bytes, 0xff, guard, stream_of(device)), "poisoning", name);
+        TRY(cuda_status(cudaMemsetAsync(data - guard, device->poison, guard, stream_of(device)), "poisoning", name));
+        return cuda_status(cudaMemsetAsync(data + bytes, device->poison, guard, stream_of(device)), "poisoning", name);
     }
-    if (bytes) memset(out->host, 0xff, bytes);
-    return cuda_status(cudaMemsetAsync(owned->base, 0xff, owned->capacity, stream_of(device)), "poisoning",
+    if (bytes) memset(out->host, device->poison, bytes);
+    return cuda_status(cudaMemsetAsync(owned->base, device->poison, owned->capacity, stream_of(device)), "poisoning",
                        name);
 }
 
@@ -198,7 +199,7 @@ static struct status count_changed(struct device *device, const struct device_bu
         n = buffer->guard - done < CHUNK ? buffer->guard - done : CHUNK;
         copied = cuda_status(copy_now(device, copy, from + done, n, cudaMemcpyDeviceToHost),
                              "reading the guards of", name_of(buffer));
-        for (size_t i = 0; i < n && !copied.code; i++) *changed += copy[i] != 0xff;
+        for (size_t i = 0; i < n && !copied.code; i++) *changed += copy[i] != buffer->poison;
     }
     free(copy);
     return copied;

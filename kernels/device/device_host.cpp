@@ -26,16 +26,22 @@ static void show(const host_buffer *mapped, struct device_buffer *out) {
     out->data = out->host = mapped->data;
     out->bytes = mapped->bytes;
     out->guard = mapped->guard;
+    out->poison = mapped->poison;
     out->owner = const_cast<host_buffer *>(mapped);
 }
 
-static struct status host_alloc(struct device *, const char *name, size_t bytes, size_t guard, bool poison,
-                                struct device_buffer *out) {
+static void lay_poison(const struct device *device, host_buffer *mapped, bool data) {
+    mapped->poison = device->poison;
+    data ? simt::buffer_poison(mapped) : simt::buffer_poison_guards(mapped);
+}
+
+static struct status host_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
+                                bool poison, struct device_buffer *out) {
     host_buffer *mapped = simt::buffer_new(name, bytes, guard);
     if (!mapped)
         return status_error("buffer %s: no memory for %zu bytes and two guards of %zu; use a smaller case",
                             name, bytes, guard);
-    poison ? simt::buffer_poison(mapped) : simt::buffer_poison_guards(mapped);
+    lay_poison(device, mapped, poison);
     show(mapped, out);
     return status_ok();
 }
@@ -52,7 +58,7 @@ static struct status host_reuse(struct device *device, const char *name, size_t 
         *buffer = {};
         return host_alloc(device, name, bytes, guard, poison, buffer);
     }
-    poison ? simt::buffer_poison(mapped) : simt::buffer_poison_guards(mapped);
+    lay_poison(device, mapped, poison);
     show(mapped, buffer);
     return status_ok();
 }

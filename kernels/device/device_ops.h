@@ -16,6 +16,7 @@ struct device {
     const struct device_ops *ops;
     void *stream;
     char label[300];
+    unsigned char poison; /* of what is allocated next */
 };
 
 /* As the functions of device.h they stand behind; `open` fills stream and label. */

@@ -22,7 +22,7 @@ namespace simt {
 static const size_t ALIGNMENT = 256;          /* as cudaMalloc */
 static const size_t FAULT_ZONE = 4096 * 1024; /* address space only */
 static const size_t HUGE_FROM = 8192 * 1024;  /* large pages from here on: fewer faults */
-static const unsigned char POISON = 0xff;     /* NaN in every float format */
+static const unsigned char POISON = 0xff;     /* of shared memory: NaN in every float format */
 
 static std::mutex list_lock;
 static host_buffer *first;
@@ -95,28 +95,29 @@ void buffer_free(host_buffer *buffer) {
 }
 
 void buffer_poison(host_buffer *buffer) {
-    memset(buffer->open, POISON, (size_t)(buffer->end - buffer->open));
+    memset(buffer->open, buffer->poison, (size_t)(buffer->end - buffer->open));
 }
 
 void buffer_poison_guards(host_buffer *buffer) {
-    memset(buffer->data - buffer->guard, POISON, buffer->guard);
-    memset(buffer->data + buffer->bytes, POISON, buffer->guard);
+    memset(buffer->data - buffer->guard, buffer->poison, buffer->guard);
+    memset(buffer->data + buffer->bytes, buffer->poison, buffer->guard);
 }
 
-static size_t count_changed(const unsigned char *p, size_t bytes) {
+static size_t count_changed(const unsigned char *p, size_t bytes, unsigned char poison) {
+    const uint64_t poisoned = poison * (UINT64_MAX / 0xff);
     size_t changed = 0, i = 0;
     for (uint64_t word; i + sizeof word <= bytes; i += sizeof word) {
         memcpy(&word, p + i, sizeof word);
-        if (word == UINT64_MAX) continue;
-        for (size_t k = 0; k < sizeof word; k++) changed += p[i + k] != POISON;
+        if (word == poisoned) continue;
+        for (size_t k = 0; k < sizeof word; k++) changed += p[i + k] != poison;
     }
-    for (; i < bytes; i++) changed += p[i] != POISON;
+    for (; i < bytes; i++) changed += p[i] != poison;
     return changed;
 }
 
 size_t buffer_guard_damage(const host_buffer *buffer) {
-    return count_changed(buffer->data - buffer->guard, buffer->guard) +
-           count_changed(buffer->data + buffer->bytes, buffer->guard);
+    return count_changed(buffer->data - buffer->guard, buffer->guard, buffer->poison) +
+           count_changed(buffer->data + buffer->bytes, buffer->guard, buffer->poison);
 }
 
 const host_buffer *buffer_nearest(const void *address) {

@@ -16,6 +16,7 @@ struct host_buffer {
     char name[64];
     unsigned char *data;
     size_t bytes, guard;
+    unsigned char poison;            /* the byte that data and guards begin with */
     unsigned char *map, *end, *open; /* pages [open, end) can be read and written */
     size_t map_bytes;
     host_buffer *next; /* the list a fault handler looks through */
