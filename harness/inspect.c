@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/exhibit.h"
 #include "layer/choices.h"
 #include "reference/bound.h"
 
@@ -124,6 +125,11 @@ static void print_input(const struct inspection *what, const struct placed *at, 
 
 void inspect(const struct inspection *what, const struct placed *at, const struct outcome *o,
              const struct answer *a) {
+    if (what && what->whole) {
+        const bool it = at->stage == what->stage && (at->crew->unsharded ? -1 : at->rank) == what->rank;
+        if (it) exhibit(what->file, at, o, a);
+        return;
+    }
     for (int i = 0; what && i < a->n; i++) {
         if (a->id[i] != what->id || !a->count[i]) continue;
         const struct place named = slice_place(&at->crew->plan, a->id[i], at->rank, 0);

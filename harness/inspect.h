@@ -12,6 +12,8 @@ struct inspection {
     enum tensor_id id;
     int n; /* indices given: global, of the tensor's first axes (`shardcheck list stages` names them) */
     int64_t index[MAX_AXES];
+    bool whole; /* instead: every tensor of `stage` of `rank` (-1: of the unsharded run), see exhibit.h */
+    int stage, rank;
     FILE *file;
 };
 /* "o[3,5]", "y"; an error names the tensors that an answer is about. */

@@ -54,6 +54,15 @@ Test(cli_run, a_worker_and_one_process_report_the_same) {
     cr_expect(!system("grep -q '\"in_process\": true' b.json && ! grep -q in_process a.json"));
 }
 
+Test(cli_run, shrink_ends_with_a_small_case_that_fails_and_its_tensors) {
+    expect("run tiny/attention:tp=4 --mutant packed-view --shrink -q", 1, "stage kv_write of rank 0 of ");
+    cr_expect(strstr(text, "tokens=2,hidden=1,") && strstr(text, "expected"), "%s", text);
+    cr_expect(count("\n") <= 100, "%d lines", count("\n"));
+    expect("run tiny --no-grid --shrink", 2, "--shrink: reduces one case, these are 8; name one");
+    expect("run tiny/attention:tp=1,tokens=2 --shrink", 2, "tokens=2 passes; nothing to shrink");
+    expect("run tiny/ffn:tp=1 --dump x.h5 --shrink", 2, "which --dump holds on to; leave one out");
+}
+
 /* The first result is there while the others are still to come. */
 Test(cli_run, results_come_as_they_are_known) {
     FILE *const out = popen("\"$SHARDCHECK\" run tiny/attention:tp=1 param2-17b/ffn:tp=1", "r");

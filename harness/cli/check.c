@@ -9,6 +9,7 @@
 #include "harness/cli/console.h"
 #include "harness/cli/outputs.h"
 #include "harness/cli/selection.h"
+#include "harness/cli/shrink.h"
 #include "harness/cli/signals.h"
 #include "harness/quote.h"
 #include "harness/worker/limits.h"
@@ -128,6 +129,7 @@ static struct status apply_flag(struct parse *parse, const struct option_row *ro
     if (!strcmp(row->name, "in-process")) parse->request.in_process = out->in_process = true;
     if (!strcmp(row->name, "fail-fast")) out->fail_fast = true;
     if (!strcmp(row->name, "allow-skips")) out->allow_skips = true;
+    if (!strcmp(row->name, "shrink")) out->shrink = true;
     return status_ok();
 }
 
@@ -224,6 +226,8 @@ const struct option_row check_options[] = {
     {"no-grid", 0, 0, NULL, GRID_OFF, apply_grid, "the model's own cases only", NULL},
     {"print", 0, 0, "TENSOR[I,J]", -1, apply_print,
      "one case: an element, its neighbours and what the stage reads there; implies --in-process", NULL},
+    {"shrink", 0, 0, NULL, -1, apply_flag,
+     "one failing case: the smallest that fails alike, and the tensors of the stage", NULL},
     {"in-process", 0, 0, NULL, -1, apply_flag,
      "without workers, for debuggers and profilers: a crash ends everything", NULL},
     {"allow-skips", 0, 0, NULL, -1, apply_flag, "exit 0 although cases were skipped", NULL},
@@ -251,6 +255,17 @@ static struct status check_schedules(struct run_request *run) {
                 run->schedules);
     if (!run->schedules) run->schedules = 1;
     return status_ok();
+}
+
+static struct status check_shrink(const struct run_request *run) {
+    if (run->n_cases != 1)
+        return status_error("--shrink: reduces one case, these are %lld; name one", (long long)run->n_cases);
+    const char *const beside = run->fixture_path ? "fixture"
+                               : run->dump_path  ? "dump"
+                               : run->print      ? "print"
+                                                 : NULL;
+    if (!beside) return status_ok();
+    return status_error("--shrink: changes sizes and values, which --%s holds on to; leave one out", beside);
 }
 
 static bool plain_word(const char *word) {
@@ -289,6 +304,7 @@ struct status check_parse(struct parse *parse) {
     failed_free(&failed, &parse->request);
     if (!s.code && out->run.print && out->run.n_cases != 1)
         s = status_error("--print: shows one case, these are %lld; name one", (long long)out->run.n_cases);
+    if (!s.code && out->shrink) s = check_shrink(&out->run);
     if (!s.code && out->splits) s = split_cases(&out->run, out->split, out->splits);
     TRY(s);
     TRY(check_schedules(&out->run));
@@ -308,7 +324,8 @@ static struct status run_somewhere(const struct options *o, const struct run_req
                                    struct run_output *out) {
     struct pool_options pool = o->pool;
     pool.echo = o->verbosity > 0;
-    return o->in_process || !worker_program ? run_cases(request, out) : pool_run(request, &pool, out);
+    return o->in_process || request->print || !worker_program ? run_cases(request, out)
+                                                              : pool_run(request, &pool, out);
 }
 
 /* The ends of the reports, then the dump; the first problem counts. */
@@ -326,21 +343,21 @@ static struct status keep_outputs(const struct options *o, struct run_output *ou
     return *dump ? output_commit(dump) : status_ok();
 }
 
-struct status check_run(const struct options *o, enum exit_code *code) {
+static struct status run_and_report(const struct options *o, struct run_request *request,
+                                    enum exit_code *code) {
     struct run_output out = {0};
-    struct run_request request = o->run;
     struct output *report[MAX_REPORTS] = {NULL}, *dump = NULL;
     struct console console;
     TRY(reports_open(o, report));
-    struct status s = dump_output_open(&request, &dump);
+    struct status s = dump_output_open(request, &dump);
     signals_ask_first();
     console_open(&console, o, report);
-    request.watch = &console.watch;
-    if (!s.code) s = run_somewhere(o, &request, &out);
+    request->watch = &console.watch;
+    if (!s.code) s = run_somewhere(o, request, &out);
     const double own = console.seconds_own;
     console_close(&console);
     if (!s.code) {
-        out.result.seconds_grid = request.n_grid && out.result.seconds > own ? out.result.seconds - own : 0;
+        out.result.seconds_grid = request->n_grid && out.result.seconds > own ? out.result.seconds - own : 0;
         snprintf(out.command, sizeof out.command, "%s", o->typed);
         out.result.in_process = o->in_process;
         *code = verdict_of(o, &out);
@@ -350,4 +367,25 @@ struct status check_run(const struct options *o, enum exit_code *code) {
     output_discard(&dump);
     run_output_free(&out);
     return s;
+}
+
+/* The report of what is left, then its tensors. */
+static struct status shrink_and_report(const struct options *o, struct run_request *request,
+                                       enum exit_code *code) {
+    struct shrunk shrunk;
+    char *text = NULL;
+    size_t size = 0;
+    FILE *const tensors = open_memstream(&text, &size);
+    if (!tensors) return status_error("out of memory; free some");
+    struct status s = shrink_case(o, request, tensors, &shrunk);
+    if (!s.code) s = run_and_report(o, request, code);
+    if (fclose(tensors)) s = status_error("out of memory; free some");
+    if (!s.code) fputs(text, stdout);
+    free(text);
+    return s;
+}
+
+struct status check_run(const struct options *o, enum exit_code *code) {
+    struct run_request request = o->run;
+    return o->shrink ? shrink_and_report(o, &request, code) : run_and_report(o, &request, code);
 }

@@ -31,7 +31,7 @@ struct options {
     char *repro;            /* run.repro; owned */
     bool in_process;
     struct pool_options pool;
-    bool fail_fast, allow_skips;
+    bool fail_fast, allow_skips, shrink;
     double time_budget;      /* seconds; 0: none */
     struct inspection print; /* run.print */
     int split, splits;       /* the split-th of so many shares; 0: all */
