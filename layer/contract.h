@@ -53,7 +53,8 @@ struct attention_contract {
     double unit;             /* of the softmax arithmetic */
     double exp_error;        /* relative */
     double q_unit;           /* scale q rounded to this unit before q.k; 0: not */
-    double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded */
+    double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
+                              * exp(score - the largest one so far, its own included), or that over l */
     bool p_in_l;             /* the denominator adds the rounded P, too */
     double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */

@@ -73,8 +73,8 @@ struct output_factors output_factors(const struct attention_contract *c, const s
                                      int64_t n) {
     const struct accumulation sum = accumulation(c, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
-    const double p = c->p_in_l ? 0 : c->p_unit * (1 + h->h_max), /* else it is in h */
-        moved = h->h_max + p;                                    /* of s1: how far the terms w v moved */
+    const double p = c->p_in_l ? 0 : fmin(c->p_unit * (1 + h->h_max), h->p_off), /* else it is in h */
+        moved = h->h_max + p; /* of s1: how far the terms w v moved */
     const double accumulated = (sum.spans + sum.w) * moved + sum.s1 * (1 + moved);
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
     const double divided = (1 + denominator) / h->least;

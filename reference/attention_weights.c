@@ -205,12 +205,27 @@ static void weigh_errors(struct head_sums *sums, const double *w, double *r, dou
     sums->least = (least[0] + least[1]) + (least[2] + least[3]);
 }
 
+/* Is one score so far above all others, errors below 1 included, that their weights are 0 in any
+ * arithmetic?  exp(-104) < 2^-150. */
+static bool one_key_is_all(const double *score, double m, double top, int64_t n) {
+    int64_t near = 0;
+    for (int64_t j = 0; j < n && near < 2; j++) near += !(score[j] <= m - 106);
+    return near == 1 && top < 1;
+}
+
+/* Its P is exp(its score - the largest) = 1, but for what happens to one number on two ways: each is
+ * off by at most 3u |m|, then the exponential. */
+static double lone_p_off(const struct attention_contract *c, double m) {
+    return expm1(6.1 * (c->unit + UNIT_F64) * fabs(m) + c->exp_error + 2 * c->unit);
+}
+
 /* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j. */
 static struct head_sums weigh(double *w, double *r, const struct attention_contract *c, int64_t n,
                               bool bounds) {
-    struct head_sums sums = {.m = -INFINITY};
+    struct head_sums sums = {.m = -INFINITY, .p_off = INFINITY};
     for (int64_t j = 0; j < n; j++) sums.m = w[j] > sums.m ? w[j] : sums.m;
     lanes top = {0};
+    double far = 0;
     if (bounds) {
         for (int64_t j = n; j % LANES; j++) w[j] = sums.m, r[j] = 0;
         for (int64_t j = 0; j < n; j += LANES) { /* the subtraction of the maximum */
@@ -218,6 +233,8 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
             top = lanes_max(x, top);
             lanes_put(r + j, x);
         }
+        far = fmax(fmax(top[0], top[1]), fmax(top[2], top[3]));
+        if (c->p_unit > 0 && one_key_is_all(w, sums.m, far, n)) sums.p_off = lone_p_off(c, sums.m);
     }
     for (int64_t j = 0; j < n; j++) {
         w[j] = exp(w[j] - sums.m);
@@ -228,7 +245,7 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
 
     for (int64_t j = n; j % LANES; j++) w[j] = 0;
     const double each = common_log_error(&sums, c, n);
-    weigh_errors(&sums, w, r, each, fmax(fmax(top[0], top[1]), fmax(top[2], top[3])) + each, n);
+    weigh_errors(&sums, w, r, each, far + each, n);
     return sums;
 }
 
