@@ -63,6 +63,62 @@ Test(exact, a_tensor_core_needs_its_own_bits) {
     cr_expect(isnan(accumulator_grid(&sm90, NAN)));
 }
 
+/* ---- one key with all the weight ---- */
+
+enum { DIM = 16 };
+
+/* Two keys, of which q asks for the first. P as a kernel makes it that scales inside the exponential,
+ * P rounded to bf16 for P V and not for the sum; the other key adds nothing. */
+static float lone_key(const float *q, float scale, float v) {
+    const float by = scale * 1.44269504f;
+    float score = 0;
+    for (int d = 0; d < DIM; d++) score += q[d];
+    const float p = exp2f(fmaf(score, by, -(score * by)));
+    return (float)dtype_round(DTYPE_BF16, (double)p) * v / p;
+}
+
+Test(exact, honest_kernels_stay_inside_where_one_key_has_all_the_weight) {
+    static float q[DIM], k[2 * DIM], v[2 * DIM], out[DIM];
+    static int32_t page[1] = {0}, start[2] = {0, 1}, n_keys[1] = {2};
+    struct contract contract = contract_exact(OP_ATTENTION);
+    double y[DIM], e[DIM], largest = 0;
+    contract.u.attention.p_unit = UNIT_BF16;
+    for (int d = 0; d < DIM; d++) k[d] = 1, k[DIM + d] = -1, v[d] = 1 + (float)d, v[DIM + d] = 100;
+    for (int round = 0; round < 200; round++) {
+        const float scale = 0.3f + 0.01f * (float)round;
+        for (int d = 0; d < DIM; d++) q[d] = 12 + 0.37f * (float)d;
+        struct call call = {.op = OP_ATTENTION};
+        call.u.attention = (struct attention_args){.q = {q, DTYPE_F32, {DIM, DIM}, 0, DIM},
+                                                   .k_cache = {k, DTYPE_F32, {2 * DIM, DIM, DIM}, 0, 2 * DIM},
+                                                   .v_cache = {v, DTYPE_F32, {2 * DIM, DIM, DIM}, 0, 2 * DIM},
+                                                   .out = {out, DTYPE_F32, {DIM, DIM}, 0, DIM},
+                                                   .page_table = {page, DTYPE_I32, {1}, 0, 1},
+                                                   .query_start = {start, DTYPE_I32, {1}, 0, 2},
+                                                   .kv_len = {n_keys, DTYPE_I32, {1}, 0, 1},
+                                                   .n_tokens = 1,
+                                                   .n_seqs = 1,
+                                                   .n_heads = 1,
+                                                   .n_kv_heads = 1,
+                                                   .head_dim = DIM,
+                                                   .page_size = 2,
+                                                   .n_pages = 1,
+                                                   .max_queries = 1,
+                                                   .max_kv = 2,
+                                                   .scale = (double)scale,
+                                                   .causal = true};
+        ref_compute(&call, &contract, NULL, 0, 1, (struct ref_out[MAX_REF_OUT]){{y, e, NULL}});
+        for (int d = 0; d < DIM; d++) {
+            const double got = (double)lone_key(q, scale, v[d]);
+            const struct element_verdict verdict = element_judge(DTYPE_F32, got, y[d], e[d]);
+            cr_assert_eq(verdict.kind, ELEMENT_OK, "scale %g: %g for %g +- %g", (double)scale, got, y[d],
+                         e[d]);
+            cr_assert_lt(e[d], 0.001 * y[d], "less than bf16 would lose");
+            largest = fmax(largest, verdict.margin);
+        }
+    }
+    cr_assert_gt(largest, 0.01, "the kernel is not exact: %g", largest);
+}
+
 /* ---- one product left out ---- */
 
 enum { WIDTH = 2048, COLUMNS = 8 };
@@ -144,6 +200,15 @@ Test(exact, every_answer_is_one_value_in_both_dtypes) {
     expect_single("tiny/attention:fill=exact,tp=8,dtype=fp32,phase=decode,tokens=3", attention);
     expect_single("tiny/ffn:fill=exact,tp=2,ep=2", ffn);
     expect_single("tiny/ffn:fill=exact,tp=4,ep=2,dtype=fp32", ffn);
+}
+
+Test(exact, what_is_divided_is_one_value_in_bf16) {
+    static const int attention[] = {S_ATTN_NORM, S_QK_NORM, S_ATTENTION, -1};
+    static const int ffn[] = {S_FFN_NORM, S_ACTIVATION, S_SHARED_ACTIVATION, -1};
+    expect_single("tiny/attention:fill=exact,tp=2", attention);
+    expect_single("tiny/attention:fill=exact,tp=4,phase=decode,tokens=3,cached=300", attention);
+    expect_single("tiny/attention:fill=exact,tp=2,dim=64,tokens=9,kernel.attention=attention_mma", attention);
+    expect_single("tiny/ffn:fill=exact,tp=2", ffn);
 }
 
 static struct contract rounded_inputs(const struct call *call) {
