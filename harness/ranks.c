@@ -16,6 +16,7 @@
 #include "harness/order.h"
 #include "harness/relate.h"
 #include "harness/stage.h"
+#include "harness/tags.h"
 
 /* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
  * expert. */
@@ -306,6 +307,8 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
         r->findings.tiles = outcome_tiles(&w->outcome);
+        if (w->trunk->c.fill == FILL_TAGS)
+            tags_read(&w->at, &w->outcome, &w->answer, r->read, sizeof r->read);
         explain(&w->at, &w->outcome, &w->answer, r->likely, sizeof r->likely);
         if (!r->likely[0])
             relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
@@ -336,6 +339,7 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
     coverage_see(&r->facts, &w.at, &w.outcome, &r->edge[EDGE_SHARD]);
     inspect(t->print, &w.at, &w.outcome, &w.answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && r->findings.stage == stage) {
+        if (t->c.fill == FILL_TAGS) tags_read(&w.at, &w.outcome, &w.answer, r->read, sizeof r->read);
         explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);
         if (!r->likely[0]) relate(&w.at, &w.outcome, &w.answer, NULL, r->resembles, sizeof r->resembles);
     }

@@ -18,6 +18,7 @@ struct ranks {
     struct findings findings;
     char likely[400], resembles[200];
     struct fact_set facts; /* that the ranks' calls met */
+    char read[200];        /* under fill=tags: what the first stage that fails has read */
     char unsupported[500]; /* no kernel takes a rank's call: the case is skipped */
 };
 

@@ -16,6 +16,7 @@
 #include "harness/order.h"
 #include "harness/relate.h"
 #include "harness/stage.h"
+#include "harness/tags.h"
 
 void trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
                 const struct fixture *fixture, struct device *device, const struct mutant *fault) {
@@ -151,6 +152,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_schedule(&at, &t->outcome, &t->answer, t->edge.state != EDGE_FAIL, verdict);
     if (t->edge.state == EDGE_FAIL && t->findings.stage == stage) {
         t->findings.tiles = outcome_tiles(&t->outcome);
+        if (t->c.fill == FILL_TAGS) tags_read(&at, &t->outcome, &t->answer, t->read, sizeof t->read);
         explain(&at, &t->outcome, &t->answer, t->likely, sizeof t->likely);
         if (!t->likely[0]) relate(&at, &t->outcome, &t->answer, NULL, t->resembles, sizeof t->resembles);
     }

@@ -36,6 +36,7 @@ struct trunk {
     double seconds_reference;
     struct findings findings; /* of the kernel edge, over all stages */
     char likely[400];         /* of the first stage that fails: the mistake that reproduces it */
+    char read[200];           /* of the same: what it has read, under fill=tags */
     char resembles[200];      /* and what its wrong values look like */
     struct fact_set facts;    /* that its calls met, over all stages */
     char inexact[300];        /* the fill's answers are not what it says: the cases are skipped */
