@@ -85,10 +85,15 @@ static void read_columns(struct reading *r) {
 
 /* ---- the ops that have tags ---- */
 
+/* Of several tensors that are added up none is told apart. */
+static void read_sum(struct reading *r) {
+    if (placed_row(r->at)->in[1] == T_NONE) read_columns(r);
+}
+
 static void (*const readers[OP_COUNT])(struct reading *r) = {
     [OP_ATTENTION] = read_values,
     [OP_LINEAR] = read_columns,
-    [OP_SUM] = read_columns,
+    [OP_SUM] = read_sum,
 };
 
 void tags_read(const struct placed *at, const struct outcome *o, const struct answer *answer, char *text,
