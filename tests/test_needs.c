@@ -118,3 +118,24 @@ Test(needs, that_no_kernel_handles_skip_the_case_in_words) {
     cr_expect_eq(verdict_of_route(needs & ~(uint64_t)NEED_SELECT_BIAS, reason), CASE_SKIPPED);
     cr_expect(strstr(reason, "does not handle a bias of the selection"), "%s", reason);
 }
+
+Test(needs, cublas_is_given_a_bias_only_where_it_rounds_once) {
+    const struct kernel *const cublas = kernel_by_name("linear_cublas");
+    struct call call = {OP_LINEAR, .u.linear = {.n_groups = 1,
+                                                .n_rows = 4,
+                                                .n_cols = 8,
+                                                .n_inner = 8,
+                                                .x = {.dtype = DTYPE_BF16, .stride = {8}},
+                                                .w = {.dtype = DTYPE_BF16, .stride = {64, 8}},
+                                                .bias = {.data = &somewhere, .dtype = DTYPE_BF16},
+                                                .out = {.dtype = DTYPE_BF16, .stride = {8}}}};
+    const char *why = kernel_refuses(cublas, &call);
+    cr_expect(why && strstr(why, "bias"), "%s", why ? why : "not refused");
+    call.u.linear.out.dtype = DTYPE_F32;
+    why = kernel_refuses(cublas, &call);
+    cr_expect(!why || !strstr(why, "bias"), "%s", why ? why : "");
+    call.u.linear.out.dtype = DTYPE_BF16;
+    call.u.linear.bias.data = NULL;
+    why = kernel_refuses(cublas, &call);
+    cr_expect(!why || !strstr(why, "bias"), "%s", why ? why : "");
+}
