@@ -136,7 +136,7 @@ static const char *one_ulp_too_far(const struct call *call, void *scratch, void 
     ref_compute(call, &contract, NULL, ROW, ROW + 1, out);
     const double top = dtype_round(a->out.dtype, y[COLUMN] + e[COLUMN]);
     double beyond = top;
-    for (double step = fabs(top) * 0x1p-30; beyond == top; step *= 2)
+    for (double step = fabs(top) * 0x1p-30 + 0x1p-100; beyond == top; step *= 2)
         beyond = dtype_round(a->out.dtype, top + step);
     if (calls++ == 2) dtype_store(a->out.data, a->out.dtype, i, beyond); /* rank 1 only */
     free(y);
