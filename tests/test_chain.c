@@ -4,6 +4,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/chain.h"
 #include "harness/cli/options.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <omp.h>
@@ -118,20 +119,9 @@ static const struct {
      NULL},
 };
 
-static struct run_output run_with(const char *line, const struct mutant *fault) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
-    const struct run_request request = {.cases = &c, .n_cases = 1, .fault = fault};
-    const struct status s = run_cases(&request, &out);
-    cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
-    return out;
-}
-
 Test(chain, a_mistake_that_the_reference_makes_too_fails_the_chain_and_no_other_edge) {
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        struct run_output out = run_with(faults[i].seen, &faults[i].fault);
+        struct run_output out = run_one(faults[i].seen, (struct one_case){.fault = &faults[i].fault});
         const struct case_result *const r = &out.cases[0];
         for (int e = 0; e < EDGE_ORACLE; e++)
             cr_expect_eq(r->edge[e].state, EDGE_OK, "%s: edge %d: %s", faults[i].fault.name, e, r->where);
@@ -143,7 +133,7 @@ Test(chain, a_mistake_that_the_reference_makes_too_fails_the_chain_and_no_other_
         cr_expect(strstr(r->first.note, "plain.c"), "%s", r->first.note);
         run_output_free(&out);
         if (!faults[i].unseen) continue;
-        out = run_with(faults[i].unseen, &faults[i].fault);
+        out = run_one(faults[i].unseen, (struct one_case){.fault = &faults[i].fault});
         cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s", faults[i].fault.name, faults[i].unseen);
         run_output_free(&out);
     }

@@ -4,6 +4,7 @@
 #include "harness/coverage.h"
 #include "harness/run.h"
 #include "reports/report.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <stdlib.h>
@@ -41,13 +42,7 @@ Test(coverage, facts_have_names_of_their_own_and_apply_where_their_kernel_runs) 
 /* ---- single cases ---- */
 
 static struct case_result run_line(const char *line, struct run_output *out) {
-    struct check_case c;
-    bool has_part;
-    const struct status read = case_parse(line, &c, &has_part);
-    cr_assert_eq(read.code, STATUS_OK, "%s: %s", line, read.message);
-    const struct run_request request = {.cases = &c, .n_cases = 1};
-    const struct status ran = run_cases(&request, out);
-    cr_assert_eq(ran.code, STATUS_OK, "%s: %s", line, ran.message);
+    *out = run_one(line, (struct one_case){0});
     cr_assert_eq(out->cases[0].verdict, CASE_PASSED, "%s: %s", line, out->cases[0].reason);
     return out->cases[0];
 }

@@ -7,6 +7,7 @@
 #include "reference/bound.h"
 #include "reference/reference.h"
 #include "tests/stand_in.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -161,17 +162,6 @@ Test(exact, no_product_can_be_left_out_where_random_values_hide_many) {
 
 /* ---- cases ---- */
 
-static struct run_output run_line(const char *line, int stage, const struct kernel *kernel) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    if (kernel) c.kernel[stage] = kernel;
-    const struct run_request request = {.cases = &c, .n_cases = 1};
-    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
-    return out;
-}
-
 static const struct edge_result *kernel_edge(const struct case_result *r, int stage) {
     for (int i = 0; i < r->n_stages; i++)
         if (!strcmp(r->stage[i].stage, stage_table[stage].name)) return &r->stage[i].edge[EDGE_KERNEL];
@@ -180,7 +170,7 @@ static const struct edge_result *kernel_edge(const struct case_result *r, int st
 }
 
 static void expect_single(const char *line, const int *stages) {
-    struct run_output out = run_line(line, 0, NULL);
+    struct run_output out = run_one(line, (struct one_case){0});
     const struct case_result *const r = &out.cases[0];
     cr_expect_eq(r->verdict, CASE_PASSED, "%s: %s %s %s", line, r->where, r->first.note, r->reason);
     for (; *stages >= 0; stages++) {
@@ -220,7 +210,8 @@ static struct contract rounded_inputs(const struct call *call) {
 Test(exact, a_contract_that_the_values_do_not_fit_is_no_pass) {
     stand_in("linear_simt", launch_honest);
     fake.contract = rounded_inputs;
-    struct run_output out = run_line("tiny/attention:fill=exact,tp=1", S_QKV_PROJ, &fake);
+    struct run_output out =
+        run_one("tiny/attention:fill=exact,tp=1", (struct one_case){.stage = S_QKV_PROJ, .kernel = &fake});
     cr_expect_eq(out.cases[0].verdict, CASE_SKIPPED);
     cr_expect(strstr(out.cases[0].reason, "fill exact: at stage qkv_proj only"), "%s", out.cases[0].reason);
     run_output_free(&out);
@@ -245,7 +236,8 @@ static const char *leave_one_out(const struct call *call, void *scratch, void *s
 
 Test(exact, one_product_that_one_rank_leaves_out_is_found) {
     stand_in("linear_simt", leave_one_out);
-    struct run_output out = run_line("tiny/attention:fill=exact,tp=2,tokens=5", S_O_PROJ, &fake);
+    struct run_output out = run_one("tiny/attention:fill=exact,tp=2,tokens=5",
+                                    (struct one_case){.stage = S_O_PROJ, .kernel = &fake});
     const struct case_result *const r = &out.cases[0];
     cr_expect_eq(r->verdict, CASE_FAILED);
     cr_expect(strstr(r->where, "stage o_proj, rank 1 of 2, token 3, channel 17"), "%s", r->where);

@@ -2,19 +2,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/mistake.h"
 #include "harness/run.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
-
-static struct run_output run_with(const char *line, const struct mutant *m) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
-    const struct run_request request = {.cases = &c, .n_cases = 1, .mutant = m};
-    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK, "%s", line);
-    return out;
-}
 
 static bool in_norm(struct mistake *m) { return m->call.op == OP_NORM; }
 
@@ -27,7 +18,7 @@ static void spoil_token_2(const struct mistake *m, int64_t row0, int64_t row1, s
 Test(mistake, only_elements_that_it_gives_another_value_are_stored_by_it) {
     const struct mutant m = {
         .name = "m", .hooks = {.inside = in_norm, .stores = spoil_token_2}, .unsharded = true};
-    struct run_output out = run_with("tiny/attention:tp=1,tokens=5", &m);
+    struct run_output out = run_one("tiny/attention:tp=1,tokens=5", (struct one_case){.mutant = &m});
     const struct case_result *const r = &out.cases[0];
     cr_expect(r->mutant_made && r->verdict == CASE_FAILED);
     cr_expect_eq(r->edge[EDGE_KERNEL].outside, 64, "%lld elements of 64 channels",
@@ -40,7 +31,7 @@ Test(mistake, only_elements_that_it_gives_another_value_are_stored_by_it) {
 /* Where no value changes, none was made: what the kernel stored stays, rounded as the kernel did. */
 Test(mistake, one_that_stores_the_right_values_is_invisible) {
     const struct mutant m = {.name = "m", .hooks.inside = in_norm, .unsharded = true};
-    struct run_output out = run_with("tiny/attention:tp=2,tokens=5", &m);
+    struct run_output out = run_one("tiny/attention:tp=2,tokens=5", (struct one_case){.mutant = &m});
     cr_expect(!out.cases[0].mutant_made && out.cases[0].verdict == CASE_PASSED);
     run_output_free(&out);
 }

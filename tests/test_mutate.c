@@ -2,25 +2,15 @@
  * the unsharded run makes too, one in the sum, one in the plan. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
 
-static struct run_output run_with(const char *line, const struct mutant *m) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK, "%s", line);
-    const struct run_request request = {.cases = &c, .n_cases = 1, .mutant = m};
-    const struct status s = run_cases(&request, &out);
-    cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
-    return out;
-}
-
 /* Of the kernel, plan and shard edges exactly `guilty` (a set of 1 << edge) fail; none: the case
  * passes. */
 static void expect_edges(const char *line, const struct mutant *m, unsigned guilty, const char *where) {
-    struct run_output out = run_with(line, m);
+    struct run_output out = run_one(line, (struct one_case){.mutant = m});
     const struct case_result *const r = &out.cases[0];
     for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++)
         cr_expect_eq(r->edge[e].state, guilty >> e & 1 ? EDGE_FAIL : EDGE_OK, "%s, %s: edge %d is %d",
@@ -72,13 +62,13 @@ Test(mutate, a_mistake_is_caught_where_it_shows_and_passes_where_it_cannot) {
                                         "residual-every-rank", "expert-twice",   "experts-round-robin"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const struct mutant *const m = mutant_by_name(names[i]);
-        struct run_output out = run_with(m->exposes, m);
+        struct run_output out = run_one(m->exposes, (struct one_case){.mutant = m});
         const struct case_result *const r = &out.cases[0];
         cr_expect(r->mutant_made && r->verdict == CASE_FAILED, "%s survives %s", m->name, m->exposes);
         cr_expect_eq(r->edge[m->edge].state, EDGE_FAIL, "%s in %s", m->name, m->exposes);
         cr_expect_eq(strncmp(r->likely, m->name, strlen(m->name)), 0, "%s: likely '%s'", m->name, r->likely);
         run_output_free(&out);
-        out = run_with(m->clean, m);
+        out = run_one(m->clean, (struct one_case){.mutant = m});
         cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s in %s: %s", m->name, m->clean,
                      out.cases[0].where);
         run_output_free(&out);
@@ -141,7 +131,8 @@ Test(mutate, a_mistake_in_the_sum_fails_the_shard_edge_where_there_is_something_
 
 Test(mutate, a_mistake_in_the_sum_of_the_unsharded_run_fails_its_kernel_edge) {
     const struct mutant m = {.name = "lost", .hooks.sum = lose_the_last, .unsharded = true};
-    struct run_output out = run_with("tiny/ffn:tp=1,tokens=5", &m); /* routed and shared: two parts */
+    struct run_output out =
+        run_one("tiny/ffn:tp=1,tokens=5", (struct one_case){.mutant = &m}); /* routed and shared: two parts */
     cr_expect_eq(out.cases[0].edge[EDGE_KERNEL].state, EDGE_FAIL);
     cr_expect_eq(strncmp(out.cases[0].where, "stage ffn_sum", 13), 0, "%s", out.cases[0].where);
     run_output_free(&out);

@@ -12,19 +12,12 @@
 
 #include "reports/report.h"
 #include "tests/stand_in.h"
+#include "tests/one_case.h"
 
 /* One case; `stage` (-1: none) runs the stand-in. */
 static struct run_output run(const char *line, int stage, const struct mutant *mutant) {
-    struct check_case c;
-    struct run_output out;
-    bool has_part;
-    struct status s = case_parse(line, &c, &has_part);
-    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
-    if (stage >= 0) c.kernel[stage] = &fake;
-    const struct run_request request = {.cases = &c, .n_cases = 1, .mutant = mutant};
-    s = run_cases(&request, &out);
-    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
-    return out;
+    return run_one(line,
+                   (struct one_case){.stage = stage, .kernel = stage < 0 ? NULL : &fake, .mutant = mutant});
 }
 
 enum { KERNEL = 1u << EDGE_KERNEL, PLAN = 1u << EDGE_PLAN, SHARD = 1u << EDGE_SHARD };

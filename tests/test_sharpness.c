@@ -10,6 +10,7 @@
 
 #include "harness/run.h"
 #include "tests/stand_in.h"
+#include "tests/one_case.h"
 
 static struct sharpness sharpness_between(double *y, double *e, int64_t n) {
     const struct answer a = {.n = 1, .y = {y}, .e = {e}, .count = {n}};
@@ -81,16 +82,9 @@ static const char *nothing(const struct call *call, void *scratch, void *stream)
 }
 
 static struct run_output run_line(const char *line, launch_fn launch) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
     stand_in("linear_simt", launch);
     fake.contract = boundless;
-    c.kernel[S_O_PROJ] = &fake;
-    const struct run_request request = {.cases = &c, .n_cases = 1};
-    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
-    return out;
+    return run_one(line, (struct one_case){.stage = S_O_PROJ, .kernel = &fake});
 }
 
 Test(sharpness, a_case_whose_bounds_accept_everything_has_not_passed) {

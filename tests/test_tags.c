@@ -4,20 +4,10 @@
 #include "fixtures/tag.h"
 #include "harness/run.h"
 #include "tests/stand_in.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <string.h>
-
-static struct run_output run_line(const char *line, int stage, const struct kernel *kernel) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    if (kernel) c.kernel[stage] = kernel;
-    const struct run_request request = {.cases = &c, .n_cases = 1};
-    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
-    return out;
-}
 
 Test(tags, a_row_is_its_own_tag_and_nothing_else_is) {
     double row[24];
@@ -32,7 +22,7 @@ Test(tags, a_row_is_its_own_tag_and_nothing_else_is) {
 }
 
 static void expect_silent(const char *line) {
-    struct run_output out = run_line(line, 0, NULL);
+    struct run_output out = run_one(line, (struct one_case){0});
     cr_expect_eq(out.cases[0].verdict, CASE_PASSED, "%s: %s %s", line, out.cases[0].where,
                  out.cases[0].reason);
     cr_expect(!out.cases[0].read[0], "%s", out.cases[0].read);
@@ -48,7 +38,7 @@ Test(tags, right_kernels_pass_and_say_nothing) {
 static void expect_read(launch_fn launch, const char *kernel, const char *line, int stage,
                         const char *sentence) {
     stand_in(kernel, launch);
-    struct run_output out = run_line(line, stage, &fake);
+    struct run_output out = run_one(line, (struct one_case){.stage = stage, .kernel = &fake});
     cr_expect_eq(out.cases[0].verdict, CASE_FAILED, "%s", line);
     cr_expect(strstr(out.cases[0].read, sentence), "'%s' lacks '%s'", out.cases[0].read, sentence);
     run_output_free(&out);

@@ -5,6 +5,7 @@
 #include "harness/run.h"
 #include "reports/report.h"
 #include "tests/stand_in.h"
+#include "tests/one_case.h"
 
 #include <criterion/criterion.h>
 #include <math.h>
@@ -24,14 +25,7 @@ static const char *launch_off(const struct call *call, void *scratch, void *stre
 }
 
 static struct run_output run_line(const char *line, const struct kernel *attention) {
-    struct check_case c;
-    bool has_part;
-    struct run_output out;
-    cr_assert_eq(case_parse(line, &c, &has_part).code, STATUS_OK);
-    if (attention) c.kernel[S_ATTENTION] = attention;
-    const struct run_request request = {.cases = &c, .n_cases = 1};
-    cr_assert_eq(run_cases(&request, &out).code, STATUS_OK);
-    return out;
+    return run_one(line, (struct one_case){.stage = S_ATTENTION, .kernel = attention});
 }
 
 static const struct stage_result *attention_of(const struct run_output *out) {
