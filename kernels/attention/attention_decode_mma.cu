@@ -269,9 +269,6 @@ __global__ void __launch_bounds__(THREADS)
     store_slice<S>(results, a, s, part, aligned);
 }
 
-/* c: exp(scale score) = 2^(c score). */
-float exponent_factor(const struct attention_args *a) { return (float)(a->scale * 1.4426950408889634); }
-
 template <class S> const char *launch_tiling(const struct attention_args *a, void *scratch, void *stream) {
     const struct partials part = partials_in(scratch, a, slice_count(a), slice_length(a));
     const int64_t rows = a->max_queries * (a->n_heads / a->n_kv_heads), tiles = (rows + ROWS - 1) / ROWS;

@@ -5,13 +5,12 @@
 #ifndef KERNELS_ATTENTION_ATTENTION_DECODE_MMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_DECODE_MMA_TILES_CUH
 
+#include "kernels/attention/mma_tile.cuh"
 #include "kernels/attention/split_keys.cuh"
-#include "kernels/lang/ptx.cuh"
 
 namespace {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS, ROWS = 16, STAGES = 3, MAX_QUERIES = 8;
-constexpr unsigned WHOLE_WARP = 0xffffffffu;
 
 template <int D_, int KEYS_> struct tiling {
     static constexpr int D = D_, KEYS = KEYS_;       /* keys of one warp's tile */
@@ -32,7 +31,7 @@ using wide = tiling<256, 16>;
 
 constexpr int SLICE_UNIT = WARPS * 32;      /* whole tiles for every warp at any head size */
 constexpr int LEAST_SLICE = 2 * SLICE_UNIT; /* below, the merge costs more than it brings */
-constexpr int BLOCKS_WANTED = 64;          /* of one kv head: what it takes to fill a GPU alone */
+constexpr int BLOCKS_WANTED = 64;           /* of one kv head: what it takes to fill a GPU alone */
 
 inline int64_t slice_length(const struct attention_args *a) {
     const int64_t wanted = (BLOCKS_WANTED + a->n_seqs - 1) / a->n_seqs;
@@ -78,12 +77,6 @@ __device__ slice find_slice(const struct attention_args &a, int length) {
     s.key0 = (int)blockIdx.y * length;
     s.key1 = s.n_rows ? min(s.key0 + length, keys_seen(s, ROWS - 1)) : 0;
     return s;
-}
-
-/* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the eight 16-byte
- * banks. */
-template <class S> __device__ __forceinline__ bf16 *chunk_of(bf16 *tile, int row, int chunk) {
-    return tile + row * S::D + (chunk ^ (row & 7)) * OCTET;
 }
 
 /* ---- copies ---- */

@@ -263,9 +263,6 @@ __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct att
     store_rows<S>(w, q_tile, a, tile, aligned);
 }
 
-/* c: exp(scale score) = 2^(c score). */
-float exponent_factor(const struct attention_args *a) { return (float)(a->scale * 1.4426950408889634); }
-
 int shift_of(int64_t page_size) {
     int shift = 0;
     while ((int64_t)1 << shift < page_size) shift++;

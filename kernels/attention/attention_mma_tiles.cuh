@@ -6,9 +6,8 @@
 #ifndef KERNELS_ATTENTION_ATTENTION_MMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_MMA_TILES_CUH
 
+#include "kernels/attention/mma_tile.cuh"
 #include "kernels/attention/query_tile.cuh"
-#include "kernels/lang/octet.cuh"
-#include "kernels/lang/ptx.cuh"
 
 /* Copies are unrolled only by two, or their addresses fill the registers that the
  * fragments need. */
@@ -21,7 +20,6 @@
 namespace {
 
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
-constexpr unsigned WHOLE_WARP = 0xffffffffu;
 
 /* SLABS: of 16 query rows, per warp; KEYS: per tile. */
 template <int D_, int SLABS_, int KEYS_> struct tiling {
@@ -40,12 +38,6 @@ using wide = tiling<256, 1, 32>;
 static_assert(narrow::TILE_BYTES == 48 << 10 && middle::TILE_BYTES == 64 << 10 &&
                   wide::TILE_BYTES == 96 << 10,
               "as attention_mma.cu says");
-
-/* Chunk `chunk` of row `row` of a [rows][D] tile: eight rows of a column lie in the
- * eight 16-byte banks. */
-template <class S> __device__ __forceinline__ bf16 *chunk_of(bf16 *tile, int row, int chunk) {
-    return tile + row * S::D + (chunk ^ (row & 7)) * OCTET;
-}
 
 /* ---- copies ---- */
 
