@@ -11,6 +11,10 @@ static enum dtype dtype_of(const struct evidence *ev) {
     return placed_dtype(ev->placed, evidence_tensor(ev));
 }
 
+double evidence_load(const struct view *v, int64_t i) {
+    return i >= v->lo && i < v->hi ? dtype_load(v->data, v->dtype, i) : (double)NAN;
+}
+
 /* ---- does it fit? ---- */
 
 /* What sample `from` guesses, against what sample `to` got. */

@@ -54,4 +54,7 @@ enum tensor_id evidence_tensor(const struct evidence *ev);
  * fewer than half. */
 bool evidence_fits(const struct evidence *ev, guess_fn *guess, const struct candidate *c);
 
+/* Element data[i] of a view; NaN outside its span. */
+double evidence_load(const struct view *v, int64_t i);
+
 #endif

@@ -225,10 +225,7 @@ static bool plus_input(const struct evidence *ev, const struct sample *s, const 
 static double *dense(const struct view *v, int64_t rows, int64_t columns, int64_t stride) {
     double *const x = memory_zeroed((size_t)(rows * columns), sizeof *x);
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c++) {
-            const int64_t at = r * stride + c;
-            x[r * columns + c] = at >= v->lo && at < v->hi ? dtype_load(v->data, v->dtype, at) : (double)NAN;
-        }
+        for (int64_t c = 0; c < columns; c++) x[r * columns + c] = evidence_load(v, r * stride + c);
     return x;
 }
 

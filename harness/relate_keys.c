@@ -21,10 +21,6 @@ struct rows {
     struct row row[SAMPLES];
 };
 
-static double load(const struct view *v, int64_t i) {
-    return i >= v->lo && i < v->hi ? dtype_load(v->data, v->dtype, i) : (double)NAN;
-}
-
 static int64_t load_index(const struct view *v, int64_t i) {
     return (int64_t)dtype_load(v->data, DTYPE_I32, i);
 }
@@ -50,11 +46,11 @@ static struct row row_of(const struct attention_args *a, int64_t index) {
         const int64_t slot = j % a->page_size;
         const struct view *const k = &a->k_cache, *const v = &a->v_cache;
         for (int64_t d = 0; d < a->head_dim; d++)
-            r.weight[j] += load(&a->q, token * a->q.stride[0] + head * a->q.stride[1] + d) *
-                           load(k, page * k->stride[0] + slot * k->stride[1] + g * k->stride[2] + d);
+            r.weight[j] += evidence_load(&a->q, token * a->q.stride[0] + head * a->q.stride[1] + d) *
+                           evidence_load(k, page * k->stride[0] + slot * k->stride[1] + g * k->stride[2] + d);
         r.weight[j] *= a->scale;
         largest = fmax(largest, r.weight[j]);
-        r.value[j] = load(v, page * v->stride[0] + slot * v->stride[1] + g * v->stride[2] + dim);
+        r.value[j] = evidence_load(v, page * v->stride[0] + slot * v->stride[1] + g * v->stride[2] + dim);
     }
     for (int64_t j = 0; j < r.n; j++) {
         r.weight[j] = exp(r.weight[j] - largest);

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "harness/stage.h"
 #include "reference/score.h"
@@ -56,9 +55,10 @@ static struct trend trend_of(const struct placed *at, const struct score_report 
  * or one key explains them. */
 enum { FEW_OF = 100 };
 
-static void note(const struct placed *at, const struct trend *t, struct verdict v) {
+static void note(const struct placed *at, const struct trend *t, enum score_direction direction,
+                 struct verdict v) {
     const int rank = at->crew->unsharded ? -1 : at->rank;
-    const bool key = strstr(t->about, "weight") != NULL;
+    const bool key = direction == SCORE_KEY || direction == SCORE_LAST_KEY;
     const bool lost = key && t->worst.estimate < -0.7 && t->worst.estimate > -1.5;
     char text[300];
     snprintf(
@@ -94,7 +94,7 @@ void judge_trend(const struct placed *at, const struct outcome *o, const struct 
         struct score_report report;
         ref_score(&c, &report);
         const struct trend t = trend_of(at, &report);
-        if (t.state == TREND_WRONG) note(at, &t, v);
+        if (t.state == TREND_WRONG) note(at, &t, report.worst.direction, v);
         trend_merge(&v.edge->trend, &t);
         free(owned);
     }
