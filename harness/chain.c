@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,9 +148,12 @@ static void give_ffn(const struct chain *chain, struct plain_layer *l, double *c
     l->shared_down = values(chain, T_W_SHARED_DOWN);
 }
 
-static const char *compute_plain(const struct chain *chain, enum part part, const int32_t *ids, double *y) {
+/* With a mistake of its own (NULL: none). */
+static const char *compute_plain(const struct chain *chain, enum part part, const int32_t *ids,
+                                 const struct mutant *mistake, double *y) {
     double *cut[MAX_CUTS] = {NULL};
-    struct plain_layer l = {.spec = &chain->spec,
+    struct layer_spec spec = chain->spec;
+    struct plain_layer l = {.spec = &spec,
                             .part = part,
                             .n_seqs = chain->batch.n_seqs,
                             .seq = chain->seq,
@@ -157,6 +161,7 @@ static const char *compute_plain(const struct chain *chain, enum part part, cons
                             .norm_w = values(chain, T_NORM_W),
                             .tie_ids = ids};
     (part == PART_ATTENTION ? give_attention : give_ffn)(chain, &l, cut);
+    if (mistake) mistake->hooks.plain(&l, &spec);
     const char *const unknown = plain_compute(&l, y);
     for (int i = 0; i < MAX_CUTS; i++) free(cut[i]);
     return unknown;
@@ -261,16 +266,44 @@ static int last_stage(enum part part) {
     return last;
 }
 
+static void compare(const struct composition *k, const double *plain, struct edge_result *edge,
+                    struct findings *findings) {
+    for (int rank = 0; rank < k->crew.plan.tp; rank++)
+        compare_rank(k, last_stage(k->crew.part), rank, plain, edge, findings);
+}
+
+/* The composition is wrong, and there is no right one to seed a mistake into; plain.c can make it. A
+ * mistake with which the two agree in every element, on every rank, is named. */
+static void explain_chain(const struct composition *k, const struct chain *chain, double *y, char *likely,
+                          size_t size) {
+    const struct mutant *m;
+    for (int i = 0; (m = mutant_at(i)) && !likely[0]; i++) {
+        struct edge_result edge = {0};
+        struct findings findings;
+        if (!m->hooks.plain || m->part != k->crew.part) continue;
+        findings_init(&findings);
+        if (compute_plain(chain, m->part, k->own[0].of[T_IDS].memory.data, m, y)) continue;
+        compare(k, y, &edge, &findings);
+        if (edge.state == EDGE_OK)
+            snprintf(likely, size,
+                     "%s (%s): %s; plain.c with this mistake gives what the stages do, every element "
+                     "(margin %.2f)",
+                     m->name, m->source, m->describes, edge.margin);
+    }
+}
+
 const char *chain_edge(const struct layer_spec *spec, int64_t layer, const struct check_case *c,
-                       const struct mutant *fault, struct edge_result *edge, struct findings *findings) {
+                       const struct mutant *fault, struct edge_result *edge, struct findings *findings,
+                       char *likely, size_t size) {
     struct chain chain;
     struct composition k;
     chain_open(&chain, spec, layer, c);
     compose(&k, &chain, c, fault);
     double *const y = memory_zeroed((size_t)(chain.batch.n_tokens * chain.spec.hidden), sizeof *y);
-    const char *const unknown = compute_plain(&chain, c->part, k.own[0].of[T_IDS].memory.data, y);
-    for (int rank = 0; rank < c->tp && !unknown; rank++)
-        compare_rank(&k, last_stage(c->part), rank, y, edge, findings);
+    const char *const unknown = compute_plain(&chain, c->part, k.own[0].of[T_IDS].memory.data, NULL, y);
+    likely[0] = 0;
+    if (!unknown) compare(&k, y, edge, findings);
+    if (edge->state == EDGE_FAIL) explain_chain(&k, &chain, y, likely, size);
     free(y);
     composition_free(&k, &chain);
     chain_close(&chain);

@@ -12,6 +12,7 @@
 
 struct placed;
 struct mistake;
+struct plain_layer;
 struct ref_out;
 
 /* Where a mistake can be made. The first four change one thing of the call under test, which the
@@ -30,6 +31,9 @@ struct mutant_hooks {
     void (*chooses)(const struct mistake *m); /* changes the integer outputs of m->call: route, permute */
     /* Changes rows [row0, row1) of the outputs, where no call has them. */
     void (*stores)(const struct mistake *m, int64_t row0, int64_t row1, struct ref_out *out);
+    /* The layer as someone writes it down (reference/plain.h) who makes the mistake everywhere; `spec`
+     * is what l->spec points to, to be changed. NULL: it is none of the layer, or has no such form. */
+    void (*plain)(struct plain_layer *l, struct layer_spec *spec);
 };
 
 struct mutant {

@@ -102,7 +102,9 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     where_describe(f, ranks ? k->crew.plan.tp : 1, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
-    if (f != &k->findings && f != &t->findings) return;
+    if (f == chain) return; /* its likely mistake is there already */
+    r->likely[0] = 0;
+    if (f == oracle) return;
     const bool rank = f == &k->findings;
     snprintf(r->likely, sizeof r->likely, "%s", rank ? k->likely : t->likely);
     snprintf(r->resembles, sizeof r->resembles, "%s", rank ? k->resembles : t->resembles);
@@ -155,7 +157,8 @@ static struct status run_chain(struct group *g, struct findings *findings) {
         TRY(watch_step(g->request->watch, DOING_REFERENCE, -1, -1, 0, "chain"));
         const double start = clock_seconds();
         const char *const unknown =
-            chain_edge(&spec, layer, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i]);
+            chain_edge(&spec, layer, &g->cases[i], g->request->fault, &r->edge[EDGE_CHAIN], &findings[i],
+                       r->likely, sizeof r->likely);
         if (unknown) snprintf(r->unchained, sizeof r->unchained, "%s", unknown);
         r->seconds += clock_seconds() - start;
     }

@@ -12,6 +12,8 @@
 
 /* ---- what agrees ---- */
 
+static char likely[400]; /* of the last edge */
+
 static struct edge_result edge_of(const char *line, const struct mutant *fault) {
     struct check_case c;
     struct model model;
@@ -25,7 +27,9 @@ static struct edge_result edge_of(const char *line, const struct mutant *fault) 
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
     findings_init(&findings);
     const struct layer_spec spec = case_spec(&c, &model);
-    cr_assert_null(chain_edge(&spec, case_layer(&c, &model), &c, fault, &edge, &findings), "%s", line);
+    const char *const unknown =
+        chain_edge(&spec, case_layer(&c, &model), &c, fault, &edge, &findings, likely, sizeof likely);
+    cr_assert_null(unknown, "%s: %s", line, unknown);
     return edge;
 }
 
@@ -131,6 +135,7 @@ Test(chain, a_mistake_that_the_reference_makes_too_fails_the_chain_and_no_other_
         cr_expect_eq(r->verdict, CASE_FAILED);
         cr_expect_eq(strncmp(r->where, "chain, ", 7), 0, "%s", r->where);
         cr_expect(strstr(r->first.note, "plain.c"), "%s", r->first.note);
+        cr_expect_str_empty(r->likely, "%s is no mistake of the table: %s", faults[i].fault.name, r->likely);
         run_output_free(&out);
         if (!faults[i].unseen) continue;
         out = run_one(faults[i].unseen, (struct one_case){.fault = &faults[i].fault});
@@ -153,7 +158,7 @@ static const char *edge_of_tiny(void (*change)(struct layer_spec *spec), struct 
     struct layer_spec spec = case_spec(&c, &model);
     change(&spec);
     findings_init(&findings);
-    return chain_edge(&spec, 0, &c, NULL, edge, &findings);
+    return chain_edge(&spec, 0, &c, NULL, edge, &findings, likely, sizeof likely);
 }
 
 /* A score's last bit is worth more than a weight. */
@@ -181,4 +186,48 @@ Test(chain, a_mistake_inside_every_kernel_is_seen_where_it_shows) {
         cr_expect_eq(edge_of(m->exposes, m).state, EDGE_FAIL, "%s in %s", m->name, m->exposes);
         cr_expect_eq(edge_of(m->clean, m).state, EDGE_OK, "%s in %s", m->name, m->clean);
     }
+}
+
+/* ---- whose mistake it is ---- */
+
+static bool begins_with(const char *text, const char *name) {
+    return !strncmp(text, name, strlen(name)) && text[strlen(name)] == ' ';
+}
+
+/* Made by the reference of the stages and, on its own, by plain.c: twice written down. */
+Test(chain, a_mistake_of_the_layer_is_named_where_everybody_makes_it_and_only_there) {
+    const struct mutant *m;
+    int n = 0;
+    for (int i = 0; (m = mutant_at(i)); i++) {
+        if (!m->hooks.plain) continue;
+        n++;
+        cr_expect_eq(edge_of(m->exposes, m).state, EDGE_FAIL, "%s", m->name);
+        cr_expect(begins_with(likely, m->same_as ? m->same_as : m->name), "%s: '%s'", m->name, likely);
+        if (!m->clean) continue;
+        const bool seen = edge_of(m->clean, m).state == EDGE_FAIL; /* its twin has tokens of its own */
+        cr_expect_eq(*likely != 0, seen, "%s in %s: '%s'", m->name, m->clean, likely);
+    }
+    cr_expect(n >= 15, "%d", n);
+}
+
+Test(chain, a_mistake_with_another_beside_it_is_not_named) {
+    static const char *const lines[] = {"tiny/attention:tp=4,tokens=5", "tiny/ffn:tp=4,tokens=9"};
+    static const char *const names[] = {"scale-missing", "renorm-missing"};
+    for (int i = 0; i < 2; i++) {
+        struct mutant two = *mutant_by_name(names[i]);
+        cr_expect_eq(edge_of(lines[i], &two).state, EDGE_FAIL);
+        cr_expect(begins_with(likely, names[i]), "'%s'", likely);
+        two.hooks.sum = lose_the_last_part;
+        cr_expect_eq(edge_of(lines[i], &two).state, EDGE_FAIL);
+        cr_expect_str_empty(likely, "%s", likely);
+    }
+}
+
+Test(chain, the_report_of_a_case_names_the_mistake) {
+    struct run_output out = run_one("llama-3.1-8b/attention:tp=2,hidden=64,dim=16,tokens=5",
+                                    (struct one_case){.fault = mutant_by_name("scale-missing")});
+    const struct case_result *const r = &out.cases[0];
+    cr_expect_eq(r->edge[EDGE_CHAIN].state, EDGE_FAIL);
+    cr_expect(begins_with(r->likely, "scale-missing") && strstr(r->likely, "plain.c"), "'%s'", r->likely);
+    run_output_free(&out);
 }

@@ -39,7 +39,8 @@ struct trial {
     struct run_output out;
     const struct case_result *clean; /* NULL: no case hides it */
     bool made, killed, named, flagged;
-    bool chained; /* made by everybody, the reference too, it is seen by the chain edge */
+    bool chained;     /* made by everybody, the reference too, it is seen by the chain edge */
+    bool chain_named; /* and named there */
 };
 
 static struct status read_lines(const struct mutant *m, struct check_case cases[LINES], int64_t *n) {
@@ -61,11 +62,13 @@ static struct status try_chain(const struct check_case *c, struct trial *t) {
     struct model model;
     struct edge_result edge = {0};
     struct findings findings;
+    char likely[400];
     TRY(model_load(c->model, &model));
     const struct layer_spec spec = case_spec(c, &model);
     findings_init(&findings);
-    chain_edge(&spec, case_layer(c, &model), c, t->mutant, &edge, &findings);
+    chain_edge(&spec, case_layer(c, &model), c, t->mutant, &edge, &findings, likely, sizeof likely);
     t->chained = edge.state == EDGE_FAIL;
+    t->chain_named = names(likely, t->mutant);
     return status_ok();
 }
 
@@ -91,7 +94,7 @@ static struct status try_mutant(const struct mutant *m, struct trial *t) {
 /* ---- the score ---- */
 
 struct score {
-    int n, missing, killed, named, clean, flagged, chained, edge[EDGE_COUNT];
+    int n, missing, killed, named, clean, flagged, chained, chain_named, edge[EDGE_COUNT];
 };
 
 static void count(struct score *score, const struct trial *t) {
@@ -101,6 +104,7 @@ static void count(struct score *score, const struct trial *t) {
     score->clean += t->clean != NULL;
     score->flagged += t->flagged;
     score->chained += t->chained;
+    score->chain_named += t->chain_named;
     for (int e = 0; e < EDGE_COUNT && t->killed; e++)
         score->edge[e] += t->out.cases[EXPOSES].edge[e].state == EDGE_FAIL;
 }
@@ -131,7 +135,8 @@ static void print_score(FILE *file, const struct score *s) {
         gap = ", ";
     }
     fputc('\n', file);
-    fprintf(file, "made by everybody, the reference too, the chain edge sees %d of %d\n", s->chained, s->n);
+    fprintf(file, "made by everybody, the reference too, the chain edge sees %d of %d and names %d\n",
+            s->chained, s->n, s->chain_named);
     if (s->missing)
         fprintf(file, "%d more need a feature that no layer here has: list mutants\n", s->missing);
 }
@@ -144,17 +149,17 @@ static json_t *trial_object(const struct trial *t) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (seen->edge[e].state == EDGE_FAIL)
             json_array_append_new(edges, json_string(edge_name((enum edge)e)));
-    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s?, s:b, s:b}", "mutant", t->mutant->name,
+    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:s, s:o, s:s?, s:b, s:b, s:b}", "mutant", t->mutant->name,
                      "exposes", seen->line, "made", t->made, "killed", t->killed, "named", t->named, "likely",
                      seen->likely, "edges", edges, "clean", t->clean ? t->clean->line : NULL, "flagged",
-                     t->flagged, "chained", t->chained);
+                     t->flagged, "chained", t->chained, "chain_named", t->chain_named);
 }
 
 static void print_json(FILE *file, const struct score *s, json_t *trials) {
     json_t *const all =
-        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:O}", "schema", "shardcheck-mutants/1", "mutants",
-                  s->n, "killed", s->killed, "named", s->named, "flagged", s->flagged, "chained", s->chained,
-                  "missing", s->missing, "trials", trials);
+        json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:O}", "schema", "shardcheck-mutants/1",
+                  "mutants", s->n, "killed", s->killed, "named", s->named, "flagged", s->flagged, "chained",
+                  s->chained, "chain_named", s->chain_named, "missing", s->missing, "trials", trials);
     json_dumpf(all, file, JSON_INDENT(1));
     fputc('\n', file);
     json_decref(all);

@@ -5,6 +5,7 @@
 
 #include "harness/mistake.h"
 #include "harness/mutants/mutants.h"
+#include "reference/plain.h"
 
 enum { BLOCK = 16 }; /* tokens of a block of those that are launched, or padded to */
 
@@ -154,6 +155,12 @@ static bool load_gate_up(struct mistake *m, int64_t (*from)(const struct gate_up
 }
 
 static bool load_swapped(struct mistake *m) { return load_gate_up(m, swapped); }
+static void swap_in_plain(struct plain_layer *l, struct layer_spec *spec) {
+    const double *const gate = l->w_gate, *const shared_gate = l->shared_gate;
+    (void)spec;
+    l->w_gate = l->w_up, l->w_up = gate;
+    l->shared_gate = l->shared_up, l->shared_up = shared_gate;
+}
 static bool load_even_chunk(struct mistake *m) { return load_gate_up(m, even_chunk); }
 static bool load_interleaved(struct mistake *m) { return load_gate_up(m, interleaved); }
 static bool load_of_rank_0(struct mistake *m) { return load_gate_up(m, of_rank_0); }
@@ -168,6 +175,7 @@ const struct mutant mutants_of_experts[] = {
      .describes = "the rows of gate are read as those of up",
      OF_ALL,
      .hooks.inside = load_swapped,
+     .hooks.plain = swap_in_plain,
      .exposes = "tiny/ffn:tp=1,tokens=9"},
     {.name = "gate-up-interleaved",
      .source = "kestrel PR #126",

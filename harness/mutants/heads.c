@@ -5,6 +5,7 @@
 
 #include "harness/mistake.h"
 #include "harness/mutants/mutants.h"
+#include "reference/plain.h"
 
 enum block { Q, K, V };
 
@@ -103,17 +104,27 @@ static bool flip_pairing(struct mistake *m) {
     return true;
 }
 
+static void flip_plain_pairing(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->rope_pairing = spec->rope_pairing == ROPE_NEOX ? ROPE_GPTJ : ROPE_NEOX;
+}
+
 static bool rotate_whole_head(struct mistake *m) {
     struct rope_args *const a = &m->call.u.rope;
     const int64_t n = mistake_plan(m)->size[AXIS_P];
     if (m->call.op != OP_ROPE || a->rot_dim == a->head_dim) return false;
-    void *const table = mistake_memory(m, n * a->head_dim, sizeof(float));
+    const enum dtype dtype = a->table.dtype;
+    void *const table = mistake_memory(m, n * a->head_dim, dtype_bytes(dtype));
     if (!table) return false;
-    ref_rope_table(table, DTYPE_F32, n, a->head_dim, mistake_spec(m)->rope_theta);
-    a->table =
-        (struct view){.data = table, .dtype = DTYPE_F32, .stride = {a->head_dim}, .hi = n * a->head_dim};
+    ref_rope_table(table, dtype, n, a->head_dim, mistake_spec(m)->rope_theta);
+    a->table = (struct view){.data = table, .dtype = dtype, .stride = {a->head_dim}, .hi = n * a->head_dim};
     a->rot_dim = a->head_dim;
     return true;
+}
+
+static void rotate_plain_head(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->rot_dim = spec->head_dim;
 }
 
 /* ---- the table ---- */
@@ -168,6 +179,7 @@ const struct mutant mutants_of_heads[] = {
      .describes = "the other dims of a head are rotated as a pair",
      OF_ALL,
      .hooks.inside = flip_pairing,
+     .hooks.plain = flip_plain_pairing,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,tokens=5,rot=2"},
     {.name = "rope-whole-head",
@@ -175,6 +187,7 @@ const struct mutant mutants_of_heads[] = {
      .describes = "the whole head is rotated, not its first dims",
      OF_ALL,
      .hooks.inside = rotate_whole_head,
+     .hooks.plain = rotate_plain_head,
      .exposes = "tiny/attention:tp=1,tokens=5,rot=8",
      .clean = "tiny/attention:tp=1,tokens=5"},
     {.name = "qk-norm-of-own-heads",

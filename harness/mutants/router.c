@@ -5,6 +5,7 @@
 
 #include "harness/mistake.h"
 #include "harness/mutants/mutants.h"
+#include "reference/plain.h"
 
 static struct route_args *route_of(struct mistake *m) {
     return m->call.op == OP_ROUTE ? &m->call.u.route : NULL;
@@ -142,6 +143,35 @@ static void best_twice(const struct mistake *m) {
     for (int64_t t = 0; t < a->n_tokens; t++) ids[t * a->ids.stride[0] + 1] = ids[t * a->ids.stride[0]];
 }
 
+/* ---- of the layer ---- */
+
+static void plain_without_renorm(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->renormalise = false;
+}
+static void plain_of_selected(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    if (spec->score != SCORE_SOFTMAX || spec->renormalise) return;
+    spec->renormalise = true;
+    spec->renorm_eps = 0;
+}
+static void scale_plain_twice(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->routed_scale *= spec->routed_scale;
+}
+static void plain_unscaled(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->routed_scale = 1;
+}
+static void plain_scale_nested(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    if (!spec->renormalise) spec->routed_scale = 1;
+}
+static void plain_group_max(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->group_score = GROUP_MAX;
+}
+
 /* ---- the table ---- */
 
 #define IN_ROUTER .edge = EDGE_KERNEL, .part = PART_FFN, .unsharded = true
@@ -161,6 +191,7 @@ const struct mutant mutants_of_router[] = {
      IN_ROUTER,
      .hooks.inside = group_max,
      .hooks.chooses = as_the_call_says,
+     .hooks.plain = plain_group_max,
      .exposes = "tiny/ffn:tp=1,groups=4,topk_groups=2",
      .clean = "tiny/ffn:tp=1,groups=4,topk_groups=4"},
     {.name = "groups-filled-with-0",
@@ -176,6 +207,7 @@ const struct mutant mutants_of_router[] = {
      .describes = "the softmax is taken over the selected logits only",
      IN_ROUTER,
      .hooks.inside = softmax_of_selected,
+     .hooks.plain = plain_of_selected,
      .exposes = "tiny/ffn:tp=1,tokens=9,score=softmax,renorm=off",
      .clean = "tiny/ffn:tp=1,tokens=9,score=softmax,renorm=on"},
     {.name = "renorm-missing",
@@ -183,6 +215,7 @@ const struct mutant mutants_of_router[] = {
      .describes = "the gates are not divided by their sum",
      IN_ROUTER,
      .hooks.inside = renorm_missing,
+     .hooks.plain = plain_without_renorm,
      .exposes = "tiny/ffn:tp=1,tokens=9",
      .clean = "tiny/ffn:tp=1,tokens=9,renorm=off"},
     {.name = "routed-scale-twice",
@@ -190,6 +223,7 @@ const struct mutant mutants_of_router[] = {
      .describes = "the gates are multiplied by the factor of the routed experts twice",
      IN_ROUTER,
      .hooks.inside = scale_twice,
+     .hooks.plain = scale_plain_twice,
      .exposes = "tiny/ffn:tp=1,tokens=9",
      .clean = SCALE_1},
     {.name = "routed-scale-missing",
@@ -197,6 +231,7 @@ const struct mutant mutants_of_router[] = {
      .describes = "the gates are not multiplied by the factor of the routed experts",
      IN_ROUTER,
      .hooks.inside = scale_missing,
+     .hooks.plain = plain_unscaled,
      .exposes = "tiny/ffn:tp=1,tokens=9",
      .clean = SCALE_1},
     {.name = "routed-scale-nested",
@@ -204,6 +239,7 @@ const struct mutant mutants_of_router[] = {
      .describes = "the factor of the routed experts is applied only where gates are renormalised",
      IN_ROUTER,
      .hooks.inside = scale_nested,
+     .hooks.plain = plain_scale_nested,
      .exposes = "tiny/ffn:tp=1,tokens=9,renorm=off",
      .clean = "tiny/ffn:tp=1,tokens=9,renorm=on",
      .same_as = "routed-scale-missing"},

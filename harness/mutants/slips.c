@@ -5,6 +5,7 @@
 
 #include "harness/mistake.h"
 #include "harness/mutants/mutants.h"
+#include "reference/plain.h"
 
 /* ---- norm, rope, cache ---- */
 
@@ -164,6 +165,33 @@ static void rows_of_slots(const struct mistake *m, int64_t row0, int64_t row1, s
                                       : (double)NAN;
 }
 
+/* ---- of the layer ---- */
+
+static void see_all_in_plain(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->causal = false;
+}
+static void plain_of_base_2(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->attn_scale *= log(2);
+}
+static void square_plain_scale(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->attn_scale *= spec->attn_scale;
+}
+static void lose_plain_bias(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->qkv_bias = spec->o_bias = false;
+}
+static void select_plain_without_bias(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->select_bias = false;
+}
+static void score_plain_otherwise(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->score = spec->score == SCORE_SOFTMAX ? SCORE_SIGMOID : SCORE_SOFTMAX;
+}
+
 /* ---- sums ---- */
 
 static bool lose_last_rank(const struct placed *at, struct view *parts, int64_t *n_parts) {
@@ -221,6 +249,7 @@ const struct mutant mutants_of_slips[] = {
      .describes = "a query sees the keys behind it",
      IN_ATTENTION,
      .hooks.inside = see_all,
+     .hooks.plain = see_all_in_plain,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,phase=decode,tokens=3,cached=9"},
     {.name = "pages-of-sequence-0",
@@ -233,12 +262,14 @@ const struct mutant mutants_of_slips[] = {
      .describes = "the weights are powers of 2, not of e",
      IN_ATTENTION,
      .hooks.inside = exponent_base_2,
+     .hooks.plain = plain_of_base_2,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {.name = "scale-twice",
      .describes = "q.k is multiplied by the scale twice",
      IN_ATTENTION,
      .hooks.inside = scale_squared,
+     .hooks.plain = square_plain_scale,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {.name = "values-of-keys",
@@ -256,6 +287,7 @@ const struct mutant mutants_of_slips[] = {
      .describes = "the bias of a projection is left out",
      IN_ATTENTION,
      .hooks.inside = lose_bias,
+     .hooks.plain = lose_plain_bias,
      .exposes = "tiny/attention:tp=1,tokens=5,bias=qkv",
      .clean = "tiny/attention:tp=1,tokens=5"},
     {.name = "gelu-for-silu",
@@ -269,6 +301,7 @@ const struct mutant mutants_of_slips[] = {
      IN_FFN,
      .hooks.inside = select_without_bias,
      .hooks.chooses = as_the_call_says,
+     .hooks.plain = select_plain_without_bias,
      .exposes = "tiny/ffn:tp=1",
      .clean = "tiny/ffn:tp=1,select_bias=off"},
     {.name = "other-score",
@@ -276,6 +309,7 @@ const struct mutant mutants_of_slips[] = {
      IN_FFN,
      .hooks.inside = other_score,
      .hooks.chooses = as_the_call_says,
+     .hooks.plain = score_plain_otherwise,
      .exposes = "tiny/ffn:tp=1,tokens=9",
      .clean = "tiny/ffn:tp=1,tokens=9,top=1,select_bias=off"},
     {.name = "last-choice-lost",

@@ -6,6 +6,7 @@
 #include "harness/batch.h"
 #include "harness/mistake.h"
 #include "harness/mutants/mutants.h"
+#include "reference/plain.h"
 
 enum { SLICE = PAGE_SIZE, SLICES = 4 }; /* keys of a slice where they are so long; how many where so many */
 
@@ -118,9 +119,12 @@ static void tile_heads(const struct mistake *m, int64_t row0, int64_t row1, stru
     each_head(m, row0, row1, out, tiled_head);
 }
 
+static double hidden_scale(const struct layer_spec *s) {
+    return 1 / sqrt((double)s->hidden / (double)s->n_heads);
+}
 static bool scale_of_hidden(struct call *call, const struct layer_spec *whole,
                             const struct layer_spec *local) {
-    const double scale = 1 / sqrt((double)whole->hidden / (double)whole->n_heads);
+    const double scale = hidden_scale(whole);
     (void)local;
     if (call->op != OP_ATTENTION || call->u.attention.scale == scale) return false;
     call->u.attention.scale = scale;
@@ -132,6 +136,15 @@ static bool no_scale(struct call *call, const struct layer_spec *whole, const st
     if (call->op != OP_ATTENTION || call->u.attention.scale == 1) return false;
     call->u.attention.scale = 1;
     return true;
+}
+
+static void scale_plain_of_hidden(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->attn_scale = hidden_scale(spec);
+}
+static void scale_plain_by_1(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->attn_scale = 1;
 }
 
 /* ---- pages ---- */
@@ -240,6 +253,7 @@ const struct mutant mutants_of_softmax[] = {
      .describes = "the softmax scale is that of hidden / heads dims, not of the head's own",
      IN_KERNEL,
      .hooks.call = scale_of_hidden,
+     .hooks.plain = scale_plain_of_hidden,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {.name = "scale-missing",
@@ -247,6 +261,7 @@ const struct mutant mutants_of_softmax[] = {
      .describes = "the softmax scale is 1",
      IN_KERNEL,
      .hooks.call = no_scale,
+     .hooks.plain = scale_plain_by_1,
      .exposes = "tiny/attention:tp=1,tokens=5",
      .clean = "tiny/attention:tp=1,tokens=1"},
     {.name = "page-tail-read",
