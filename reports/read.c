@@ -148,6 +148,7 @@ static bool read_repro(const json_t *object, struct case_result *r) {
 
 static bool read_case(const json_t *o, struct case_result *r) {
     r->crashed = json_is_true(json_object_get(o, "crashed"));
+    r->of_grid = json_is_true(json_object_get(o, "grid"));
     r->mutant_made = json_is_true(json_object_get(o, "mutant_changed_calls"));
     return json_is_object(o) && read_verdict(o, &r->verdict) && read_number(o, "seconds", &r->seconds) &&
            read_string(o, "case", r->line, sizeof r->line) &&
@@ -161,20 +162,10 @@ static bool read_case(const json_t *o, struct case_result *r) {
            read_string(o, "read", r->read, sizeof r->read);
 }
 
-bool report_read_lines(const char *text, size_t length, enum case_verdict verdict,
-                       void (*take)(void *, const char *), void *context) {
-    json_t *const root = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
-    const char *const schema = json_string_value(json_object_get(root, "schema"));
-    const bool ok = schema && !strcmp(schema, "shardcheck-result/1");
-    const json_t *const cases = json_object_get(root, "cases");
-    for (size_t i = 0; ok && i < json_array_size(cases); i++) {
-        const json_t *const o = json_array_get(cases, i);
-        const char *const line = json_string_value(json_object_get(o, "case"));
-        enum case_verdict is;
-        if (line && read_verdict(o, &is) && is == verdict) take(context, line);
-    }
-    json_decref(root);
-    return ok;
+static void case_free(struct case_result *r) {
+    free(r->stage);
+    free(r->repro);
+    *r = (struct case_result){0};
 }
 
 bool report_read_case(const char *text, size_t length, struct case_result *out) {
@@ -183,8 +174,76 @@ bool report_read_case(const char *text, size_t length, struct case_result *out) 
     const bool ok = o && read_case(o, out);
     json_decref(o);
     if (ok) return true;
-    free(out->stage);
-    free(out->repro);
-    *out = (struct case_result){0};
+    case_free(out);
     return false;
+}
+
+/* ---- a whole report ---- */
+
+static bool read_coverage(const json_t *root, struct report_read *r) {
+    const json_t *const facts = json_object_get(json_object_get(root, "coverage"), "facts");
+    const size_t n = json_array_size(facts);
+    if (n > MAX_FACTS) return false;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *const o = json_array_get(facts, i);
+        struct fact_count *const f = &r->fact[i];
+        f->applies = !json_is_false(json_object_get(o, "applies"));
+        if (!read_string(o, "fact", f->name, sizeof f->name) || !f->name[0] ||
+            !read_integer(o, "cases", &f->n_cases))
+            return false;
+    }
+    r->run.fact = n ? r->fact : NULL;
+    r->run.n_facts = (int)n;
+    return true;
+}
+
+static bool read_head(const json_t *root, struct report_read *r) {
+    struct run_result *const run = &r->run;
+    run->version = r->version, run->device = r->device, run->command = r->command;
+    run->in_process = json_is_true(json_object_get(root, "in_process"));
+    return read_string(root, "version", r->version, sizeof r->version) &&
+           read_string(root, "device", r->device, sizeof r->device) &&
+           read_string(root, "command", r->command, sizeof r->command) &&
+           read_number(root, "seconds", &run->seconds) && read_integer(root, "passed", &run->n_passed) &&
+           read_integer(root, "failed", &run->n_failed) && read_integer(root, "skipped", &run->n_skipped) &&
+           read_coverage(root, r);
+}
+
+/* The counts that stand in the report are those of its cases, or some were cut out. */
+static bool read_cases(const json_t *all, struct report_read *r) {
+    const size_t n = json_array_size(all);
+    int64_t count[CASE_SKIPPED + 1] = {0};
+    if (!json_is_array(all)) return false;
+    r->cases = calloc(n ? n : 1, sizeof *r->cases);
+    if (!r->cases) return false;
+    r->run.cases = r->cases;
+    for (size_t i = 0; i < n; i++) {
+        struct case_result *const c = &r->cases[r->run.n_cases++];
+        if (!read_case(json_array_get(all, i), c) || !c->line[0]) return false;
+        count[c->verdict]++;
+    }
+    return count[CASE_PASSED] == r->run.n_passed && count[CASE_FAILED] == r->run.n_failed &&
+           count[CASE_SKIPPED] == r->run.n_skipped;
+}
+
+const char *report_read(const char *text, size_t length, struct report_read *out) {
+    *out = (struct report_read){0};
+    json_t *const root = json_loadb(text, length, JSON_REJECT_DUPLICATES, NULL);
+    const char *const schema = json_string_value(json_object_get(root, "schema"));
+    const char *problem = NULL;
+    if (!schema || strncmp(schema, "shardcheck-result/", 18) != 0)
+        problem = "no report of shardcheck; give what --report json:FILE wrote";
+    else if (strcmp(schema, "shardcheck-result/1") != 0)
+        problem = "a report of another version, whose schema is not shardcheck-result/1; write it again";
+    else if (!read_head(root, out) || !read_cases(json_object_get(root, "cases"), out))
+        problem = "a damaged report of shardcheck; write it again";
+    json_decref(root);
+    if (problem) report_read_free(out);
+    return problem;
+}
+
+void report_read_free(struct report_read *r) {
+    for (int64_t i = 0; i < r->run.n_cases; i++) case_free(&r->cases[i]);
+    free(r->cases);
+    *r = (struct report_read){0};
 }

@@ -32,6 +32,10 @@ const char *verdict_name(enum case_verdict verdict);  /* "PASS", "FAIL", "SKIP" 
 const char *verdict_word(enum case_verdict verdict);  /* "passed", "failed", "skipped" */
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);
+/* Of it what stands below the line of a failed case: edges, where, first, likely, repro. */
+void report_text_failure(FILE *file, const struct case_result *result);
+/* "0.42", "<0.01", "812", "inf": the margin of an edge or an element; at most 1 is right. */
+void report_margin(char *text, size_t size, double margin);
 /* Of the facts that apply on the device: how many were met, and how many there are. */
 void report_count_facts(const struct run_result *run, int *met, int *all);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
@@ -46,9 +50,16 @@ bool report_same_cause(const struct case_result *a, const struct case_result *b)
  * And back: what it says of the case, `stage` and `repro` to be freed; false: it is no such object. */
 char *report_case_json(const struct case_result *result);
 bool report_read_case(const char *text, size_t length, struct case_result *out);
-/* The lines of a JSON report's cases that came out so. False: it is no such report. */
-bool report_read_lines(const char *text, size_t length, enum case_verdict verdict,
-                       void (*take)(void *context, const char *line), void *context);
+/* A whole JSON report, to be freed. NULL, or what is wrong with the text, as the end of an error line;
+ * then there is nothing to free. */
+struct report_read {
+    struct run_result run; /* of what follows; grid and crashes are not counted again */
+    struct case_result *cases;
+    struct fact_count fact[MAX_FACTS];
+    char version[40], device[200], command[400];
+};
+const char *report_read(const char *text, size_t length, struct report_read *out);
+void report_read_free(struct report_read *report);
 
 void report_text_begin(FILE *file, const struct run_result *run, int verbosity);
 void report_text_one(FILE *file, const struct case_result *result, int verbosity);

@@ -9,8 +9,7 @@
 enum { QUIET = -1, VERBOSE = 1 };
 enum { LABEL = 9 }; /* columns of the words that begin the lines of a failure */
 
-/* "0.42", "<0.01", "812", "inf": the margin of an edge or an element; at most 1 is right. */
-static void format_margin(char *text, size_t size, double margin) {
+void report_margin(char *text, size_t size, double margin) {
     if (isnan(margin))
         snprintf(text, size, "nan");
     else if (margin > 0 && margin < 0.01)
@@ -30,7 +29,7 @@ static bool only_together(const struct edge_result *r) {
 /* "kernel 0.42", "plan ok (12 of 33 rows)", "shard FAIL (margin 812, 3 of 400 elements)" */
 static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) {
     char margin[32];
-    format_margin(margin, sizeof margin, r->margin);
+    report_margin(margin, sizeof margin, r->margin);
     if (r->state == EDGE_FAIL && only_bits(r))
         fprintf(file, "%s FAIL (legal, but other bits where the same were promised, %lld of %lld elements)",
                 edge_name(edge), (long long)r->outside, (long long)r->elements);
@@ -87,7 +86,7 @@ static void print_value(FILE *file, const char *before, double value) {
 static void print_mismatch(FILE *file, const char *label, const struct mismatch *m) {
     char margin[32];
     if (!m->stage[0]) return;
-    format_margin(margin, sizeof margin, m->margin);
+    report_margin(margin, sizeof margin, m->margin);
     fprintf(file, "  %-*s ", LABEL, label);
     print_rank(file, m);
     fprintf(file, "%s%s, %s%s%s: ", m->where[0] ? " " : "", m->where, m->stage, m->tensor[0] ? "." : "",
@@ -107,7 +106,7 @@ static void print_field(FILE *file, const char *label, const char *value) {
     if (value && value[0]) fprintf(file, "  %-*s %s\n", LABEL, label, value);
 }
 
-static void print_failure(FILE *file, const struct case_result *r) {
+void report_text_failure(FILE *file, const struct case_result *r) {
     fprintf(file, "  %-*s ", LABEL, "edges");
     print_edges(file, r);
     fputc('\n', file);
@@ -126,7 +125,7 @@ static void print_failure(FILE *file, const struct case_result *r) {
 
 static void format_edge_cell(char *text, size_t size, const struct edge_result *r) {
     char margin[32];
-    format_margin(margin, sizeof margin, r->margin);
+    report_margin(margin, sizeof margin, r->margin);
     if (r->state == EDGE_FAIL)
         snprintf(text, size, "FAIL %s", only_bits(r) ? "bits" : only_together(r) ? "stat." : margin);
     else
@@ -213,7 +212,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
     else
         fprintf(file, "  %.2f s\n", r->seconds);
-    if (r->verdict == CASE_FAILED && !r->same_cause) print_failure(file, r);
+    if (r->verdict == CASE_FAILED && !r->same_cause) report_text_failure(file, r);
     if (verbosity >= VERBOSE) print_stages(file, r);
 }
 

@@ -35,6 +35,12 @@ struct status check_parse(struct parse *parse);
 struct status check_run(const struct options *options, enum exit_code *code);
 void check_explain(FILE *file);
 
+/* ---- compare: two files, what has changed ---- */
+extern const struct option_row compare_options[];
+struct status compare_parse(struct parse *parse);
+struct status compare_run(const struct options *options, enum exit_code *code);
+void compare_explain(FILE *file);
+
 /* ---- list ---- */
 struct status list_parse(struct parse *parse);
 struct status list_run(const struct options *options, enum exit_code *code);

@@ -5,6 +5,7 @@
 
 #include "harness/cli/request.h"
 #include "harness/worker/pool.h"
+#include "reports/compare.h"
 #include "reports/report.h"
 
 struct command;
@@ -26,6 +27,8 @@ struct options {
     enum device_kind device;     /* of probe */
     bool only[MAX_MUTANTS];      /* of mutants: by row */
     bool json;                   /* of mutants */
+    const char *compared[2];     /* of compare: files */
+    struct compare_wish wish;    /* of compare */
 
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
     char *repro;            /* run.repro; owned */

@@ -2,54 +2,29 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/cli/selection.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/cli/report_file.h"
 #include "harness/memory.h"
 #include "harness/work.h"
-#include "reports/report.h"
 
 /* ---- those that failed ---- */
 
-enum { MAX_REPORT_BYTES = 256 << 20 };
-
-static void take(void *context, const char *line) {
-    struct failed_lines *const f = context;
-    f->full |= f->n == MAX_CASES;
-    if (f->n < MAX_CASES) f->line[f->n++] = strdup(line);
-}
-
-static struct status read_whole(const char *path, char **text, size_t *length) {
-    FILE *const file = fopen(path, "re");
-    if (!file) return status_error("--failed %.200s: %s; give a JSON report", path, strerror(errno));
-    char *const bytes = malloc(MAX_REPORT_BYTES);
-    *length = bytes ? fread(bytes, 1, MAX_REPORT_BYTES, file) : 0;
-    const bool ok = bytes && !ferror(file) && *length < MAX_REPORT_BYTES;
-    fclose(file);
-    *text = bytes;
-    if (ok) return status_ok();
-    free(bytes);
-    *text = NULL;
-    return status_error("--failed %.200s: cannot be read, or is longer than 256 MiB; give a JSON report",
-                        path);
-}
-
 struct status failed_read(const char *path, struct request *request, struct failed_lines *out) {
-    char *text = NULL;
-    size_t length = 0;
+    struct report_read report;
+    bool full = false;
     if (request->n_subjects)
         return status_error("--failed %.160s: names the cases; leave %.160s out", path, request->subject[0]);
-    TRY(read_whole(path, &text, &length));
+    TRY(report_file_read("--failed ", path, &report));
     out->line = memory_zeroed(MAX_CASES, sizeof *out->line);
-    const bool ok = report_read_lines(text, length, CASE_FAILED, take, out);
-    free(text);
-    if (!ok)
-        return status_error("--failed %.200s: no report of shardcheck; give what --report json:FILE wrote",
-                            path);
-    if (out->full)
-        return status_error("--failed %.200s: more than %d cases failed; name them", path, MAX_CASES);
+    for (int64_t i = 0; i < report.run.n_cases; i++) {
+        if (report.cases[i].verdict != CASE_FAILED) continue;
+        full |= out->n == MAX_CASES;
+        if (!full) out->line[out->n++] = strdup(report.cases[i].line);
+    }
+    report_read_free(&report);
+    if (full) return status_error("--failed %.200s: more than %d cases failed; name them", path, MAX_CASES);
     if (!out->n) return status_error("--failed %.200s: no case failed there; there is nothing to run", path);
     out->typed = request->subject;
     request->subject = (const char **)out->line;

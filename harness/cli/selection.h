@@ -9,7 +9,6 @@
 struct failed_lines {
     char **line; /* [n] */
     int n;
-    bool full;          /* there were more than MAX_CASES */
     const char **typed; /* the subjects that they stand in for */
 };
 /* An error: no JSON report, nothing failed in it, or cases are named besides. */
