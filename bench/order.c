@@ -1,8 +1,9 @@
 /* In which order does a kernel sum?  Products of several sizes are run by a kernel of the registry, and what it
- * stored is held against replays (reference/replay.h) of the orders in the table below: the share of
- * a sample of elements whose bits each one gives. An order that gives all of them is what ran.
+ * stored is held against the orders of a table (reference/order.h). One that gives all bits of a sample is
+ * what ran.
  *   build/bench/order [--device host|cuda] KERNEL..     default: host linear_simt grouped_gemm_wgmma
- * One line a size: KERNEL rows x columns x inner DTYPE -> OUT: ORDER, or none and the best share. On a GPU:
+ * One line a size: KERNEL rows x columns x inner DTYPE -> OUT: ORDER, or none and the best one, and of how many
+ * elements it gives the bits. On a GPU:
  *   build/bench/order --device cuda linear_cublas grouped_gemm_wgmma linear_simt
  * Exit status 1 where a kernel whose contract declares its order does not follow it. */
 /* SPDX-License-Identifier: MIT */
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "reference/order.h"
 #include "reference/replay.h"
 
 enum { SAMPLE_ROWS = 4, MAX_NAMES = 16 };
@@ -20,41 +22,6 @@ static void must(struct status s) {
     if (!s.code) return;
     fprintf(stderr, "order: %s\n", s.message);
     exit(2);
-}
-
-/* ---- the orders ---- */
-
-static const struct {
-    const char *name;
-    int block, fraction;
-} steps[] = {{"fp32 FMA chain", 1, 0},
-             {"tensor core, 16 a step, 25 bits (sm_90)", 16, 25},
-             {"tensor core, 8 a step, 24 bits (sm_80)", 8, 24},
-             {"tensor core, 16 a step, 24 bits", 16, 24},
-             {"tensor core, 4 a step, 23 bits (sm_70)", 4, 23}};
-/* K in so many slices of whole `unit` terms, added up in fp32 in order. */
-static const int splits[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 32};
-static const int units[] = {16, 64};
-
-struct order {
-    struct contract contract;
-    char name[100];
-};
-
-static bool make_order(struct order *o, size_t step, int split, int unit, int64_t inner) {
-    const int64_t each = (inner + split - 1) / split, slice = (each + unit - 1) / unit * unit;
-    if (split > 1 && (slice >= inner || (inner + slice - 1) / slice != split)) return false;
-    if (split == 1 && unit != units[0]) return false;
-    o->contract = contract_exact(OP_LINEAR);
-    struct accumulator *const acc = &o->contract.u.linear.acc;
-    acc->in_order = true;
-    acc->block = steps[step].block, acc->fraction = steps[step].fraction, acc->keep = 24;
-    acc->splits = split, acc->slice = split > 1 ? slice : 0;
-    if (split > 1)
-        snprintf(o->name, sizeof o->name, "%s, %d slices of %lld", steps[step].name, split, (long long)slice);
-    else
-        snprintf(o->name, sizeof o->name, "%s", steps[step].name);
-    return true;
 }
 
 /* ---- one product ---- */
@@ -96,6 +63,7 @@ static void prepare(struct run *r, const struct product *p) {
     r->host = r->call;
     r->host.u.linear.x.data = r->x.host;
     r->host.u.linear.w.data = r->w.host;
+    r->host.u.linear.out.data = r->y.host;
 }
 
 /* The share of the sampled rows' elements that have the order's bits. */
@@ -127,21 +95,14 @@ static bool examine(struct run *r, const struct kernel *k, const struct product 
     must(device_sync(r->device));
     must(device_pull(r->device, &r->y));
 
-    struct order best = {.name = "none"}, o;
-    double best_share = -1;
-    for (size_t step = 0; step < sizeof steps / sizeof *steps; step++)
-        for (size_t s = 0; s < sizeof splits / sizeof *splits; s++)
-            for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-                if (!make_order(&o, step, splits[s], units[u], p->inner)) continue;
-                if (!ref_replays(&r->host, &o.contract)) continue;
-                const double share = share_of(r, &o.contract);
-                if (share > best_share) best = o, best_share = share;
-            }
     const struct contract own = k->contract(&r->call);
+    struct order_found found;
+    order_find(&r->host, &own, &found);
     const bool declares = ref_replays(&r->host, &own), follows = !declares || share_of(r, &own) == 1;
-    printf("%s %lld x %lld x %lld %s -> %s: %s%s (%.2f %%)%s\n", k->name, (long long)p->rows,
-           (long long)p->cols, (long long)p->inner, dtype_name(p->in), dtype_name(p->out),
-           best_share < 1 ? "none; best " : "", best.name, 100 * best_share,
+    printf("%s %lld x %lld x %lld %s -> %s: %s%s (%lld of %lld, %lld telling)%s\n", k->name,
+           (long long)p->rows, (long long)p->cols, (long long)p->inner, dtype_name(p->in), dtype_name(p->out),
+           found.found ? "" : "none; best ", found.order.name, (long long)found.same,
+           (long long)found.sampled, (long long)found.telling,
            !declares ? ""
            : follows ? "; as declared"
                      : "; NOT AS DECLARED");
