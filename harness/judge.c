@@ -31,6 +31,7 @@ void edge_merge(struct edge_result *into, const struct edge_result *from) {
     into->other_bits += from->other_bits;
     into->vacuous += from->vacuous;
     into->in_order += from->in_order;
+    if (!into->order[0]) memcpy(into->order, from->order, sizeof into->order);
     into->sharpness = fmax(into->sharpness, from->sharpness);
     trend_merge(&into->trend, &from->trend);
 }

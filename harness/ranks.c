@@ -216,8 +216,8 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
     free(slice);
 }
 
-/* A rank may sort its experts' rows in an order of its own, and is held to that. */
-static void answer_rows_again(struct rank_work *w) {
+/* A rank may sort its experts' rows, or sum, in an order of its own, and is held to that. */
+static void answer_again(struct rank_work *w) {
     answer_free(&w->answer);
     answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
 }
@@ -273,20 +273,45 @@ static struct contract contract_of(const struct outcome *trunk, const struct cal
     return trunk->kernel ? trunk->kernel->contract(call) : trunk->contract;
 }
 
+/* Do the bounds of a slice of the trunk's answer hold for the rank, another kernel maybe or another order
+ * that its sums were found to have? */
+static bool sums_as_trunk(const struct rank_work *w) {
+    if (w->outcome.call.op != OP_LINEAR || !w->trunk->outcome.kernel) return true;
+    const struct accumulator *const rank = &w->outcome.contract.u.linear.acc, *const trunk =
+                                                                                  &w->trunk->outcome.contract
+                                                                                       .u.linear.acc;
+    const int64_t n = w->outcome.call.u.linear.n_inner;
+    return rank->order == trunk->order && rank->slice == trunk->slice &&
+           accumulator_factor(rank, n) == accumulator_factor(trunk, n);
+}
+
+static void partial_answer(struct rank_work *w, double **sum) {
+    answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
+    if (!*sum) *sum = memory_zeroed((size_t)w->trunk->answer.count[0], sizeof **sum);
+    partial_add(w, *sum);
+}
+
+/* Once the rank has run. */
+static void own_answer(struct rank_work *w, double **partial) {
+    const double start = clock_seconds();
+    order_learn(&w->at, &w->outcome, verdict_on(w, EDGE_SHARD));
+    if (is_partial(w->trunk->answer.id[0]))
+        partial_answer(w, partial);
+    else if (w->outcome.call.op == OP_PERMUTE || !sums_as_trunk(w))
+        answer_again(w);
+    w->ranks->seconds_reference += clock_seconds() - start;
+}
+
 static struct status rank_stage(struct rank_work *w, double **partial) {
     struct ranks *const r = w->ranks;
     struct seat *const seat = trunk_seat(w->trunk, w->at.stage);
     const bool routes = placed_row(&w->at)->op == OP_ROUTE;  /* gates are of the ids that the rank chose */
     const bool sorts = placed_row(&w->at)->op == OP_PERMUTE; /* and rows in the order that it did */
-    const bool own = sorts || is_partial(w->trunk->answer.id[0]); /* the answer is no slice of the trunk's */
+    const bool partial_sum = is_partial(w->trunk->answer.id[0]), own = sorts || partial_sum; /* no slice */
     const double start = clock_seconds();
     TRY(seat->prepare(seat, &w->at, &w->outcome));
     w->outcome.contract = contract_of(&w->trunk->outcome, &w->outcome.call);
-    if (is_partial(w->trunk->answer.id[0])) {
-        answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
-        if (!*partial) *partial = memory_zeroed((size_t)w->trunk->answer.count[0], sizeof **partial);
-        partial_add(w, *partial);
-    } else {
+    if (!partial_sum) {
         slice_answer(w);
         if (!routes && !sorts) plan_edge(w);
     }
@@ -301,7 +326,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
         return status_ok();
     }
     if (routes) plan_edge(w);
-    if (sorts) answer_rows_again(w);
+    own_answer(w, partial);
     shard_edge(w);
     coverage_see(&r->facts, &w->at, &w->outcome, &r->edge[EDGE_SHARD]);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);

@@ -141,6 +141,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
     const struct verdict verdict = {&t->edge, &t->findings};
     judge_running(&at, &t->outcome, verdict);
     const double start = clock_seconds();
+    order_learn(&at, &t->outcome, verdict);
     answer_compute(&t->answer, stage, &t->outcome, t->watch);
     if (fill_is_local(t->fill.kind)) count_single(t, &at);
     t->seconds_reference = clock_seconds() - start;

@@ -73,6 +73,7 @@ static json_t *edge_object(const struct edge_result *r, bool *failed) {
     if (r->other_bits) set(o, "other_bits", integer(r->other_bits), failed);
     if (r->sharpness > 0) set(o, "sharpness", number(r->sharpness), failed);
     if (r->in_order) set(o, "in_order", integer(r->in_order), failed);
+    if (r->order[0]) set(o, "order", string(r->order), failed);
     if (r->vacuous) set(o, "vacuous", integer(r->vacuous), failed);
     if (r->trend.state != TREND_NONE) set(o, "statistical", trend_object(&r->trend, failed), failed);
     return o;

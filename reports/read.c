@@ -73,7 +73,8 @@ static bool read_edges(const json_t *object, struct edge_result *edges) {
             !read_integer(o, "ambiguous", &r->ambiguous) ||
             !read_integer(o, "sampled_rows", &r->sampled_rows) || !read_integer(o, "rows", &r->rows) ||
             !read_integer(o, "other_bits", &r->other_bits) || !read_integer(o, "vacuous", &r->vacuous) ||
-            !read_integer(o, "in_order", &r->in_order) || !read_number(o, "sharpness", &r->sharpness) ||
+            !read_integer(o, "in_order", &r->in_order) ||
+            !read_string(o, "order", r->order, sizeof r->order) || !read_number(o, "sharpness", &r->sharpness) ||
             !read_trend(o, &r->trend) || !read_integer(o, "single", &r->single) ||
             !read_integer(o, "sets", &r->sets))
             return false;

@@ -48,6 +48,7 @@ struct edge_result {
     double sharpness;           /* median E/|y| of the sets of a stage, the largest where there are several */
     struct trend trend;         /* kernel and shard edge */
     int64_t single, sets;       /* local fills, kernel edge: sets of one value, of how many; 0, 0 elsewhere */
+    char order[160];            /* which order its sums were found to have, or not, where none is declared */
     int64_t in_order;           /* elements held against what the declared order of their sum gives, too */
 };
 

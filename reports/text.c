@@ -186,6 +186,18 @@ static void print_trends(FILE *file, const struct case_result *r) {
         }
 }
 
+static void print_orders(FILE *file, const struct case_result *r) {
+    bool any = false;
+    for (int i = 0; i < r->n_stages; i++)
+        for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++) {
+            const char *const order = r->stage[i].edge[e].order;
+            if (!order[0]) continue;
+            if (!any) fprintf(file, "  %-17s %-22s\n", "order of sums", "edge");
+            any = true;
+            fprintf(file, "  %-17s %-22s %s\n", r->stage[i].stage, edge_name((enum edge)e), order);
+        }
+}
+
 static void print_stages(FILE *file, const struct case_result *r) {
     if (r->n_stages == 0) return;
     fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9s %11s %11s %9s %13s %9s %9s\n", "stage",
@@ -193,6 +205,7 @@ static void print_stages(FILE *file, const struct case_result *r) {
             "ambiguous", "plan rows", "kernel s", "ref s");
     for (int i = 0; i < r->n_stages; i++) print_stage(file, &r->stage[i]);
     print_trends(file, r);
+    print_orders(file, r);
 }
 
 /* ---- the report ---- */

@@ -176,6 +176,7 @@ static struct case_result full_result(void) {
                              .trend = {.state = TREND_SILENT, .reason = "lattice fill", .tests = 8},
                              .single = 8,
                              .sets = 9,
+                             .order = "3 slices of 3072, ...",
                              .in_order = 9};
     for (int e = 0; e < EDGE_COUNT; e++)
         r.edge[e] = (struct edge_result){(enum edge_state)(EDGE_OK + e % 3),
@@ -191,6 +192,7 @@ static struct case_result full_result(void) {
                                          {0},
                                          4,
                                          5,
+                                         "any",
                                          10};
     r.stage[1].edge[EDGE_KERNEL].state = EDGE_FAIL;
     r.stage[1].edge[EDGE_KERNEL].trend = (struct trend){.state = TREND_WRONG,
