@@ -95,6 +95,7 @@ mutants: all ## every known mistake is caught where it shows and nowhere else; t
 
 faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
 	@BUILD=$(BUILD) tests/faults/kernels
+	@BUILD=$(BUILD) tests/faults/shrink
 	@BUILD=$(BUILD) tests/faults/limits
 	@BUILD=$(BUILD) tests/faults/writes
 

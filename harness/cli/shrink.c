@@ -15,7 +15,7 @@
 
 struct failure {
     char stage[32];
-    bool unsharded, crashed;
+    bool unsharded, crashed, hung;
     int edge; /* the first that fails at the stage; EDGE_COUNT: none, it crashed */
 };
 
@@ -36,13 +36,14 @@ static struct failure failure_of(const struct case_result *r) {
         f.edge = EDGE_COUNT;
         sscanf(r->where, "stage %31[^,]", f.stage);
         f.unsharded = strstr(r->where, ", unsharded") != NULL;
+        f.hung = strstr(r->reason, "did not come back") != NULL;
     }
     return f;
 }
 
 static bool is_alike(const struct failure *a, const struct failure *b) {
     return a->edge == b->edge && a->unsharded == b->unsharded && a->crashed == b->crashed &&
-           !strcmp(a->stage, b->stage);
+           a->hung == b->hung && !strcmp(a->stage, b->stage);
 }
 
 /* ---- what can be smaller ---- */

@@ -1,6 +1,7 @@
 /* What may the code under test do to the process it runs in? Kernels for the residual that do it in
  * one launch and compute the right thing in every other: FAULT_RANK counts them, -1 is the unsharded
- * run, then come the ranks of the cases in their order. */
+ * run, then come the ranks of the cases in their order. Those of the last kind do it where the call is
+ * large enough. */
 /* SPDX-License-Identifier: MIT */
 #include <errno.h>
 #include <fcntl.h>
@@ -201,6 +202,18 @@ FAULT_OR(simt_hang, fault_simt(stream, 1))
 FAULT_OR(simt_exit, fault_simt(stream, 2))
 FAULT_OR(says_nothing_clear, "two\nlines \x1b[2J and a bell \a")
 
+/* Whatever the launch, by the size of the call: what --shrink looks for. */
+#define FAULT_FROM(name_, tokens, width_, ...)                                                               \
+    static const char *name_##_launch(const struct call *call, void *scratch, void *stream) {                \
+        const struct residual_args *const a = &call->u.residual;                                             \
+        if (a->n_tokens >= (tokens) && a->width >= (width_)) __VA_ARGS__;                                    \
+        return residual_host(call, scratch, stream);                                                         \
+    }
+FAULT_FROM(large_segfault, 5, 3, *(volatile int *)nowhere = 1)
+FAULT_FROM(large_exit, 5, 3, exit(0))
+FAULT_FROM(large_hang, 5, 3, forever())
+FAULT_FROM(larger_segfault, 6, 1, a->n_tokens < 9 ? forever() : (void)(*(volatile int *)nowhere = 1))
+
 #define ROW(name_, ...)                                                                                      \
     {.name = "bad_" #name_,                                                                                  \
      .op = OP_RESIDUAL,                                                                                      \
@@ -211,4 +224,5 @@ FAULT_OR(says_nothing_clear, "two\nlines \x1b[2J and a bell \a")
      .shard_invariant = true},
 
 const struct kernel more_kernels[] = {EACH(ROW) ROW(simt_segfault) ROW(simt_hang) ROW(simt_exit)
-                                          ROW(says_nothing_clear){.name = NULL}};
+                                          ROW(says_nothing_clear) ROW(large_segfault) ROW(large_exit)
+                                              ROW(large_hang) ROW(larger_segfault){.name = NULL}};
