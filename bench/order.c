@@ -2,8 +2,7 @@
  * stored is held against the orders of a table (reference/order.h). One that gives all bits of a sample is
  * what ran.
  *   build/bench/order [--device host|cuda] KERNEL..     default: host linear_simt grouped_gemm_wgmma
- * One line a size: KERNEL rows x columns x inner DTYPE -> OUT: ORDER, or none and the best one, and of how many
- * elements it gives the bits. On a GPU:
+ * One line a size: KERNEL rows x columns x inner DTYPE -> OUT: ORDER or none, the sample. On a GPU:
  *   build/bench/order --device cuda linear_cublas grouped_gemm_wgmma linear_simt
  * Exit status 1 where a kernel whose contract declares its order does not follow it. */
 /* SPDX-License-Identifier: MIT */
@@ -99,10 +98,9 @@ static bool examine(struct run *r, const struct kernel *k, const struct product 
     struct order_found found;
     order_find(&r->host, &own, &found);
     const bool declares = ref_replays(&r->host, &own), follows = !declares || share_of(r, &own) == 1;
-    printf("%s %lld x %lld x %lld %s -> %s: %s%s (%lld of %lld, %lld telling)%s\n", k->name,
-           (long long)p->rows, (long long)p->cols, (long long)p->inner, dtype_name(p->in), dtype_name(p->out),
-           found.found ? "" : "none; best ", found.order.name, (long long)found.same,
-           (long long)found.sampled, (long long)found.telling,
+    printf("%s %lld x %lld x %lld %s -> %s: %s (%lld sampled, %lld telling)%s\n", k->name, (long long)p->rows,
+           (long long)p->cols, (long long)p->inner, dtype_name(p->in), dtype_name(p->out),
+           found.found ? found.order.name : "none", (long long)found.sampled, (long long)found.telling,
            !declares ? ""
            : follows ? "; as declared"
                      : "; NOT AS DECLARED");

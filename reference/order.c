@@ -105,21 +105,35 @@ static int64_t spread(int64_t i, int64_t n, int64_t size, int64_t width) {
     return n > 1 && size > width ? i * (size - width) / (n - 1) : 0;
 }
 
+/* All of it is replayed for an order that gives its bits: the longer the sums, the fewer. */
+static int64_t most_tiles(const struct linear_args *a) {
+    const int64_t affordable = (INT64_C(1) << 25) / (PIECE * max_i64(a->n_inner, 1));
+    return max_i64(16, min_i64(affordable, ORDER_TILES));
+}
+
 static void take_tiles(struct sample *s) {
     const struct linear_args *const a = &s->call->u.linear;
-    struct ref_out out[MAX_REF_OUT] = {0};
-    double y[PIECE];
     int64_t rows = 1 + (a->n_rows + TILE_ROWS - 1) / TILE_ROWS;
     int64_t cols = 1 + (a->n_cols + TILE_COLS - 1) / TILE_COLS;
-    while (rows * cols > ORDER_TILES) *(rows > cols ? &rows : &cols) -= 1;
-    out[0].y = y;
-    for (int64_t i = 0; i < rows * cols; i++) {
-        s->piece[s->n].row = spread(i / cols, rows, a->n_rows, PIECE_ROWS);
-        s->piece[s->n].col = spread(i % cols, cols, a->n_cols, PIECE_COLS);
-        const struct call piece = piece_of(s, s->n++);
-        ref_compute(&piece, s->declared, NULL, 0, piece.u.linear.n_rows, out);
-        s->telling += piece_size(&piece) - same_bits(&piece.u.linear, y, NULL);
+    while (rows * cols > most_tiles(a)) *(rows > cols ? &rows : &cols) -= 1;
+    s->n = (int)(rows * cols);
+    for (int i = 0; i < s->n; i++) {
+        s->piece[i].row = spread(i / cols, rows, a->n_rows, PIECE_ROWS);
+        s->piece[i].col = spread(i % cols, cols, a->n_cols, PIECE_COLS);
     }
+}
+
+static void count_telling(struct sample *s) {
+    int64_t telling = 0;
+#pragma omp parallel for reduction(+ : telling)
+    for (int i = 0; i < s->n; i++) {
+        const struct call piece = piece_of(s, i);
+        double y[PIECE];
+        struct ref_out out[MAX_REF_OUT] = {{y, NULL, NULL}};
+        ref_compute(&piece, s->declared, NULL, 0, piece.u.linear.n_rows, out);
+        telling += piece_size(&piece) - same_bits(&piece.u.linear, y, NULL);
+    }
+    s->telling = telling;
 }
 
 /* The pieces around telling elements, which are rare where a sum is stored in few bits. */
@@ -154,19 +168,23 @@ static void search_telling(struct sample *s) {
 
 /* ---- the search ---- */
 
-/* How many of the sample have the bits of an order, telling pieces first; once it is not that one, few
- * more are asked. */
-static int64_t replayed(const struct sample *s, const struct contract *c) {
-    enum { ENOUGH = 8 };
+static bool has_order(const struct sample *s, int i, const struct contract *c) {
+    const struct call piece = piece_of(s, i);
     double y[PIECE], e[PIECE];
-    int64_t same = 0, other = 0;
-    for (int i = s->n - 1; i >= 0 && other < ENOUGH; i--) {
-        const struct call piece = piece_of(s, i);
-        ref_replay(&piece, c, 0, piece.u.linear.n_rows, 1, y, e);
-        const int64_t fit = same_bits(&piece.u.linear, y, e);
-        same += fit, other += piece_size(&piece) - fit;
-    }
-    return same;
+    ref_replay(&piece, c, 0, piece.u.linear.n_rows, 1, y, e);
+    return same_bits(&piece.u.linear, y, e) == piece_size(&piece);
+}
+
+/* Does an order give the bits of the whole sample?  Telling pieces stand last: a few of them refuse most. */
+static bool all_have_order(const struct sample *s, const struct contract *c) {
+    enum { FEW = 8 };
+    const int rest = s->n > FEW ? s->n - FEW : 0;
+    bool all = true;
+    for (int i = s->n - 1; i >= rest && all; i--) all = has_order(s, i, c);
+    if (!all) return false;
+#pragma omp parallel for reduction(&& : all) schedule(dynamic)
+    for (int i = 0; i < rest; i++) all = all && has_order(s, i, c);
+    return all;
 }
 
 static bool wider(const struct order *a, const struct order *b, int64_t n) {
@@ -180,6 +198,7 @@ void order_find(const struct call *call, const struct contract *declared, struct
     struct order o;
     *out = (struct order_found){0};
     take_tiles(&s);
+    count_telling(&s);
     if (s.telling < ORDER_TELLING) search_telling(&s);
     out->telling = s.telling;
     for (int i = 0; i < s.n; i++) {
@@ -188,9 +207,8 @@ void order_find(const struct call *call, const struct contract *declared, struct
     }
     for (int i = 0; i < order_count() && s.telling >= ORDER_TELLING; i++) {
         if (!order_at(i, n_inner, &o) || !ref_replays(call, &o.contract)) continue;
-        const int64_t same = replayed(&s, &o.contract);
-        if (same > out->same || (same == out->sampled && wider(&o, &out->order, n_inner)))
-            out->same = same, out->order = o;
+        if (!all_have_order(&s, &o.contract)) continue;
+        if (!out->found || wider(&o, &out->order, n_inner)) out->order = o;
+        out->found = true;
     }
-    out->found = out->same > 0 && out->same == out->sampled;
 }

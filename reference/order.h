@@ -17,15 +17,15 @@ int order_count(void);
 bool order_at(int number, int64_t n_inner, struct order *out);
 
 /* What a sample says: every corner and a few elements of every tile of 64 x 128 or, of more than
- * ORDER_TILES, of as many spread evenly; and where those do not tell, elements that do. */
+ * ORDER_TILES (fewer where sums are long), of as many spread evenly; and where those do not tell,
+ * elements that do. */
 enum { ORDER_TILES = 256, ORDER_TELLING = 24 };
 struct order_found {
-    bool found;         /* the order below gives all sampled bits, and that says something */
-    struct order order; /* else the best, if any was tried */
-    int64_t sampled;    /* elements */
-    int64_t telling;    /* of them: not the exact sum rounded, which is what many orders give. With fewer than
+    bool found; /* the order below gives all sampled bits, and that says something */
+    struct order order;
+    int64_t sampled; /* elements */
+    int64_t telling; /* of them: not the exact sum rounded, which is what many orders give. With fewer than
                         ORDER_TELLING none is tried */
-    int64_t same;       /* of the sampled: with the bits of `order` */
 };
 /* `call`: OP_LINEAR of one group, on the host, `out` included; its contract otherwise as declared.
  * Where several orders give all bits, the one with the widest bound. */
