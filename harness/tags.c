@@ -1,117 +1,137 @@
-/* What has a failing stage read? The digits of the rows that it stored, against those that it should
- * have. */
+/* What has a failing stage read? Where what it stored stands among its operands, against where what
+ * it should have stored stands. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/tags.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "fixtures/tag.h"
+#include "fixtures/fill.h"
+#include "harness/tags_read.h"
 
-struct reading {
-    const struct placed *at;
-    const struct answer *answer;
-    const double *got; /* of answer 0, dense */
-    int64_t n_wrong, n_rows;
-    char *text;
-    size_t size;
-};
+/* ---- what is moved: a run of the output is a run of an operand ---- */
 
-static bool same(const struct reading *r, int64_t i) {
-    const enum dtype d = placed_dtype(r->at, r->answer->id[0]);
-    return r->got[i] == dtype_round(d, r->answer->y[0][i]);
+bool reading_same(const struct reading *r, int64_t i) { return r->got[i] == dtype_round(r->dtype, r->y[i]); }
+
+/* NaN, and the huge numbers that buffers hold by turns (kernel_seat.c). */
+bool reading_is_poison(double got) { return !(fabs(got) < 0x1p120); }
+
+/* The run of a row's innermost axis that element i is in: where it begins, and how long it is. */
+static int64_t run_around(const struct reading *r, int64_t i, int64_t *n) {
+    int64_t shape[MAX_AXES];
+    const int axes = slice_shape(&r->at->crew->plan, r->id, r->at->rank, shape);
+    const int64_t last = shape[axes - 1], within = i % last / ORIGIN_RUN * ORIGIN_RUN;
+    *n = last - within < ORIGIN_RUN ? last - within : ORIGIN_RUN;
+    return i - i % last + within;
 }
 
-/* ---- attention: a row of a head is the value of one key ---- */
+static int nonzero(const double *x, int64_t n) {
+    int count = 0;
+    for (int64_t i = 0; i < n; i++) count += x[i] != 0;
+    return count;
+}
 
-static void say_key(const struct reading *r, const double *got, const struct value_tag *want, int64_t D) {
-    struct value_tag read;
-    if (isnan(got[0]))
-        snprintf(r->text, r->size, "what nobody has written, for key %lld of sequence %lld",
-                 (long long)want->position, (long long)want->seq);
-    else if (!value_tag_of(got, D, &read))
-        snprintf(r->text, r->size, "no single key, for key %lld of sequence %lld", (long long)want->position,
-                 (long long)want->seq);
-    else if (read.kv_head != want->kv_head)
-        snprintf(r->text, r->size, "kv head %lld for %lld", (long long)read.kv_head,
-                 (long long)want->kv_head);
+/* Where the run lands, if that is not said by where it should come from: rows by expert. */
+static void tell_landing(struct reading *r, int64_t i) {
+    const struct place p = slice_place(&r->at->crew->plan, r->id, r->at->rank, i);
+    const size_t used = strlen(r->text);
+    char name[80];
+    if (p.axis[0] != AXIS_N || placed_row(r->at)->op != OP_PERMUTE) return;
+    origin_name_row(r->at, &(struct origin){r->id, r->at->rank, i}, name, sizeof name);
+    snprintf(r->text + used, r->size - used, ", in %s", name);
+}
+
+/* What the run of element i should hold, and what it holds. True: it holds something of the operands;
+ * else the text is the best that can be said, or stays as it is. */
+static bool read_run(struct reading *r, int64_t i) {
+    struct origin want, read;
+    char name[100];
+    int64_t n;
+    const int64_t first = run_around(r, i, &n);
+    const double *const y = r->y + first, *const got = r->got + first;
+    const bool poison = reading_is_poison(r->got[i]), none = nonzero(y, n) == 0;
+    if ((!none && nonzero(y, n) < ORIGIN_FEWEST) || (poison && r->text[0])) return false;
+    if (!none && !origin_find(r->at, r->outcome, y, n, NULL, &want)) return false;
+    if (none)
+        snprintf(name, sizeof name, "nothing");
     else
-        snprintf(r->text, r->size, "key %lld of sequence %lld for key %lld of sequence %lld",
-                 (long long)read.position, (long long)read.seq, (long long)want->position,
-                 (long long)want->seq);
+        origin_name(r->at, &want, name, sizeof name);
+    const bool found = !poison && nonzero(got, n) >= ORIGIN_FEWEST &&
+                       origin_find(r->at, r->outcome, got, n, none ? NULL : &want, &read);
+    if (!found && r->text[0]) return false;
+    if (found && none) {
+        origin_name(r->at, &read, name, sizeof name);
+        snprintf(r->text, r->size, "%s, for nothing", name);
+    } else if (found)
+        origin_tell(r->at, &read, &want, r->text, r->size);
+    else
+        snprintf(r->text, r->size, "%s, for %s",
+                 poison            ? "what nobody has written"
+                 : nonzero(got, n) ? "a mixture"
+                                   : "nothing",
+                 name);
+    tell_landing(r, first);
+    return found;
 }
 
-static void read_values(struct reading *r) {
-    const int64_t D = r->at->crew->spec.head_dim;
-    r->n_rows = r->answer->count[0] / D;
-    for (int64_t row = 0; row < r->n_rows; row++) {
-        struct value_tag want;
-        bool right = true;
-        for (int64_t d = 0; d < D && right; d++) right = same(r, row * D + d);
-        if (right || !value_tag_of(r->answer->y[0] + row * D, D, &want)) continue;
-        if (!r->n_wrong++) say_key(r, r->got + row * D, &want, D);
-    }
-}
-
-/* ---- linear: an output is the number of one column, a digit in every second row ---- */
-
-static int64_t column_of(const double *even, const double *odd) {
-    const bool digits = *even >= 1 && *even <= TAG_DIGITS && *odd >= 1 && *odd <= TAG_DIGITS &&
-                        *even == floor(*even) && *odd == floor(*odd);
-    return digits ? (int64_t)*even - 1 + TAG_DIGITS * ((int64_t)*odd - 1) : -1;
-}
-
-static void read_columns(struct reading *r) {
-    const int64_t N = r->answer->row_size[0];
-    r->n_rows = r->answer->count[0];
-    for (int64_t i = 0; i < r->n_rows; i++) {
-        const int64_t even = i / N / 2 * 2 * N + i % N, odd = even + N;
-        if (same(r, i) || r->n_wrong++ || odd >= r->n_rows) continue;
-        const int64_t want = column_of(r->answer->y[0] + even, r->answer->y[0] + odd);
-        const int64_t read = column_of(r->got + even, r->got + odd);
-        if (want < 0) continue;
-        if (isnan(r->got[i]))
-            snprintf(r->text, r->size, "what nobody has written, for column %lld", (long long)want);
-        else if (r->got[i] == 0)
-            snprintf(r->text, r->size, "nothing for column %lld", (long long)want);
-        else if (r->got[i] == 2 * r->answer->y[0][i])
-            snprintf(r->text, r->size, "column %lld twice", (long long)want);
-        else if (read >= 0 && read != want)
-            snprintf(r->text, r->size, "column %lld for %lld (%+lld)", (long long)read, (long long)want,
-                     (long long)(read - want));
+void read_moved(struct reading *r) {
+    enum { TRIES = 64 }; /* each looks through all operands */
+    for (int64_t i = 0, n, tries = 0; i < r->count && tries < TRIES; i++) {
+        if (reading_same(r, i)) continue;
+        if (read_run(r, i)) return;
+        tries++;
+        i = run_around(r, i, &n) + n - 1; /* the next run */
     }
 }
 
 /* ---- the ops that have tags ---- */
 
-/* Of several tensors that are added up none is told apart. */
-static void read_sum(struct reading *r) {
-    if (placed_row(r->at)->in[1] == T_NONE) read_columns(r);
-}
-
 static void (*const readers[OP_COUNT])(struct reading *r) = {
-    [OP_ATTENTION] = read_values,
-    [OP_LINEAR] = read_columns,
+    [OP_LINEAR] = read_product,  [OP_SPLIT] = read_moved,      [OP_KV_WRITE] = read_moved,
+    [OP_ATTENTION] = read_moved, [OP_PERMUTE] = read_moved,    [OP_COMBINE] = read_moved,
+    [OP_ROPE] = read_moved,      [OP_ACTIVATION] = read_moved, [OP_GATED_LINEAR] = read_product,
     [OP_SUM] = read_sum,
 };
 
+static void read_output(struct reading *r, void (*reader)(struct reading *r)) {
+    char *const line = r->text;
+    int64_t wrong = 0;
+    for (int64_t i = 0; i < r->count; i++) wrong += !reading_same(r, i);
+    if (wrong) reader(r);
+    const size_t used = strlen(line);
+    if (used)
+        snprintf(line + used, r->size - used, " (with fill=tags; %lld of %lld elements are wrong)",
+                 (long long)wrong, (long long)r->count);
+}
+
 void tags_read(const struct placed *at, const struct outcome *o, const struct answer *answer, char *text,
                size_t size) {
-    const enum dtype d = placed_dtype(at, answer->id[0]);
     void (*const reader)(struct reading * r) = readers[placed_row(at)->op];
-    char line[160] = "";
-    if (!reader || tensor_axes(placed_row(at)->in[0]).axis[0].block[0].name == AXIS_N) return;
-    void *owned;
-    const void *const stored = answer_stored(at, &o->got, answer, 0, &owned);
-    double *const got = memory_zeroed((size_t)answer->count[0], sizeof *got);
-    for (int64_t i = 0; i < answer->count[0]; i++) got[i] = dtype_load(stored, d, i);
-    struct reading r = {.at = at, .answer = answer, .got = got, .text = line, .size = sizeof line};
-    reader(&r);
-    if (line[0])
-        snprintf(text, size, "%s (with fill=tags; the first of %lld wrong %s of %lld)", line,
-                 (long long)r.n_wrong, placed_row(at)->op == OP_ATTENTION ? "rows" : "elements",
-                 (long long)r.n_rows);
-    free(got);
-    free(owned);
+    for (int i = 0; reader && i < answer->n && !text[0]; i++) {
+        void *owned;
+        const void *const stored = answer_stored(at, &o->got, answer, i, &owned);
+        const double gate = placed_row(at)->op == OP_ACTIVATION ? TAG_GATE : 1; /* times what is moved */
+        double *const got = memory_zeroed((size_t)answer->count[i], sizeof *got);
+        double *const y = memory_zeroed((size_t)answer->count[i], sizeof *y);
+        struct reading r = {.at = at,
+                            .outcome = o,
+                            .id = answer->id[i],
+                            .dtype = placed_dtype(at, answer->id[i]),
+                            .count = answer->count[i],
+                            .row_size = answer->row_size[i],
+                            .y = y,
+                            .got = got,
+                            .text = text,
+                            .size = size};
+        for (int64_t n = 0; n < r.count; n++) {
+            got[n] = dtype_load(stored, r.dtype, n) / gate;
+            y[n] = answer->y[i][n] / gate;
+        }
+        read_output(&r, reader);
+        free(got);
+        free(y);
+        free(owned);
+    }
 }

@@ -1,5 +1,5 @@
-/* tags - what a failing stage has read, where fill=tags makes its inputs say where they come from:
- * a line like "kv head 1 for 0" or "column 64 was not read". It says nothing where no tag is
+/* tags - what a failing stage has read, where fill=tags makes its inputs say where they come from
+ * (origin.h): a line like "head 3 of token 5 for head 1 of token 5". It says nothing where nothing is
  * recognised, and never changes a verdict. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_TAGS_H
@@ -7,8 +7,7 @@
 
 #include "harness/answer.h"
 
-/* The outcome stored something wrong. `text` stays as it is where the stage has no tags, or none that
- * tells. */
+/* The outcome stored something wrong. `text` stays as it is where nothing can be said. */
 void tags_read(const struct placed *at, const struct outcome *o, const struct answer *answer, char *text,
                size_t size);
 
