@@ -12,10 +12,11 @@
 #include "harness/memory.h"
 #include "reference/reference.h"
 
-/* One row: intervals of its choices, what was stored, and the exact top k. */
+/* One row, token t: intervals of its choices, what was stored, and the exact top k. */
 struct row {
     const struct route_args *args;
     const struct route_contract *contract;
+    int64_t t;
     const double *lo, *hi;
     const int32_t *ids, *exact;
 };
@@ -81,6 +82,19 @@ static int64_t intruder(const struct row *r) {
     return place;
 }
 
+/* A legal set, but not with the promise that of equal choices the lower index wins. */
+static bool breaks_tie(const struct row *r, struct misrouted *m) {
+    int64_t loser;
+    *m = (struct misrouted){.better = -1};
+    if (!r->contract->ties_lower || !ref_route_tie(r->args, r->t, r->ids, &loser, &m->better)) return false;
+    while (r->ids[m->place] != loser) m->place++;
+    append_expert(m, r, loser);
+    append(m, " chosen, not its equal ");
+    append_expert(m, r, m->better);
+    append(m, "; the kernel declares that the lower index wins a tie");
+    return true;
+}
+
 static struct misrouted misrouted_of(const struct row *r) {
     struct misrouted m = {.better = -1};
     for (int64_t e = 0; e < r->args->n_experts; e++) {
@@ -117,10 +131,14 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
     for (int64_t t = 0; t < j->count / k; t++, lo += a->n_experts, hi += a->n_experts) {
         const int32_t *const ids = (const int32_t *)j->got + t * k;
         const enum route_verdict v = ref_route_judge(a, &contract->u.route, lo, hi, ids);
+        const struct row row = {a, &contract->u.route, t, lo, hi, ids, exact};
+        struct misrouted m;
         if (v == ROUTE_AMBIGUOUS) edge->ambiguous++;
-        if (v != ROUTE_REJECTED) continue;
-        ref_route_ids(call, t, t + 1, exact);
-        const struct misrouted m = misrouted_of(&(struct row){a, &contract->u.route, lo, hi, ids, exact});
+        if (v != ROUTE_REJECTED && !breaks_tie(&row, &m)) continue;
+        if (v == ROUTE_REJECTED) {
+            ref_route_ids(call, t, t + 1, exact);
+            m = misrouted_of(&row);
+        }
         const double expected = m.better < 0 ? (double)NAN : (double)m.better;
         edge_fail(edge);
         edge->outside += k;

@@ -74,6 +74,9 @@ struct route_contract {
     enum dtype scores;  /* selected by and weighed with */
     enum dtype choices; /* selection bias, its sum with the score, a group's sum */
     double gate_unit; /* of the dtype of the sum of the selected, the quotient, the product; 0: not rounded */
+    /* Equal logits and biases make equal choices, and of two such experts of a group the lower wins.
+     * False: either may. */
+    bool ties_lower;
 };
 struct activation_contract {
     double unit, exp_error;

@@ -81,7 +81,8 @@ struct attention_args {
 
 /* Routing (models.md 2.9 in the design notes; docs/numerics.md here): scores = sigmoid or softmax
  * of the logits; choice = score + bias; with n_group > 1 only the topk_group groups with the best
- * group score stay; the K largest choices win, ties to the lower index, listed by falling choice;
+ * group score stay; the K largest choices win, listed by falling choice; of equal choices any may win
+ * (torch.topk promises nothing), unless the kernel declares that the lower index does;
  * gate = score (without bias), renormalised, scaled. */
 struct route_args {
     struct view logits, bias; /* fp32 [T, E], fp32 [E] or absent */

@@ -50,6 +50,11 @@ enum route_verdict { ROUTE_CERTAIN, ROUTE_AMBIGUOUS, ROUTE_REJECTED };
 enum route_verdict ref_route_judge(const struct route_args *a, const struct route_contract *contract,
                                    const double *lo, const double *hi, const int32_t *ids);
 
+/* Token t's ids hold an expert but not a lower one of the same group with the same logit and the same
+ * bias: *loser and the lowest *winner. False: there is none. Unknown ids are skipped. */
+bool ref_route_tie(const struct route_args *a, int64_t t, const int32_t *ids, int64_t *loser,
+                   int64_t *winner);
+
 /* Interval of group g's score, from its experts' choices. */
 void ref_route_group(const struct route_args *a, const struct route_contract *contract, const double *lo,
                      const double *hi, int64_t g, double *low, double *high);

@@ -124,6 +124,23 @@ void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t 
     free(row.score);
 }
 
+bool ref_route_tie(const struct route_args *a, int64_t t, const int32_t *ids, int64_t *loser,
+                   int64_t *winner) {
+    const int64_t size = a->n_experts / max_i64(a->n_group, 1), row = t * a->logits.stride[0];
+    for (int64_t j = 0; j < a->top_k; j++) {
+        const int64_t e = *loser = ids[j];
+        if (e < 0 || e >= a->n_experts) continue;
+        for (int64_t o = *winner = e / size * size; o < e; *winner = ++o) {
+            bool chosen = false;
+            for (int64_t i = 0; i < a->top_k; i++) chosen |= ids[i] == o;
+            if (!chosen && view_at(&a->logits, row + o) == view_at(&a->logits, row + e) &&
+                selection_bias(a, o) == selection_bias(a, e))
+                return true;
+        }
+    }
+    return false;
+}
+
 /* Gates of the call's own ids: score / (sum of the selected + eps) * scale. The divisor is off by the
  * selected scores' errors and K + 1 roundings of its own (K additions, eps), a share `b` of it; 1 / (1 - b) is the most
  * that dividing makes of that, and from b = 1 on nothing is known. */

@@ -177,6 +177,51 @@ Test(run_blame, a_wrong_choice_of_experts_is_shown_with_both_scores) {
     run_output_free(&out);
 }
 
+/* Of two equal experts the higher one is taken, where the lower one was; its gate is the same. */
+static const char *take_the_higher(const struct call *call, void *scratch, void *stream) {
+    const char *const problem = launch_honest(call, scratch, stream);
+    const struct route_args *const a = &call->u.route;
+    const float *const logit = a->logits.data, *const bias = a->bias.data;
+    for (int64_t t = 0; t < a->n_tokens; t++)
+        for (int64_t e = a->n_experts - 2; e >= 0; e--) {
+            int32_t *const ids = (int32_t *)a->ids.data + t * a->top_k;
+            const bool equal = logit[t * a->n_experts + e] == logit[t * a->n_experts + e + 1] &&
+                               (!bias || bias[e] == bias[e + 1]);
+            int64_t place = -1, next = -1;
+            for (int64_t j = 0; j < a->top_k; j++) {
+                if (ids[j] == e) place = j;
+                if (ids[j] == e + 1) next = j;
+            }
+            if (equal && place >= 0 && next < 0) ids[place]++;
+        }
+    return problem;
+}
+
+static struct contract either_of_equals(const struct call *call) {
+    struct contract c = honest->contract(call);
+    c.u.route.ties_lower = false;
+    return c;
+}
+
+/* torch.topk promises no order of equal values, so a kernel has to say so to be held to one. */
+Test(run_blame, a_tie_may_go_to_either_expert_unless_the_kernel_declares_to_which) {
+    static const char ties[] = "tiny/ffn:tp=2,tokens=9,fill=ties";
+    for (int promised = 0; promised < 2; promised++) {
+        stand_in("route_simt", take_the_higher);
+        if (!promised) fake.contract = either_of_equals;
+        struct run_output out = run(ties, S_ROUTE, NULL);
+        const struct case_result *const r = &out.cases[0];
+        expect_edges(r, promised ? KERNEL : 0);
+        cr_expect(r->edge[EDGE_KERNEL].ambiguous > 0, "ties are counted");
+        cr_expect(!promised || strstr(r->first.note, "the lower index wins a tie"), "%s", r->first.note);
+        run_output_free(&out);
+    }
+    stand_in("route_simt", take_the_higher); /* where nothing is equal it is honest */
+    struct run_output out = run("tiny/ffn:tp=2,tokens=9", S_ROUTE, NULL);
+    expect_edges(&out.cases[0], 0);
+    run_output_free(&out);
+}
+
 /* ---- what the plan edge looks at ---- */
 
 /* 160 rows of 8 experts, too many to recompute all: four rows as everywhere, and one of each

@@ -111,8 +111,8 @@ static bool has_groups(struct mistake *m) {
 }
 
 /* The choice of every token made again: experts of the groups that lose count as `lost`, and of equal
- * ones the lower wins, as it should. */
-static void choose_again(const struct route_args *a, double lost) {
+ * ones the lower wins, or the `higher`. */
+static void choose_again(const struct route_args *a, double lost, bool higher) {
     const int64_t n = a->n_experts, size = n / a->n_group;
     double *const choice = memory_zeroed((size_t)(n + a->n_group), sizeof *choice), *const value = choice + n;
     for (int64_t t = 0; t < a->n_tokens; t++) {
@@ -125,7 +125,7 @@ static void choose_again(const struct route_args *a, double lost) {
         for (int64_t j = 0; j < a->top_k; j++) {
             int64_t best = 0;
             for (int64_t e = 1; e < n; e++)
-                if (choice[e] > choice[best]) best = e;
+                if (choice[e] > choice[best] || (higher && choice[e] == choice[best])) best = e;
             ids[j] = (int32_t)best;
             choice[best] = -INFINITY;
         }
@@ -133,7 +133,10 @@ static void choose_again(const struct route_args *a, double lost) {
     free(choice);
 }
 
-static void fill_with_zero(const struct mistake *m) { choose_again(&m->call.u.route, 0); }
+static void fill_with_zero(const struct mistake *m) { choose_again(&m->call.u.route, 0, false); }
+
+static bool in_route(struct mistake *m) { return route_of(m); }
+static void choose_higher(const struct mistake *m) { choose_again(&m->call.u.route, -INFINITY, true); }
 
 static bool several(struct mistake *m) { return route_of(m) && route_of(m)->top_k > 1; }
 
@@ -246,8 +249,11 @@ const struct mutant mutants_of_router[] = {
     {.name = "tie-to-higher-expert",
      .source = "vLLM PR #54403",
      .describes = "of experts with the same choice the higher number wins, not the lower",
-     .part = PART_FFN,
-     .missing = "contract of who wins a tie"},
+     IN_ROUTER,
+     .hooks.inside = in_route,
+     .hooks.chooses = choose_higher,
+     .exposes = "tiny/ffn:tp=1,fill=ties",
+     .clean = "tiny/ffn:tp=1,tokens=9"},
     {.name = "expert-twice",
      .source = "vLLM PR #39391",
      .describes = "a token's best expert is also its second one",

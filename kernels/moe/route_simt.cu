@@ -150,6 +150,7 @@ extern "C" struct contract route_simt_contract(const struct call *call) {
     c.u.route.unit = UNIT_F32;
     c.u.route.exp_error = 0x1p-22;
     c.u.route.depth = (call->u.route.n_experts + LANES - 1) / LANES + 5; /* a lane's experts, the butterfly */
+    c.u.route.ties_lower = true;                                         /* `beats` */
     return c;
 }
 
