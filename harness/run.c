@@ -28,6 +28,7 @@ struct group { /* the cases of one trunk */
     const struct check_case *cases; /* the first one; same-trunk cases follow it */
     struct case_result *results;
     int64_t first, n; /* of the request */
+    bool judged;      /* the results stand, whatever comes after them */
 };
 
 /* Which case the next steps belong to; the trunk's are said of the first. */
@@ -205,9 +206,16 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
 
 static struct status run_group(struct group *g);
 
+static void say_judged(struct group *g) {
+    struct watch *const w = g->request->watch;
+    g->judged = true;
+    for (int64_t i = 0; i < g->n && w && w->judged; i++) w->judged(w, g->first + i, &g->results[i]);
+}
+
 /* The first case that failed on random values runs once more on values that say where they come
- * from. What it has read at the same stage is told; no verdict changes. */
-static struct status read_tags(const struct group *g) {
+ * from. What it has read at the same stage is told; no verdict changes, and if that run kills its
+ * process or its device, what was judged before stands. */
+static struct status read_tags(struct group *g) {
     const double patience = 10; /* seconds */
     struct status s = status_ok();
     int64_t i = 0;
@@ -215,15 +223,18 @@ static struct status read_tags(const struct group *g) {
     if (i == g->n || g->cases[i].fill != FILL_RANDOM || g->fixture || g->request->fault ||
         g->results[i].seconds > patience)
         return s;
+    say_judged(g);
     struct check_case c = g->cases[i];
     struct case_result *const again = memory_zeroed(1, sizeof *again);
     struct run_request request = *g->request;
     request.print = NULL;
     c.fill = FILL_TAGS;
     again->stage = memory_zeroed(S_COUNT, sizeof *again->stage);
-    struct group one = {&request, g->model, NULL, g->device, NULL, &c, again, g->first + i, 1};
+    struct group one = {&request, g->model, NULL, g->device, NULL, &c, again, g->first + i, 1, false};
     s = run_group(&one);
-    if (again->read[0] && !strcmp(again->first.stage, g->results[i].first.stage))
+    if (s.code)
+        result_unread(&g->results[i], s.message);
+    else if (again->read[0] && !strcmp(again->first.stage, g->results[i].first.stage))
         memcpy(g->results[i].read, again->read, sizeof again->read);
     g->results[i].seconds += again->seconds;
     free(again->stage);
@@ -274,6 +285,10 @@ void result_blame(struct case_result *r, int stage, int rank, int64_t n_ranks, c
         snprintf(r->where + n, sizeof r->where - n, ", unsharded");
     else
         snprintf(r->where + n, sizeof r->where - n, ", rank %d of %lld", rank, (long long)n_ranks);
+}
+
+void result_unread(struct case_result *r, const char *why) {
+    snprintf(r->read, sizeof r->read, "not known: in its run on fill=tags %.160s", why);
 }
 
 void result_not_run(struct case_result *r, const char *why) {
@@ -380,7 +395,7 @@ void result_repeat(struct case_result *r, const struct case_result *of) {
 static void settle_group(const struct group *g, const struct status *s, struct run_output *out) {
     struct watch *const w = g->request->watch;
     const int64_t blamed = g->request->watch ? g->request->watch->case_index : g->first;
-    for (int64_t i = g->first; i < g->first + g->n && s->code; i++) {
+    for (int64_t i = g->first; i < g->first + g->n && s->code && !g->judged; i++) {
         struct case_result *const r = &out->cases[i];
         if (s->code == STATUS_FAULT && (blamed == g->first || i == blamed))
             result_blame(r, -1, -1, 1, s->message);
@@ -398,7 +413,8 @@ static struct status run_all(const struct run_request *o, const int64_t *same, c
     for (int64_t first = 0; first < o->n_cases; first += n) {
         struct model model;
         n = request_group(o, first);
-        struct group g = {o, &model, fixture, device, dump, &o->cases[first], &out->cases[first], first, n};
+        struct group g = {o,     &model, fixture, device, dump, &o->cases[first], &out->cases[first],
+                          first, n,      false};
         for (int64_t i = first; i < first + n; i++)
             out->cases[i].stage = memory_zeroed(S_COUNT, sizeof *out->cases[i].stage);
         if (!s.code) s = load_model(&o->cases[first], fixture, &model);

@@ -54,6 +54,8 @@ void run_output_open(struct run_output *out, const struct run_request *request);
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds);
 /* The code under test ended, or had to be ended. stage -1: nowhere in particular. */
 void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);
+/* It failed, and the run that was to tell what it had read ended so. */
+void result_unread(struct case_result *result, const char *why);
 void result_not_run(struct case_result *result, const char *why);
 
 #endif

@@ -32,6 +32,9 @@ struct watch {
     struct status (*beat)(struct watch *watch);
     /* Case i of the request is settled. */
     void (*result)(struct watch *watch, int64_t i, const struct case_result *result);
+    /* Case i is judged; what comes before it is settled only adds to what is said of it. If that
+     * ends in a crash, this stands. */
+    void (*judged)(struct watch *watch, int64_t i, const struct case_result *result);
 
     bool gives_up;      /* after a fault nothing is settled: whoever watches runs the rest elsewhere */
     int64_t case_index; /* the engine's: the case at hand */

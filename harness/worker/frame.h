@@ -17,6 +17,7 @@ enum frame_type {
     FRAME_STEP,     /* something is about to happen (message.h) */
     FRAME_BEAT,     /* the reference has got on; empty */
     FRAME_CASE,     /* a result (message.h) */
+    FRAME_JUDGED,   /* the same, as it stands if nothing follows (watch.h) */
     FRAME_FACTS,    /* struct facts: only between a program and itself */
     FRAME_NO_DUMP,  /* the dump could not be written: why, one line; the results stand */
     FRAME_TROUBLE,  /* it cannot be done as asked: why, one line; the last frame of its request */

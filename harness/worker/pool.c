@@ -47,6 +47,7 @@ struct pool {
     int64_t n_queue, next;
     struct slot slot[MAX_JOBS];
     bool *done;       /* [n_cases] the result is final */
+    bool *judged;     /* [n_cases] it stands, but its worker is not done with it */
     int64_t *same;    /* [n_cases] an earlier case that does the same; -1: none, it is run */
     int64_t reported; /* results that were handed on, in order */
     bool labelled;    /* out->device_label is there */
@@ -154,6 +155,27 @@ static void blame(struct pool *p, struct slot *s, const struct step *step, const
     free(left);
 }
 
+/* What was judged before stands; the other cases of the task run again. False: nothing was. */
+static bool keep_judged(struct pool *p, struct slot *s, const char *reason) {
+    int64_t *const left = memory_zeroed((size_t)s->task.n, sizeof *left);
+    int64_t n_left = 0;
+    bool any = false;
+    for (int64_t i = 0; i < s->task.n; i++) {
+        const int64_t at = s->task.index[i];
+        if (p->done[at]) continue;
+        if (p->judged[at]) {
+            any = true;
+            if (i == s->step.case_index) result_unread(&p->out->cases[at], reason);
+            settle(p, at);
+        } else {
+            left[n_left++] = at;
+        }
+    }
+    if (any && n_left) queue_task(p, left, n_left, s->task.work, false);
+    free(left);
+    return any;
+}
+
 static void trouble(struct pool *p, struct slot *s, const char *reason) {
     const struct status why = status_error("%s", reason);
     for (int64_t i = 0; i < s->task.n && p->reported; i++) {
@@ -183,6 +205,10 @@ static void bury(struct pool *p, struct slot *s, struct death death) {
     death.words = s->process.words;
     death_describe(&death, reason, sizeof reason);
     lose_dump(p, reason);
+    if (keep_judged(p, s, reason)) {
+        end_task(s, true);
+        return;
+    }
     const struct step *const guilty = s->step.doing == DOING_KERNEL ? &s->step : &s->launch;
     if (s->used && death.end == END_DIED && !s->task.again)
         queue_task(p, s->task.index, s->task.n, s->task.work, true);
@@ -220,7 +246,7 @@ static bool take_step(struct pool *p, struct slot *s, const char *text, size_t l
 }
 
 /* Line and repro are ours; a worker's copy of the line has to be the same. */
-static bool take_result(struct pool *p, struct slot *s, const char *text, size_t length) {
+static bool take_result(struct pool *p, struct slot *s, const char *text, size_t length, bool settled) {
     struct case_result r;
     int64_t i;
     if (!result_read(text, length, &i, &r)) return false;
@@ -233,7 +259,10 @@ static bool take_result(struct pool *p, struct slot *s, const char *text, size_t
     free(r.repro);
     r.repro = p->out->cases[at].repro;
     r.of_grid = p->out->cases[at].of_grid;
+    if (p->judged[at]) free(p->out->cases[at].stage);
     p->out->cases[at] = r;
+    p->judged[at] = true;
+    if (!settled) return true;
     s->settled++;
     settle(p, at);
     return true;
@@ -261,7 +290,7 @@ static bool take_end(struct pool *p, struct slot *s, const char *text, size_t le
 
 static void blame_fault(struct pool *p, struct slot *s, const char *reason) {
     lose_dump(p, reason);
-    blame(p, s, &s->launch, reason);
+    if (!keep_judged(p, s, reason)) blame(p, s, &s->launch, reason);
     end_task(s, true);
 }
 
@@ -274,7 +303,8 @@ static bool take_frame(struct pool *p, struct slot *s, const struct frame_head *
     case FRAME_DEVICE: take_label(p, payload, head->length); return true;
     case FRAME_STEP: return take_step(p, s, payload, head->length);
     case FRAME_BEAT: return true;
-    case FRAME_CASE: return take_result(p, s, payload, head->length);
+    case FRAME_CASE: return take_result(p, s, payload, head->length, true);
+    case FRAME_JUDGED: return take_result(p, s, payload, head->length, false);
     case FRAME_DONE: return take_end(p, s, payload, head->length);
     case FRAME_NO_DUMP: p->out->dump = status_error("%s", text); return true;
     case FRAME_FAULT: blame_fault(p, s, text); return true;
@@ -383,6 +413,7 @@ static void close_pool(struct pool *p) {
     for (int64_t i = 0; i < p->n_queue; i++) task_free(&p->queue[i]);
     free(p->queue);
     free(p->done);
+    free(p->judged);
     free(p->same);
 }
 
@@ -398,6 +429,7 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
     if (p->options.memory_bytes < 1) p->options.memory_bytes = memory_limit();
     p->queue = memory_zeroed((size_t)(4 * o->n_cases + 4), sizeof *p->queue); /* a death adds at most two */
     p->done = memory_zeroed((size_t)o->n_cases, sizeof *p->done);
+    p->judged = memory_zeroed((size_t)o->n_cases, sizeof *p->judged);
     p->same = request_repeats(o);
     run_output_open(out, o);
     build_queue(p);

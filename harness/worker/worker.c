@@ -52,6 +52,10 @@ static struct status on_beat(struct watch *w) {
     return status_ok();
 }
 
+static void on_judged(struct watch *w, int64_t i, const struct case_result *result) {
+    say_message((struct voice *)w, FRAME_JUDGED, result_write(i, result));
+}
+
 static void on_result(struct watch *w, int64_t i, const struct case_result *result) {
     struct voice *const v = (struct voice *)w;
     say_message(v, FRAME_CASE, result_write(i, result));
@@ -124,6 +128,7 @@ int worker_run(int in, int out, int parent) {
     struct voice v = {.watch = {.device = on_device,
                                 .step = on_step,
                                 .beat = on_beat,
+                                .judged = on_judged,
                                 .result = on_result,
                                 .gives_up = true},
                       .out = out};

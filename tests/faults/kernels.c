@@ -214,6 +214,19 @@ FAULT_FROM(large_exit, 5, 3, exit(0))
 FAULT_FROM(large_hang, 5, 3, forever())
 FAULT_FROM(larger_segfault, 6, 1, a->n_tokens < 9 ? forever() : (void)(*(volatile int *)nowhere = 1))
 
+/* Stores its inputs, which is wrong, and on the whole numbers of fill=tags ends otherwise. */
+#define FAULT_ON_TAGS(name_, ...)                                                                            \
+    static const char *name_##_launch(const struct call *call, void *scratch, void *stream) {                \
+        const struct residual_args *const a = &call->u.residual;                                             \
+        struct call c = *call;                                                                               \
+        const double x = dtype_load(a->x.data, a->x.dtype, 0);                                               \
+        if (x == (double)(int)x) __VA_ARGS__;                                                                \
+        c.u.residual.add = a->x;                                                                             \
+        return residual_host(&c, scratch, stream);                                                           \
+    }
+FAULT_ON_TAGS(tags_segfault, *(volatile int *)nowhere = 1)
+FAULT_ON_TAGS(tags_hang, forever())
+
 #define ROW(name_, ...)                                                                                      \
     {.name = "bad_" #name_,                                                                                  \
      .op = OP_RESIDUAL,                                                                                      \
@@ -223,6 +236,6 @@ FAULT_FROM(larger_segfault, 6, 1, a->n_tokens < 9 ? forever() : (void)(*(volatil
      .contract = residual_contract,                                                                          \
      .shard_invariant = true},
 
-const struct kernel more_kernels[] = {EACH(ROW) ROW(simt_segfault) ROW(simt_hang) ROW(simt_exit)
-                                          ROW(says_nothing_clear) ROW(large_segfault) ROW(large_exit)
-                                              ROW(large_hang) ROW(larger_segfault){.name = NULL}};
+const struct kernel more_kernels[] = {
+    EACH(ROW) ROW(simt_segfault) ROW(simt_hang) ROW(simt_exit) ROW(says_nothing_clear) ROW(large_segfault)
+        ROW(large_exit) ROW(large_hang) ROW(larger_segfault) ROW(tags_segfault) ROW(tags_hang){.name = NULL}};
