@@ -5,27 +5,6 @@
 
 #include "reports/report.h"
 
-/* Escapes for attributes and text alike. XML 1.0 has no way to write most control characters, and
- * bytes that are not UTF-8 would spoil the document: both become '?'. */
-static void print_escaped(FILE *file, const char *text) {
-    static const char *const entity[128] = {
-        ['&'] = "&amp;",   ['<'] = "&lt;",  ['>'] = "&gt;",   ['"'] = "&quot;",
-        ['\''] = "&apos;", ['\t'] = "&#9;", ['\n'] = "&#10;", ['\r'] = "&#13;",
-    };
-    while (*text) {
-        const unsigned char c = (unsigned char)*text;
-        const int n = report_utf8_length(text);
-        if (c < 128 && entity[c])
-            fputs(entity[c], file);
-        else if (n == 0 || c < ' ' || c == 0x7f ||
-                 (n == 3 && !memcmp(text, "\xef\xbf", 2) && (unsigned char)text[2] > 0xbd))
-            fputc('?', file); /* the last: U+FFFE and U+FFFF */
-        else
-            fwrite(text, 1, (size_t)n, file);
-        text += n ? n : 1;
-    }
-}
-
 /* Text between tags: newlines stay readable. */
 static void print_escaped_lines(FILE *file, const char *text) {
     while (*text) {
@@ -37,7 +16,7 @@ static void print_escaped_lines(FILE *file, const char *text) {
         }
         memcpy(line, text, n);
         line[n] = 0;
-        print_escaped(file, line);
+        report_escape(file, line);
         text += n;
         if (*text == '\n') fputc(*text++, file);
     }
@@ -45,7 +24,7 @@ static void print_escaped_lines(FILE *file, const char *text) {
 
 static void print_attribute(FILE *file, const char *name, const char *value) {
     fprintf(file, " %s=\"", name);
-    print_escaped(file, value);
+    report_escape(file, value);
     fputc('"', file);
 }
 

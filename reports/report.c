@@ -9,6 +9,7 @@ const struct report_format report_formats[] = {
      report_text_end},
     {"json", "everything that was measured (schema shardcheck-result/1)", NULL, NULL, report_json},
     {"junit", "JUnit XML for CI servers", NULL, NULL, report_junit},
+    {"html", "one page to look at; needs no network and no scripts", NULL, NULL, report_html},
     {0},
 };
 

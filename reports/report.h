@@ -38,6 +38,11 @@ void report_text_failure(FILE *file, const struct case_result *result);
 void report_margin(char *text, size_t size, double margin);
 /* Of the facts that apply on the device: how many were met, and how many there are. */
 void report_count_facts(const struct run_result *run, int *met, int *all);
+/* "shard FAIL (margin 812, 3 of 400 elements)"; and shorter, for a table: "FAIL 812", "<0.01", "ok". */
+void report_text_edge(FILE *file, enum edge edge, const struct edge_result *result);
+void report_edge_cell(char *text, size_t size, const struct edge_result *result);
+/* Text as XML and HTML want it, between tags and in attributes. */
+void report_escape(FILE *file, const char *text);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
 int report_utf8_length(const char *text);
 
@@ -66,5 +71,6 @@ void report_text_one(FILE *file, const struct case_result *result, int verbosity
 void report_text_end(FILE *file, const struct run_result *run, int verbosity);
 void report_json(FILE *file, const struct run_result *run, int verbosity);
 void report_junit(FILE *file, const struct run_result *run, int verbosity);
+void report_html(FILE *file, const struct run_result *run, int verbosity);
 
 #endif

@@ -27,7 +27,7 @@ static bool only_together(const struct edge_result *r) {
 }
 
 /* "kernel 0.42", "plan ok (12 of 33 rows)", "shard FAIL (margin 812, 3 of 400 elements)" */
-static void print_edge(FILE *file, enum edge edge, const struct edge_result *r) {
+void report_text_edge(FILE *file, enum edge edge, const struct edge_result *r) {
     char margin[32];
     report_margin(margin, sizeof margin, r->margin);
     if (r->state == EDGE_FAIL && only_bits(r))
@@ -53,7 +53,7 @@ static void print_edges(FILE *file, const struct case_result *r) {
     for (int e = 0; e < EDGE_COUNT; e++) {
         if (e >= EDGE_ORACLE && r->edge[e].state == EDGE_NOT_RUN) continue;
         if (e) fputs(" · ", file);
-        print_edge(file, (enum edge)e, &r->edge[e]);
+        report_text_edge(file, (enum edge)e, &r->edge[e]);
     }
     if (r->unchained[0]) fprintf(file, " · chain - (%s)", r->unchained);
 }
@@ -123,7 +123,7 @@ void report_text_failure(FILE *file, const struct case_result *r) {
 
 /* ---- -v: the stages as a table ---- */
 
-static void format_edge_cell(char *text, size_t size, const struct edge_result *r) {
+void report_edge_cell(char *text, size_t size, const struct edge_result *r) {
     char margin[32];
     report_margin(margin, sizeof margin, r->margin);
     if (r->state == EDGE_FAIL)
@@ -136,7 +136,7 @@ static void print_stage(FILE *file, const struct stage_result *s) {
     char cell[EDGE_COUNT][40], rows[48] = "-", sharpness[32] = "0";
     int64_t elements = 0, ambiguous = 0, in_order = 0;
     for (int e = 0; e < EDGE_CHAIN; e++) { /* the chain is of the whole layer */
-        format_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
+        report_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
         elements += s->edge[e].elements;
         ambiguous += s->edge[e].ambiguous;
         in_order += s->edge[e].in_order;

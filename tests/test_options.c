@@ -155,7 +155,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run --kernel rpoe=x", "no stage rpoe; use rope,"},
         {"run --kernel rope=none", "no such kernel for stage rope"},
         {"run --mutant none", "--mutant none: no such mutant; use "},
-        {"run --report xml", "--report xml: no such format; use text, json or junit"},
+        {"run --report xml", "--report xml: no such format; use html, text, json or junit"},
         {"run --report json --report text", "two reports to standard output"},
         {"run --report json:a --report junit:a", "--report junit:a and --report json:a: one file"},
         {"run --report json:", "names no file"},

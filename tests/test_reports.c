@@ -2,13 +2,13 @@
  * strings and numbers? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
-#include <ctype.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "reports/report.h"
+#include "tests/xml.h"
 
 /* Three cases: passed, failed, skipped; with strings that JSON and XML have to escape. */
 static struct stage_result stages[2] = {
@@ -150,72 +150,13 @@ Test(reports, json_parses_and_carries_the_numbers) {
     free(text);
 }
 
-/* ---- a reader that accepts well-formed XML elements, attributes and references, and nothing else
- * ---- */
-
-static const char *skip_reference(const char *at) {
-    static const char *const known[] = {"&amp;",  "&lt;", "&gt;",  "&quot;",
-                                        "&apos;", "&#9;", "&#10;", "&#13;"};
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (!strncmp(at, known[i], strlen(known[i]))) return at + strlen(known[i]);
-    return NULL;
-}
-
-/* Characters up to `end`; NULL: one that may not stand there. */
-static const char *skip_characters(const char *at, char end) {
-    while (*at && *at != end) {
-        const int n = report_utf8_length(at);
-        if (!n || *at == '<' || (end == '<' && !strncmp(at, "]]>", 3))) return NULL;
-        if ((unsigned char)*at < ' ' && *at != '\n' && *at != '\t') return NULL;
-        at = *at == '&' ? skip_reference(at) : at + n;
-        if (!at) return NULL;
-    }
-    return at;
-}
-
-static const char *skip_name(const char *at) {
-    while (isalpha((unsigned char)*at)) at++;
-    return at;
-}
-
-/* After "<name": attributes, then ">" (*empty = false) or "/>". */
-static const char *skip_attributes(const char *at, bool *empty) {
-    while (*at == ' ') {
-        const char *name = ++at;
-        at = skip_name(at);
-        if (at == name || at[0] != '=' || at[1] != '"') return NULL;
-        at = skip_characters(at + 2, '"');
-        if (!at || !*at) return NULL;
-        at++;
-    }
-    *empty = *at == '/';
-    at += *empty;
-    return *at == '>' ? at + 1 : NULL;
-}
-
-/* One element with everything in it; counts those called `wanted`. */
-static const char *skip_element(const char *at, const char *wanted, int *count) {
-    if (*at != '<') return NULL;
-    const char *name = at + 1;
-    const size_t length = (size_t)(skip_name(name) - name);
-    bool empty = false;
-    *count += length == strlen(wanted) && !strncmp(name, wanted, length);
-    at = length ? skip_attributes(name + length, &empty) : NULL;
-    while (at && !empty) {
-        at = skip_characters(at, '<');
-        if (!at || !*at) return NULL;
-        if (at[1] == '/')
-            return !strncmp(at + 2, name, length) && at[2 + length] == '>' ? at + 3 + length : NULL;
-        at = skip_element(at, wanted, count);
-    }
-    return at;
-}
+/* ---- XML ---- */
 
 static int count_elements(const char *xml, const char *wanted) {
     const char *prolog = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
     int count = 0;
     cr_assert_eq(strncmp(xml, prolog, strlen(prolog)), 0);
-    const char *end = skip_element(xml + strlen(prolog), wanted, &count);
+    const char *end = xml_skip_element(xml + strlen(prolog), wanted, &count);
     cr_assert(end && !strcmp(end, "\n"), "not well-formed:\n%s", xml);
     return count;
 }

@@ -1,0 +1,173 @@
+/* What does a green page not say?  Everything that was not judged, or judged in a way that proves
+ * nothing, is counted before anything else, and named with its reason at the end. */
+/* SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#include "reports/html.h"
+
+struct gaps {
+    int64_t skipped, unchained, sampled, rows, all_rows, invisible; /* cases; rows of the plan edge */
+    int64_t loose, silent;                                          /* edges of stages */
+    bool oracle;                                                    /* some case had one */
+    int unmet;                                                      /* facts */
+};
+
+static void count_stage(struct gaps *g, const struct stage_result *s) {
+    for (int e = 0; e < EDGE_COUNT; e++) {
+        const struct edge_result *const r = &s->edge[e];
+        g->loose += r->state == EDGE_LOOSE;
+        g->silent += r->trend.state == TREND_SILENT || r->trend.state == TREND_VAGUE;
+    }
+}
+
+static bool is_invisible(const struct case_result *c) { return c->mutant[0] && c->verdict == CASE_PASSED; }
+
+/* What another case did in its place is counted there. */
+static struct gaps count(const struct run_result *run) {
+    struct gaps g = {0};
+    int met, all;
+    for (int64_t i = 0; i < run->n_cases; i++) {
+        const struct case_result *const c = &run->cases[i];
+        const struct edge_result *const plan = &c->edge[EDGE_PLAN];
+        g.skipped += c->verdict == CASE_SKIPPED;
+        g.unchained += c->unchained[0] != 0;
+        g.invisible += is_invisible(c);
+        g.oracle |= c->edge[EDGE_ORACLE].state != EDGE_NOT_RUN;
+        if (c->same_as) continue;
+        g.sampled += plan->sampled_rows < plan->rows;
+        g.rows += plan->sampled_rows;
+        g.all_rows += plan->rows;
+        g.loose += c->edge[EDGE_CHAIN].state == EDGE_LOOSE;
+        for (int s = 0; s < c->n_stages; s++) count_stage(&g, &c->stage[s]);
+    }
+    report_count_facts(run, &met, &all);
+    g.unmet = all - met;
+    return g;
+}
+
+static void print_count(FILE *file, int64_t n, const char *one, const char *many) {
+    if (n) fprintf(file, "%lld %s; ", (long long)n, n == 1 ? one : many);
+}
+
+void html_gaps_line(FILE *file, const struct run_result *run) {
+    const struct gaps g = count(run);
+    fputs("<p class=\"gaps\"><b>Not checked:</b> ", file);
+    print_count(file, g.skipped, "case skipped", "cases skipped");
+    print_count(file, g.invisible, "case whose seeded mistake changes nothing",
+                "cases whose seeded mistake changes nothing");
+    if (run->fact)
+        print_count(file, g.unmet, "fact of coverage not met", "facts of coverage not met");
+    else
+        fputs("coverage, which was not counted; ", file);
+    print_count(file, g.loose, "edge too loose to prove anything", "edges too loose to prove anything");
+    print_count(file, g.silent, "statistical test that says nothing", "statistical tests that say nothing");
+    print_count(file, g.unchained, "case without the chain edge", "cases without the chain edge");
+    if (g.sampled)
+        fprintf(file, "plan edge of %lld cases, %lld of %lld rows recomputed; ", (long long)g.sampled,
+                (long long)g.rows, (long long)g.all_rows);
+    fputs(g.oracle ? "oracle edge: only what its file holds" : "oracle edge: no file", file);
+    if (run->in_process) fputs("; no worker stood between the code under test and this report", file);
+    fputs(".</p>\n", file);
+}
+
+/* ---- item by item ---- */
+
+static void print_skipped(FILE *file, const struct run_result *run) {
+    fputs("<h3>Skipped</h3>\n<ul>\n", file);
+    for (int64_t i = 0; i < run->n_cases; i++) {
+        const struct case_result *const c = &run->cases[i];
+        if (c->verdict != CASE_SKIPPED) continue;
+        fputs("<li>", file);
+        html_element(file, "code", NULL, c->line);
+        fputs(": ", file);
+        report_escape(file, c->reason[0] ? c->reason : "no reason given");
+        fputs("</li>\n", file);
+    }
+    fputs("</ul>\n", file);
+}
+
+static void print_unmet(FILE *file, const struct run_result *run) {
+    fputs("<h3>Facts of coverage not met</h3>\n<p>", file);
+    for (int f = 0, shown = 0; f < run->n_facts; f++) {
+        if (!run->fact[f].applies || run->fact[f].n_cases) continue;
+        if (shown++) fputs(", ", file);
+        report_escape(file, run->fact[f].name);
+    }
+    fputs("</p>\n", file);
+}
+
+static void print_unchained(FILE *file, const struct run_result *run) {
+    fputs("<h3>Without the chain edge</h3>\n<ul>\n", file);
+    for (int64_t i = 0; i < run->n_cases; i++) {
+        if (!run->cases[i].unchained[0]) continue;
+        fputs("<li>", file);
+        html_element(file, "code", NULL, run->cases[i].line);
+        fputs(": reference/plain.c does not know ", file);
+        report_escape(file, run->cases[i].unchained);
+        fputs("</li>\n", file);
+    }
+    fputs("</ul>\n", file);
+}
+
+/* Stages and what is to say of them, each pair once. */
+struct notes {
+    int n;
+    int64_t others; /* that found no room */
+    struct note {
+        const char *stage, *why;
+        int64_t times;
+    } note[128];
+};
+
+static void note_add(struct notes *notes, const char *stage, const char *why) {
+    struct note *at = notes->note;
+    const struct note *const end = at + sizeof notes->note / sizeof *notes->note;
+    while (at < notes->note + notes->n && (strcmp(at->stage, stage) || strcmp(at->why, why))) at++;
+    if (at == end) {
+        notes->others++;
+        return;
+    }
+    if (at == notes->note + notes->n) notes->n++;
+    *at = (struct note){stage, why, at->times + 1};
+}
+
+static void note_stage(struct notes *notes, const struct stage_result *s) {
+    static const char *const loose[EDGE_COUNT] = {
+        [EDGE_KERNEL] = "kernel edge too loose", [EDGE_PLAN] = "plan edge too loose",
+        [EDGE_SHARD] = "shard edge too loose",   [EDGE_ORACLE] = "oracle edge too loose",
+        [EDGE_CHAIN] = "chain edge too loose",
+    };
+    for (int e = 0; e < EDGE_COUNT; e++) {
+        const struct trend *const t = &s->edge[e].trend;
+        if (s->edge[e].state == EDGE_LOOSE) note_add(notes, s->stage, loose[e]);
+        if (t->state == TREND_VAGUE) note_add(notes, s->stage, "statistical test too coarse to say anything");
+        if (t->state == TREND_SILENT) note_add(notes, s->stage, t->reason);
+    }
+}
+
+static void print_notes(FILE *file, const struct run_result *run) {
+    struct notes notes = {0};
+    for (int64_t i = 0; i < run->n_cases; i++)
+        for (int s = 0; s < run->cases[i].n_stages && !run->cases[i].same_as; s++)
+            note_stage(&notes, &run->cases[i].stage[s]);
+    fputs("<h3>Edges and statistical tests that prove nothing</h3>\n<ul>\n", file);
+    for (const struct note *at = notes.note; at < notes.note + notes.n; at++) {
+        fputs("<li>", file);
+        html_element(file, "code", NULL, at->stage);
+        fputs(": ", file);
+        report_escape(file, at->why);
+        fprintf(file, " (%lld times)</li>\n", (long long)at->times);
+    }
+    if (notes.others) fprintf(file, "<li>and %lld of other kinds</li>\n", (long long)notes.others);
+    fputs("</ul>\n", file);
+}
+
+void html_gaps(FILE *file, const struct run_result *run) {
+    const struct gaps g = count(run);
+    if (!g.skipped && !g.unchained && !g.loose && !g.silent && !(run->fact && g.unmet)) return;
+    fputs("<h2>Not checked</h2>\n", file);
+    if (g.skipped) print_skipped(file, run);
+    if (run->fact && g.unmet) print_unmet(file, run);
+    if (g.unchained) print_unchained(file, run);
+    if (g.loose || g.silent) print_notes(file, run);
+}

@@ -1,0 +1,195 @@
+/* Is the page whole, honest about what was not judged, and safe whatever the strings? What it looks
+ * like, scripts/look-html shows. */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reports/report.h"
+#include "tests/xml.h"
+
+static char *page_of(const struct run_result *run) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    cr_assert(file);
+    report_write(report_by_name("html"), file, run, 0);
+    cr_assert_eq(fclose(file), 0);
+    return text;
+}
+
+/* Of a page that a strict reader of XML accepts. */
+static int count(const char *page, const char *element) {
+    const char *const doctype = "<!DOCTYPE html>\n";
+    int n = 0;
+    cr_assert_eq(strncmp(page, doctype, strlen(doctype)), 0);
+    const char *const end = xml_skip_element(page + strlen(doctype), element, &n);
+    cr_assert(end && !strcmp(end, "\n"), "not well-formed:\n%.3000s", page);
+    return n;
+}
+
+static void expect_contains(const char *text, const char *part) {
+    cr_expect(strstr(text, part), "'%s' is missing in\n%s", part, text);
+}
+
+/* ---- a run of every verdict, with strings that have to be escaped ---- */
+
+#define HOSTILE "<b>&\"'\x01\xff</p>"
+static struct stage_result stages[2] = {
+    {.stage = "qkv_proj",
+     .kernel = "linear" HOSTILE,
+     .edge = {[EDGE_KERNEL] = {EDGE_OK, 0.42, 1000}, [EDGE_PLAN] = {EDGE_OK, 0, 1000}}},
+    {.stage = "attention",
+     .kernel = "attention_simt",
+     .edge = {[EDGE_KERNEL] = {EDGE_LOOSE, 0.003, 198},
+              [EDGE_SHARD] = {EDGE_FAIL, 812, 198, 31},
+              [EDGE_ORACLE] = {.trend = {.state = TREND_SILENT, .reason = "reason" HOSTILE}}}},
+};
+
+static struct case_result failed(const char *line, const char *likely, double margin) {
+    struct case_result r = {
+        .verdict = CASE_FAILED,
+        .n_stages = 2,
+        .stage = stages,
+        .edge = {[EDGE_SHARD] = {EDGE_FAIL, margin, 198, 31}},
+        .where = "where" HOSTILE,
+        .resembles = "resembles" HOSTILE,
+        .read = "read" HOSTILE,
+        .first = {"attention", "o", 1, "token" HOSTILE, NAN, 0.456, 1e-3, margin, "note" HOSTILE},
+        .worst = {"attention", "o", -1, "token 9", -INFINITY, 0.5, 1e-3, margin, ""}};
+    snprintf(r.line, sizeof r.line, "%s", line);
+    snprintf(r.likely, sizeof r.likely, "%s", likely);
+    r.repro = malloc(100);
+    snprintf(r.repro, 100, "shardcheck run '%s'", line);
+    return r;
+}
+
+static struct case_result cases[5];
+static struct fact_count facts[2] = {{.name = "met", .applies = true, .n_cases = 3},
+                                     {.name = "unmet" HOSTILE, .applies = true}};
+static struct run_result run = {.version = "0.1.0",
+                                .device = "host" HOSTILE,
+                                .command = "shardcheck run '" HOSTILE "'",
+                                .cases = cases,
+                                .n_cases = 5,
+                                .n_passed = 1,
+                                .n_failed = 3,
+                                .n_skipped = 1,
+                                .fact = facts,
+                                .n_facts = 2};
+
+static void make_run(void) {
+    cases[0] = (struct case_result){.line = "tiny/ffn:tp=1", .verdict = CASE_PASSED, .unchained = "a score"};
+    cases[1] = failed("small", "packed-view (PR): q", 4);
+    cases[2] = failed("alike", "packed-view (PR): q", 5);
+    cases[3] = failed("path " HOSTILE "/x", "global-head-count (PR): h", INFINITY);
+    cases[4] =
+        (struct case_result){.line = "tiny/ffn:tp=9", .verdict = CASE_SKIPPED, .reason = "reason" HOSTILE};
+}
+
+TestSuite(html, .init = make_run);
+
+Test(html, is_well_formed_whatever_the_strings_and_fetches_nothing) {
+    char *const page = page_of(&run);
+    cr_expect_eq(count(page, "html"), 1);
+    static const char *const fetching[] = {"http:", "https:", "<script", "src=", "<link", "@import", "url("};
+    for (size_t i = 0; i < sizeof fetching / sizeof *fetching; i++)
+        cr_expect_null(strstr(page, fetching[i]), "%s", fetching[i]);
+    cr_expect_null(strstr(page, "<b>&"));
+    expect_contains(page, "&lt;b&gt;&amp;&quot;&apos;?\?&lt;/p&gt;");
+    free(page);
+}
+
+Test(html, says_first_what_was_not_checked_and_why_at_the_end) {
+    char *const page = page_of(&run);
+    char *const line = strstr(page, "<p class=\"gaps\">"), *const head = strstr(page, "<dl>");
+    cr_assert(line && head && line < head);
+    *strchr(line, '\n') = 0;
+    expect_contains(line, "1 case skipped; ");
+    expect_contains(line, "1 fact of coverage not met; ");
+    expect_contains(line, "3 edges too loose to prove anything; ");
+    expect_contains(line, "3 statistical tests that say nothing; ");
+    expect_contains(line, "1 case without the chain edge; ");
+    expect_contains(line, "oracle edge: no file");
+    char *const end = strstr(head, "<h2>Not checked</h2>");
+    cr_assert(end);
+    static const char *const why[] = {
+        "tiny/ffn:tp=9</code>: reason&lt;", "unmet&lt;", "does not know a score",
+        "attention</code>: kernel edge too loose (3 times)", "attention</code>: reason&lt;"};
+    for (size_t i = 0; i < sizeof why / sizeof *why; i++) expect_contains(end, why[i]);
+    free(page);
+}
+
+Test(html, a_run_that_covers_everything_it_can_has_no_list_of_gaps) {
+    struct case_result all = {.line = "tiny/ffn:tp=1", .edge = {[EDGE_ORACLE] = {EDGE_OK, 0, 1}}};
+    struct run_result complete = {.version = "",
+                                  .device = "",
+                                  .command = "",
+                                  .cases = &all,
+                                  .n_cases = 1,
+                                  .n_passed = 1,
+                                  .fact = facts,
+                                  .n_facts = 1};
+    char *const page = page_of(&complete);
+    expect_contains(page, "<b>Not checked:</b> oracle edge: only what its file holds.");
+    cr_expect_null(strstr(page, "<h2>Not checked"));
+    cr_expect_null(strstr(page, "What failed"));
+    free(page);
+}
+
+Test(html, every_failed_case_is_there_with_its_command_one_section_a_cause_the_worst_first) {
+    char *const page = page_of(&run);
+    cr_expect_eq(count(page, "section"), 2);
+    expect_contains(page, "shardcheck run &apos;small&apos;</code>");
+    expect_contains(page, "<pre>shardcheck run &apos;alike&apos;</pre>");
+    expect_contains(page, "shardcheck run &apos;path &lt;b&gt;");
+    const char *const worst = strstr(page, "likely global-head-count (1 case)"),
+                      *const other = strstr(page, "likely packed-view (2 cases)");
+    cr_expect(worst && other && worst < other);
+    free(page);
+}
+
+Test(html, the_guilty_stage_and_edge_are_marked_and_the_others_are_not) {
+    char *const page = page_of(&run);
+    cr_expect_eq(count(page, "li") >= 4, 1);
+    expect_contains(page, "<li class=\"f guilty\"><span>attention</span><small>attention_simt</small>"
+                          "<b>\u2717 shard</b></li>");
+    expect_contains(page, "<li class=\"a0\"><span>qkv_proj</span>");
+    expect_contains(page, "<td class=\"f\">\u2717 812<i>~-<b>S</b>-</i></td>");
+    expect_contains(page, "<td class=\"a2\">0.42<i>kp--</i></td>");
+    expect_contains(page, "<td>NaN</td><td>0.456</td><td>0.001</td><td>inf</td>");
+    expect_contains(page, "<td>-inf</td>");
+    free(page);
+}
+
+/* ---- size ---- */
+
+Test(html, of_500_cases_has_at_most_2_megabytes) {
+    enum { CASES = 500, STAGES = 15, FAILED = 50 };
+    static struct stage_result many[STAGES];
+    for (int s = 0; s < STAGES; s++) {
+        many[s] = stages[0];
+        snprintf(many[s].stage, sizeof many[s].stage, "a_stage_of_the_layer_%d", s);
+    }
+    struct case_result *const all = calloc(CASES, sizeof *all);
+    for (int i = 0; i < CASES; i++) {
+        if (i < FAILED) all[i] = failed("", "", i);
+        snprintf(all[i].first.note, sizeof all[i].first.note, "%c%c", 'a' + i / 26, 'a' + i % 26);
+        all[i].verdict = i < FAILED ? CASE_FAILED : CASE_PASSED;
+        all[i].n_stages = STAGES, all[i].stage = many;
+        snprintf(all[i].line, sizeof all[i].line, "model/attention:tp=8,ep=%d,%0150d", i, i);
+    }
+    const struct run_result big = {.version = "",
+                                   .device = "",
+                                   .command = "",
+                                   .cases = all,
+                                   .n_cases = CASES,
+                                   .n_passed = CASES - FAILED,
+                                   .n_failed = FAILED};
+    char *const page = page_of(&big);
+    cr_expect_eq(count(page, "section"), FAILED, "each has a cause of its own");
+    cr_expect_leq(strlen(page), 2u << 20, "%zu", strlen(page));
+    free(page);
+    free(all);
+}
