@@ -9,15 +9,19 @@
 #include "harness/stage.h"
 #include "reference/score.h"
 
-/* "gain of head 5", "scale where 32 to 63 keys are seen", "weight of key 7 of sequence 0, kv head 3";
- * heads are global. */
+/* "gain of head 5", "scale where 32 to 63 keys are seen", "weight of key 7 of sequence 0, kv head 3",
+ * "weights of keys 64 to 127 of ..."; heads are global. */
 static void describe(const struct placed *at, const struct score *s, char *text, size_t size) {
     const struct span *const rank = at->crew->plan.rank[at->rank];
     const int64_t head = at->crew->unsharded ? 0 : rank[AXIS_H].first,
                   kv_head = at->crew->unsharded ? 0 : rank[AXIS_G].first;
-    if (s->direction == SCORE_KEY) {
-        snprintf(text, size, "weight of key %lld of sequence %lld, kv head %lld", (long long)s->key,
-                 (long long)s->seq, (long long)(kv_head + s->kv_head));
+    if (s->direction == SCORE_KEYS) {
+        char keys[64];
+        const long long first = s->key, last = s->key + s->n_keys - 1;
+        snprintf(keys, sizeof keys, first == last ? "weight of key %lld" : "weights of keys %lld to %lld",
+                 first, last);
+        snprintf(text, size, "%s of sequence %lld, kv head %lld", keys, (long long)s->seq,
+                 (long long)(kv_head + s->kv_head));
         return;
     }
     const size_t n = (size_t)snprintf(text, size, "%s", score_direction_name(s->direction));
@@ -58,7 +62,7 @@ enum { FEW_OF = 100 };
 static void note(const struct placed *at, const struct trend *t, enum score_direction direction,
                  struct verdict v) {
     const int rank = at->crew->unsharded ? -1 : at->rank;
-    const bool key = direction == SCORE_KEY || direction == SCORE_LAST_KEY;
+    const bool key = direction == SCORE_KEYS || direction == SCORE_LAST_KEY;
     const bool lost = key && t->worst.estimate < -0.7 && t->worst.estimate > -1.5;
     char text[300];
     snprintf(

@@ -12,7 +12,7 @@ static const char *const direction_names[SCORE_DIRECTIONS] = {
     [SCORE_OFFSET] = "offset",
     [SCORE_SCALE] = "scale",
     [SCORE_LAST_KEY] = "weight of the last key",
-    [SCORE_KEY] = "weight of one key",
+    [SCORE_KEYS] = "weights of some keys",
 };
 const char *score_direction_name(enum score_direction d) { return direction_names[d]; }
 

@@ -24,7 +24,8 @@ enum score_direction {
     SCORE_OFFSET,   /* theta mean |y| added everywhere */
     SCORE_SCALE,    /* attention: scores times 1 + theta */
     SCORE_LAST_KEY, /* attention: weight of the last key that a query sees, times 1 + theta */
-    SCORE_KEY,      /* attention: weight of one key of one kv head, times 1 + theta; -1: not read */
+    SCORE_KEYS,     /* attention: weights of a block of keys of one kv head, times 1 + theta (theta added to
+                       their scores); -1: not read */
     SCORE_DIRECTIONS
 };
 const char *score_direction_name(enum score_direction d);
@@ -47,9 +48,9 @@ struct score {
     enum score_direction direction;
     enum score_silence silence;
     int64_t head, keys;
-    int64_t seq, kv_head, key;   /* SCORE_KEY */
-    double ratio;                /* |T| over the threshold; > 1: wrong */
-    double estimate, resolution; /* of theta */
+    int64_t seq, kv_head, key, n_keys; /* SCORE_KEYS: those from `key` on */
+    double ratio;                      /* |T| over the threshold; > 1: wrong */
+    double estimate, resolution;       /* of theta */
     int64_t elements;
 };
 

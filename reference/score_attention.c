@@ -11,7 +11,12 @@
 /* Multiply-adds of one product with all values; of more, blocks of queries are sampled. */
 #define SCORE_WORK 8e7
 
-static const struct pass first_pass = {3, {SCORE_GAIN, SCORE_SCALE, SCORE_LAST_KEY}, -1, true};
+/* Of all rows, heads and buckets. */
+static const struct pass first_pass = {
+    .n_products = PRODUCTS,
+    .direction = {SCORE_GAIN, SCORE_SCALE, SCORE_LAST_KEY, SCORE_OFFSET},
+    .scan = true,
+};
 
 /* ---- one task, all tasks ---- */
 
@@ -170,7 +175,7 @@ static void test_groups(struct score_report *report, const struct task_sums *tas
             least = min_i64(least, tasks[i].row[k].keys);
             most = max_i64(most, tasks[i].row[k].keys);
         }
-    for (int d = 0; d < first_pass.n; d++) {
+    for (int d = 0; d <= PRODUCTS; d++) {
         test_rows(report, tasks, n_tasks, &first_pass, d, (struct score){.head = -1, .keys = -1}, shared);
         for (int64_t h = 0; h < a->n_heads && a->n_heads > 1; h++)
             test_rows(report, tasks, n_tasks, &first_pass, d, (struct score){.head = h, .keys = -1}, shared);
@@ -184,13 +189,30 @@ static void test_groups(struct score_report *report, const struct task_sums *tas
 /* ---- the scan ---- */
 
 struct candidate {
-    int64_t seq, kv_head, key;
+    int64_t seq, kv_head, key, n_keys;
     double rank;
 };
 
-/* Tasks are in the order of sequences. Every key of every kv head counts as a test. */
-static struct candidate find_key(const struct task_sums *tasks, int64_t n_tasks, int64_t n_kv_heads,
-                                 struct score_report *report) {
+/* Blocks of 1, 2, 4, ... keys of one kv head, aligned; pull and noise [n] are used up. */
+static void rank_blocks(struct candidate *best, double *pull, double *noise, int64_t n, int64_t seq,
+                        int64_t kv_head, struct score_report *report) {
+    for (int64_t size = 1; n > 0; size *= 2) {
+        report->tests += n;
+        for (int64_t j = 0; j < n; j++) {
+            const double rank = noise[j] > 0 ? fabs(pull[j]) / sqrt(noise[j]) : 0;
+            if (rank > best->rank) *best = (struct candidate){seq, kv_head, j * size, size, rank};
+        }
+        for (int64_t j = 0; j < n / 2; j++) {
+            pull[j] = pull[2 * j] + pull[2 * j + 1];
+            noise[j] = noise[2 * j] + noise[2 * j + 1];
+        }
+        n /= 2;
+    }
+}
+
+/* Tasks are in the order of sequences. Every block of keys of every kv head counts as a test. */
+static struct candidate find_keys(const struct task_sums *tasks, int64_t n_tasks, int64_t n_kv_heads,
+                                  struct score_report *report) {
     struct candidate best = {.key = -1};
     for (int64_t i = 0, end; i < n_tasks; i = end) {
         int64_t keys = 0;
@@ -201,19 +223,17 @@ static struct candidate find_key(const struct task_sums *tasks, int64_t n_tasks,
         for (int64_t t = i; t < end; t++)
             for (int64_t j = 0, at = tasks[t].task.kv_head * keys; j < tasks[t].n; j++)
                 pull[at + j] += tasks[t].pull[j], noise[at + j] += tasks[t].noise[j];
-        for (int64_t j = 0; j < n_kv_heads * keys; j++) {
-            const double rank = noise[j] > 0 ? fabs(pull[j]) / sqrt(noise[j]) : 0;
-            if (rank > best.rank) best = (struct candidate){tasks[i].task.seq, j / keys, j % keys, rank};
-        }
-        report->tests += n_kv_heads * keys;
+        for (int64_t g = 0; g < n_kv_heads; g++)
+            rank_blocks(&best, pull + g * keys, noise + g * keys, keys, tasks[i].task.seq, g, report);
         free(pull), free(noise);
     }
     return best;
 }
 
-static void test_key(struct score_report *report, struct task_sums *tasks, int64_t n_tasks,
-                     const struct score_case *c, struct candidate best, struct shared shared) {
-    const struct pass pass = {1, {SCORE_KEY}, best.key, false};
+static void test_keys(struct score_report *report, struct task_sums *tasks, int64_t n_tasks,
+                      const struct score_case *c, struct candidate best, struct shared shared) {
+    const struct pass pass = {
+        .n_products = 1, .direction = {SCORE_KEYS}, .key = best.key, .n_keys = best.n_keys};
     struct task_sums *const of_key = zeroed(n_tasks, sizeof *of_key);
     int64_t n = 0;
     for (int64_t i = 0; i < n_tasks; i++) {
@@ -223,22 +243,27 @@ static void test_key(struct score_report *report, struct task_sums *tasks, int64
         of_key[n++] = tasks[i];
     }
     run_pass(of_key, n, c, &pass);
-    test_rows(
-        report, of_key, n, &pass, 0,
-        (struct score){.head = -1, .keys = -1, .seq = best.seq, .kv_head = best.kv_head, .key = best.key},
-        shared);
+    const struct score s = {.head = -1,
+                            .keys = -1,
+                            .seq = best.seq,
+                            .kv_head = best.kv_head,
+                            .key = best.key,
+                            .n_keys = best.n_keys};
+    test_rows(report, of_key, n, &pass, 0, s, shared);
     free(of_key);
 }
 
 void score_attention(const struct score_case *c, struct score_report *report) {
     const struct attention_args *const a = &c->call->u.attention;
-    const int64_t group = attention_group(a);
+    const int64_t group = attention_group(a), of = a->n_tokens * a->n_heads * a->head_dim;
     struct task_sums *tasks;
     const int64_t n = pick_tasks(&tasks, c, report);
-    run_pass(tasks, n, c, &first_pass);
+    struct pass pass = first_pass;
+    for (int64_t i = 0; i < of; i++) pass.offset += fabs(c->y[i]) / (double)of;
+    run_pass(tasks, n, c, &pass);
     const struct shared shared = find_shared(c, tasks, n);
     test_groups(report, tasks, n, a, shared);
-    const struct candidate best = find_key(tasks, n, (a->n_heads + group - 1) / group, report);
-    if (best.key >= 0) test_key(report, tasks, n, c, best, shared);
+    const struct candidate best = find_keys(tasks, n, (a->n_heads + group - 1) / group, report);
+    if (best.key >= 0) test_keys(report, tasks, n, c, best, shared);
     free_tasks(tasks, n);
 }

@@ -7,17 +7,20 @@
 #include "reference/attention_weights.h"
 #include "reference/score_sums.h"
 
-/* Directions of one pass, and the key of SCORE_KEY. A scan ranks keys, in the last column. */
+/* Directions of one pass. The first few take a product with all values each; SCORE_OFFSET, whose dy is
+ * the same for all dims, comes behind them and takes none. A scan ranks keys, in the last column. */
+enum { PRODUCTS = COLUMNS - 1 };
 struct pass {
-    int n;
-    enum score_direction direction[COLUMNS - 1];
-    int64_t key;
+    int n_products;
+    enum score_direction direction[PRODUCTS + 1];
+    int64_t key, n_keys; /* SCORE_KEYS */
+    double offset;       /* mean |y|; 0: SCORE_OFFSET is not among them */
     bool scan;
 };
 
 struct row_sums {
-    int64_t head, keys, equal_weights; /* keys that the query sees */
-    struct score_sums of[COLUMNS - 1]; /* by direction of the pass */
+    int64_t head, keys, equal_weights;  /* keys that the query sees */
+    struct score_sums of[PRODUCTS + 1]; /* by direction of the pass */
 };
 
 /* What a task leaves behind. */
@@ -32,10 +35,10 @@ struct task_sums {
 struct bench {
     struct attention_keys keys;
     lanes *values;                /* [n / LANES][D] lanes of keys */
-    double *square;               /* [n] |v|^2 */
+    double *square, *total;       /* [n] |v|^2, sum of v */
     double *moment;               /* [COLUMNS][stride] w log w */
     double *o, *accumulated, *by; /* [COLUMNS][D] o, E_acc, sum w log w v */
-    double *c, *dy;               /* [COLUMNS][D] directions, one a column */
+    double *c, *dy;               /* [COLUMNS + 1][D] directions, one a column; the scan's; the offset's */
     struct score_cell *cell;      /* [D] */
 };
 struct bench bench_make(int64_t most_keys, int64_t head_dim);
@@ -52,8 +55,8 @@ struct row {
     int64_t n, index; /* visible keys; a number of its own, for the maxima */
     int h;            /* column of the bench */
     /* filled by bench_row */
-    double omega, co[COLUMNS]; /* 1 / |o|^2, c.o */
-    double spread;             /* about the variance of an element */
+    double omega, co[COLUMNS + 1]; /* 1 / |o|^2, c.o */
+    double spread;                 /* about the variance of an element */
 };
 /* at: where the row's values begin in stored, y and e. */
 void bench_row(struct row_sums *out, struct bench *b, const struct score_case *c, const struct pass *pass,

@@ -19,18 +19,20 @@ struct bench bench_make(int64_t most_keys, int64_t D) {
     return (struct bench){.keys = keys_make(most_keys, D),
                           .values = ref_alloc(n * dims * number),
                           .square = ref_alloc(n * number),
+                          .total = ref_alloc(n * number),
                           .moment = ref_alloc(COLUMNS * n * number),
                           .o = ref_alloc(COLUMNS * dims * number),
                           .accumulated = ref_alloc(COLUMNS * dims * number),
                           .by = ref_alloc(COLUMNS * dims * number),
-                          .c = ref_alloc(COLUMNS * dims * number),
-                          .dy = ref_alloc(COLUMNS * dims * number),
+                          .c = ref_alloc((COLUMNS + 1) * dims * number),
+                          .dy = ref_alloc((COLUMNS + 1) * dims * number),
                           .cell = ref_alloc(dims * sizeof(struct score_cell))};
 }
 
 void bench_free(struct bench *b) {
     keys_free(&b->keys);
-    free(b->values), free(b->square), free(b->moment), free(b->o), free(b->accumulated), free(b->by);
+    free(b->values), free(b->square), free(b->total), free(b->moment), free(b->o), free(b->accumulated),
+        free(b->by);
     free(b->c), free(b->dy), free(b->cell);
 }
 
@@ -41,13 +43,13 @@ static double value_at(const struct attention_keys *s, int64_t j, int64_t d) {
 void bench_turn_values(struct bench *b, int64_t D) {
     const struct attention_keys *const s = &b->keys;
     for (int64_t j = 0; j < s->stride; j++) {
-        double square = 0;
+        double square = 0, total = 0;
         for (int64_t d = 0; d < D; d++) {
             const double v = j < s->n ? value_at(s, j, d) : 0;
             b->values[j / LANES * D + d][j % LANES] = v;
-            square += v * v;
+            square += v * v, total += v;
         }
-        b->square[j] = square;
+        b->square[j] = square, b->total[j] = total;
     }
 }
 
@@ -78,19 +80,33 @@ void bench_meet_values(struct bench *b, const struct output_factors *f, int64_t 
     }
 }
 
-/* dy of head h into dy[D]. */
-static void derive(double *dy, const struct bench *b, enum score_direction direction, int64_t key, int h,
-                   int64_t D, int64_t n) {
+/* sum w_j (v_j - o) over some keys. */
+static void derive_keys(double *dy, const struct bench *b, int64_t key, int64_t end, int h, int64_t D) {
     const struct attention_keys *const s = &b->keys;
     const double *const o = b->o + h * D, *const w = s->w + h * s->stride;
+    for (int64_t d = 0; d < D; d++) {
+        dy[d] = 0;
+        for (int64_t j = key; j < end; j++) dy[d] += w[j] * (value_at(s, j, d) - o[d]);
+    }
+}
+
+/* dy of head h into dy[D]. */
+static void derive(double *dy, const struct bench *b, const struct pass *pass, int direction, int h,
+                   int64_t D, int64_t n) {
+    const double *const o = b->o + h * D, *const moments = b->moment + h * b->keys.stride;
     double moment = 0;
-    if (direction == SCORE_LAST_KEY) key = n - 1;
-    for (int64_t j = 0; direction == SCORE_SCALE && j < n; j++) moment += b->moment[h * s->stride + j];
-    for (int64_t d = 0; d < D; d++)
-        dy[d] = direction == SCORE_GAIN    ? o[d]
-                : direction == SCORE_SCALE ? b->by[h * D + d] - moment * o[d]
-                : key < n                  ? w[key] * (value_at(s, key, d) - o[d])
-                                           : 0;
+    switch (pass->direction[direction]) {
+    case SCORE_SCALE:
+        for (int64_t j = 0; j < n; j++) moment += moments[j];
+        for (int64_t d = 0; d < D; d++) dy[d] = b->by[h * D + d] - moment * o[d];
+        break;
+    case SCORE_LAST_KEY: derive_keys(dy, b, n - 1, n, h, D); break;
+    case SCORE_KEYS: derive_keys(dy, b, pass->key, min_i64(pass->key + pass->n_keys, n), h, D); break;
+    case SCORE_OFFSET:
+        for (int64_t d = 0; d < D; d++) dy[d] = pass->offset;
+        break;
+    default: memcpy(dy, o, (size_t)D * sizeof *dy);
+    }
 }
 
 /* ---- all keys of a row, in all directions ---- */
@@ -122,8 +138,16 @@ static inline void round_weights(lanes rounding[SCORE_MAXIMA], lanes w, const do
     }
 }
 
+static inline void meet(struct key_sums *sums, lanes cv, double co, lanes w, lanes wh,
+                        const lanes *rounding) {
+    sums->away += wh * lanes_abs(cv - co);
+    sums->square += w * cv * w * cv;
+    sums->size += lanes_abs(cv);
+    for (int i = 0; i < SCORE_MAXIMA && rounding; i++) sums->mean[i] += rounding[i] * cv;
+}
+
 /* One sweep over the keys: what each direction meets; the scan's column is the last one. */
-static void sweep_keys(struct key_sums sums[COLUMNS - 1], const struct bench *b, const struct pass *pass,
+static void sweep_keys(struct key_sums sums[PRODUCTS + 1], const struct bench *b, const struct pass *pass,
                        const struct row *r, int64_t D, double p_unit, struct task_sums *out) {
     const struct attention_keys *const s = &b->keys;
     const double *const w_row = s->w + r->h * s->stride, *const wh_row = s->r + r->h * s->stride;
@@ -140,13 +164,11 @@ static void sweep_keys(struct key_sums sums[COLUMNS - 1], const struct bench *b,
         const lanes w = lanes_at(w_row + tile * LANES), wh = lanes_at(wh_row + tile * LANES);
         dot_continue(met, b->c, D, COLUMNS, b->values + tile * D, D, 0);
         if (p_unit > 0) round_weights(rounding, w, factor, 1 / r->head->l, drop);
-        for (int d = 0; d < pass->n; d++) {
-            const lanes cv = met[d].y;
-            sums[d].away += wh * lanes_abs(cv - r->co[d]);
-            sums[d].square += w * cv * w * cv;
-            sums[d].size += lanes_abs(cv);
-            for (int i = 0; i < SCORE_MAXIMA && p_unit > 0; i++) sums[d].mean[i] += rounding[i] * cv;
-        }
+        for (int d = 0; d < pass->n_products; d++)
+            meet(&sums[d], met[d].y, r->co[d], w, wh, p_unit > 0 ? rounding : NULL);
+        if (pass->offset > 0) /* its c is the same for all dims */
+            meet(&sums[PRODUCTS], b->c[COLUMNS * D] * lanes_at(b->total + tile * LANES), r->co[COLUMNS], w,
+                 wh, p_unit > 0 ? rounding : NULL);
         if (!pass->scan) continue;
         for (int64_t l = 0; l < LANES && tile * LANES + l < r->n; l++) {
             const int64_t j = tile * LANES + l;
@@ -213,31 +235,42 @@ static void finish_row(struct score_sums *sums, const struct key_sums *met, cons
     for (int i = 0; i < SCORE_MAXIMA; i++) sums->mean[i] += moved * lanes_sum(met->mean[i]);
 }
 
+/* Of direction d: the offset's is behind those that meet the values. */
+static int column_of(int d) { return d < PRODUCTS ? d : COLUMNS; }
+static bool is_tested(const struct pass *pass, int d) {
+    return d < PRODUCTS ? d < pass->n_products : pass->offset > 0;
+}
+
 void bench_row(struct row_sums *out, struct bench *b, const struct score_case *c, const struct pass *pass,
                const struct output_factors *f, struct row *r, int64_t at, struct task_sums *task) {
     const int64_t D = c->call->u.attention.head_dim;
     const double p_unit = rounded_p(&c->contract->u.attention);
     const double *const o = b->o + r->h * D;
     const double square = dot(o, o, D);
-    struct key_sums met[COLUMNS - 1] = {{.away = {0}}};
+    struct key_sums met[PRODUCTS + 1] = {{.away = {0}}};
     if (!(square > 0)) return;
     r->omega = 1 / square;
     struct score_cell *const cell = b->cell;
     double *const dy = b->dy;
-    memset(b->c, 0, (size_t)(COLUMNS * D) * sizeof *b->c);
+    memset(b->c, 0, (size_t)((COLUMNS + 1) * D) * sizeof *b->c);
     for (int64_t d = 0; d < D; d++) {
         cell[d] = score_cell(c->dtype, dtype_load(c->stored, c->dtype, at + d), c->y[at + d], c->e[at + d]);
         b->c[(COLUMNS - 1) * D + d] = r->omega * cell[d].moved;
     }
-    for (int d = 0; d < pass->n; d++) {
-        derive(dy + d * D, b, pass->direction[d], pass->key, r->h, D, r->n);
-        scale_row(b->c + d * D, dy + d * D, r->omega, D);
+    for (int d = 0; d <= PRODUCTS; d++) {
+        if (!is_tested(pass, d)) continue;
+        const int64_t column = column_of(d) * D;
+        derive(dy + column, b, pass, d, r->h, D, r->n);
+        scale_row(b->c + column, dy + column, r->omega, D);
     }
-    for (int d = 0; d < COLUMNS; d++) r->co[d] = dot(b->c + d * D, o, D);
+    for (int d = 0; d <= COLUMNS; d++) r->co[d] = dot(b->c + d * D, o, D);
     r->spread = row_spread(b, cell, r->h, D, r->n, p_unit);
     sweep_keys(met, b, pass, r, D, p_unit, task);
-    for (int d = 0; d < pass->n; d++)
-        finish_row(&out->of[d], &met[d], b->c + d * D, dy + d * D, cell, b, f, r, r->co[d], D,
+    for (int d = 0; d <= PRODUCTS; d++) {
+        if (!is_tested(pass, d)) continue;
+        const int64_t column = column_of(d) * D;
+        finish_row(&out->of[d], &met[d], b->c + column, dy + column, cell, b, f, r, r->co[column_of(d)], D,
                    &c->contract->u.attention);
+    }
     out->equal_weights = p_unit > 0 ? equal_weights(b, r->h, r->n) : 1;
 }

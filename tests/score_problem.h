@@ -22,6 +22,7 @@ struct honest {
 };
 struct mistake {
     double gain, scale, offset; /* 1 + gain */
+    double bias;                /* added to the scores of keys 64 to 127 of kv head 0 */
     int64_t dropped;            /* a key of kv head 0; -1: none */
     bool last_dropped;          /* everybody's own key */
     enum rounding p, out;
@@ -92,7 +93,8 @@ static inline void attend(const struct problem *p, const struct honest *by, cons
                 const float dot =
                     add_products(0, q, p->k + ((j0 + j) * p->kv_heads + g) * D, 1, D, by->tensor);
                 const bool gone = (g == 0 && j0 + j == m->dropped) || (m->last_dropped && j0 + j == seen - 1);
-                score[j] = gone ? -INFINITY : dot * scale;
+                const bool biased = g == 0 && (j0 + j) / 64 == 1;
+                score[j] = gone ? -INFINITY : dot * scale + (biased ? (float)m->bias : 0);
                 next = fmaxf(next, score[j]);
             }
             if (next == -INFINITY) continue;

@@ -48,10 +48,53 @@ Test(score, one_key_of_4000_that_is_not_read_is_found_and_named) {
     int64_t outside;
     const struct score_report r = examine(&p, &by, &m, &outside);
     show("key 2345 dropped", &r, outside);
-    cr_assert(r.state == SCORE_WRONG && r.worst.direction == SCORE_KEY);
-    cr_assert(r.worst.key == 2345 && r.worst.kv_head == 0 && r.worst.seq == 0);
+    cr_assert(r.state == SCORE_WRONG && r.worst.direction == SCORE_KEYS);
+    cr_assert(r.worst.key == 2345 && r.worst.n_keys == 1 && r.worst.kv_head == 0 && r.worst.seq == 0);
     cr_assert_float_eq(r.worst.estimate, -1, 0.2);
     cr_assert_eq(outside, 0, "level D sees it, too");
+    problem_free(&p);
+}
+
+static double mean_size(const struct problem *p) {
+    const int64_t n = p->tokens * p->heads * p->dim;
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += fabs(p->y[i]) / (double)n;
+    return sum;
+}
+
+Test(score, a_constant_that_is_added_to_the_values_is_found) {
+    struct problem p = grid_problem();
+    static const struct honest by = {64, 1, DTYPE_BF16, true};
+    int64_t outside;
+    srand48(6);
+    problem_make(&p, uniform);
+    struct score_report r = examine(&p, &by, &none, &outside);
+    const struct mistake m = {.offset = 4e-4 * mean_size(&p), .dropped = -1};
+    cr_assert(r.state == SCORE_FINE && outside == 0);
+    r = examine(&p, &by, &m, &outside);
+    show("offset 4e-4 mean |o|", &r, outside);
+    cr_assert(r.state == SCORE_WRONG && r.worst.direction == SCORE_OFFSET);
+    cr_assert_float_eq(r.worst.estimate, 4e-4, 5e-5);
+    cr_assert_lt(outside, 100); /* of 67584 */
+    problem_free(&p);
+}
+
+Test(score, a_block_of_keys_with_half_a_percent_too_much_weight_is_found_and_named) {
+    struct problem p = {
+        .tokens = 16, .heads = 32, .kv_heads = 4, .dim = 64, .keys = 500, .storage = DTYPE_BF16};
+    static const struct honest by = {64, 1, DTYPE_BF16, true};
+    static const struct mistake m = {.bias = 0.005, .dropped = -1};
+    int64_t outside;
+    srand48(9);
+    problem_make(&p, uniform);
+    struct score_report r = examine(&p, &by, &m, &outside);
+    show("keys 64 to 127 + 0.005", &r, outside);
+    cr_assert(r.state == SCORE_WRONG && r.worst.direction == SCORE_KEYS);
+    cr_assert(r.worst.key == 64 && r.worst.n_keys == 64 && r.worst.kv_head == 0);
+    cr_assert_float_eq(r.worst.estimate, 0.005, 1e-3);
+    cr_assert_eq(outside, 0, "level D sees it, too");
+    r = examine(&p, &by, &none, &outside);
+    cr_assert(r.state == SCORE_FINE && outside == 0);
     problem_free(&p);
 }
 
