@@ -57,6 +57,47 @@ Test(score, honest_kernels_raise_nothing_in_thousands_of_tests) {
     cr_assert(tests > 5000 && largest < 0.6);
 }
 
+/* ---- where B is sum |c| E ---- */
+
+/* Each value at the end of its set, as far as a gain would have it: no kernel that is inside can be
+ * further off together. */
+Test(score, a_norm_at_the_far_end_of_every_set_is_below_its_threshold) {
+    enum { ROWS = 64, WIDTH = 256, N = ROWS * WIDTH };
+    static double x[N], w[WIDTH], y[N], e[N], stored[N];
+    struct call call = {.op = OP_NORM};
+    call.u.norm = (struct norm_args){.x = {x, DTYPE_F64, {WIDTH}, 0, N},
+                                     .w = {w, DTYPE_F64, {1}, 0, WIDTH},
+                                     .n_tokens = ROWS,
+                                     .width = WIDTH,
+                                     .eps = 1e-6};
+    const struct contract contract = contract_exact(OP_NORM);
+    struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
+    srand48(31);
+    for (int i = 0; i < N; i++) x[i] = uniform();
+    for (int i = 0; i < WIDTH; i++) w[i] = 1 + uniform() / 4;
+    ref_compute(&call, &contract, NULL, 0, ROWS, out);
+    for (int k = 0; k < 4; k++) {
+        const enum dtype storage = k % 2 ? DTYPE_BF16 : DTYPE_F32;
+        const double side = k / 2 ? -1 : 1;
+        for (int i = 0; i < N; i++) {
+            dtype_store(stored, storage, i, y[i] + (y[i] < 0 ? -side : side) * e[i]);
+            cr_assert_eq(element_judge(storage, dtype_load(stored, storage, i), y[i], e[i]).kind, ELEMENT_OK);
+        }
+        const struct score_case c = {.call = &call,
+                                     .contract = &contract,
+                                     .dtype = storage,
+                                     .stored = stored,
+                                     .y = y,
+                                     .e = e,
+                                     .random_signs = true};
+        struct score_report r;
+        ref_score(&c, &r);
+        show("norm, the far end", &r, 0);
+        cr_assert(r.state == SCORE_FINE && r.worst.ratio < 1);
+        cr_assert(storage == DTYPE_BF16 || r.worst.ratio > 0.9, "the bound is reached");
+    }
+}
+
 /* ---- where roundings are not independent ---- */
 
 static void repeat_rows(double *x, int64_t n, int64_t size, int64_t distinct) {
