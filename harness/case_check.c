@@ -20,24 +20,9 @@ static const char *short_name(const struct model *model) {
     return length > ROOM ? model->name + length - ROOM : model->name;
 }
 
-static bool attention_fits(const struct layer_spec *spec, int64_t tp) {
-    const int64_t n_kv = spec->n_kv_heads;
-    return spec->n_heads % tp == 0 && (n_kv % tp == 0 || tp % n_kv == 0);
-}
-
-static bool ffn_fits(const struct layer_spec *spec, int64_t tp, int64_t ep) {
-    if (spec->shared_width % tp != 0) return false;
-    if (!spec->moe) return ep == 1;
-    return tp % ep == 0 && spec->n_experts % ep == 0 && spec->expert_width % (tp / ep) == 0;
-}
-
-static bool fits(const struct layer_spec *spec, enum part part, int64_t tp, int64_t ep) {
-    return part == PART_ATTENTION ? ep == 1 && attention_fits(spec, tp) : ffn_fits(spec, tp, ep);
-}
-
 static void legal_tp(struct choices *out, const struct layer_spec *spec, enum part part, int64_t ep) {
     for (int64_t tp = 1; tp <= MAX_RANKS; tp++)
-        if (fits(spec, part, tp, ep)) choices_add(out, "%lld", (long long)tp);
+        if (plan_fits(spec, part, tp, ep)) choices_add(out, "%lld", (long long)tp);
 }
 
 /* tp 0: legal with any number of ranks. */
@@ -45,7 +30,7 @@ static void legal_ep(struct choices *out, const struct layer_spec *spec, enum pa
     for (int64_t ep = 1; ep <= MAX_RANKS; ep++) {
         bool legal = false;
         for (int64_t ranks = tp ? tp : 1; ranks <= (tp ? tp : MAX_RANKS) && !legal; ranks++)
-            legal = fits(spec, part, ranks, ep);
+            legal = plan_fits(spec, part, ranks, ep);
         if (legal) choices_add(out, "%lld", (long long)ep);
     }
 }
@@ -81,7 +66,7 @@ static struct status check_ranks(const struct check *k) {
     const struct check_case *const c = k->c;
     const struct layer_spec *const spec = &k->spec;
     const char *const name = short_name(k->model);
-    if (fits(spec, c->part, c->tp, c->ep)) return status_ok();
+    if (plan_fits(spec, c->part, c->tp, c->ep)) return status_ok();
     char sizes[128], text[220];
     describe_sizes(spec, c->part, sizes, sizeof sizes);
     struct choices tps = {0}, eps = {0};

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "harness/answer_seat.h"
+#include "harness/oracle_ranks.h"
 #include "harness/sharpness.h"
 #include "harness/stage.h"
 
@@ -18,7 +19,8 @@ struct oracle {
     struct store radius; /* how far the file's producer may be from what the reference put there */
     struct crew crew;    /* of one rank, which owns it */
     struct desk desk;
-    enum dtype stored; /* what the file's producer rounded activations to; fp64: it did not */
+    struct oracle_ranks ranks; /* of a file that brings them */
+    enum dtype stored;         /* what the file's producer rounded activations to; fp64: it did not */
     bool computed
         [T_COUNT]; /* the file did not bring this version: its producer's roundings are missing in ours */
     bool doubtful[T_COUNT];    /* follows from a choice of experts that the producer may not have made */
@@ -192,6 +194,17 @@ static void renew_radii(struct oracle *o, const struct placed *at) {
             o->doubtful[*id] = reads_doubtful(o, at->stage);
 }
 
+/* Ranks of a file whose producer did not round are nobody's: only we write them. */
+static struct status judge_ranks(struct oracle *o, int stage, const struct contract *contract) {
+    const struct oracle_step step = {.stage = stage,
+                                     .contract = *contract,
+                                     .judgeable = is_judgeable(o, stage),
+                                     .shows_qk = is_in_file(o, stage, T_Q),
+                                     .stored = o->stored,
+                                     .verdict = {edge_of(o, stage), o->findings}};
+    return o->stored == DTYPE_F64 ? status_ok() : oracle_ranks_stage(&o->ranks, &step);
+}
+
 static struct status run_stage(struct oracle *o, int stage) {
     const struct placed at = {&o->crew, stage, 0};
     const struct op_row *const op = placed_op(&at);
@@ -202,7 +215,8 @@ static struct status run_stage(struct oracle *o, int stage) {
     outcome.contract = stage_contract(o, stage);
     if (op->choose) op->choose(&outcome.call);
     struct status s = status_ok();
-    if (outcome.call.op == OP_ROUTE) s = seat_experts(o, &at, &outcome);
+    s = judge_ranks(o, stage, &outcome.contract);
+    if (!s.code && outcome.call.op == OP_ROUTE) s = seat_experts(o, &at, &outcome);
     if (!s.code) answer_compute(&a, stage, &outcome, o->trunk->watch);
     if (!s.code) renew_radii(o, &at);
     for (int i = 0; !s.code && i < a.n; i++) {
@@ -249,6 +263,7 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
                        .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);
+    s = oracle_ranks_open(&o.ranks, fixture, trunk, &o.store);
     for (int stage = 0; stage < S_COUNT && !s.code; stage++) {
         const bool fused = is_fused(&o, stage);
         if (!fused && !stage_applies(stage, trunk->c.part, &trunk->crew.spec)) continue;
@@ -256,6 +271,7 @@ struct status oracle_edge_run(const struct fixture *fixture, const struct trunk 
         if (!s.code) s = run_stage(&o, stage);
         if (fused) stage += stage_table[stage].fuses;
     }
+    oracle_ranks_close(&o.ranks);
     desk_free(&o.desk);
     store_free(&o.store);
     store_free(&o.radius);

@@ -11,6 +11,7 @@
 
 #include "harness/clock.h"
 #include "harness/coverage.h"
+#include "harness/dump.h"
 #include "harness/explain.h"
 #include "harness/mistake.h"
 #include "harness/order.h"
@@ -343,6 +344,7 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
         follow_trunk_order(w);
         plan_edge(w);
     }
+    TRY(dump_rank(r->dump, w->trunk, &w->at, &w->outcome.got));
     crew_keep(&r->crew, w->at.stage, w->at.rank, &w->outcome.got, false);
     return status_ok();
 }
@@ -368,8 +370,9 @@ static struct status sum_stage(struct ranks *r, struct trunk *t, int stage) {
         explain(&w.at, &w.outcome, &w.answer, r->likely, sizeof r->likely);
         if (!r->likely[0]) relate(&w.at, &w.outcome, &w.answer, NULL, r->resembles, sizeof r->resembles);
     }
+    const struct status s = dump_rank(r->dump, t, &w.at, &w.outcome.got);
     rank_work_free(&w);
-    return status_ok();
+    return s;
 }
 
 static void follow_rows(struct ranks *r, const struct trunk *t) {

@@ -9,6 +9,7 @@
 struct ranks {
     const struct check_case *c;
     const struct mutant *mutant; /* seeded into every rank; NULL: none */
+    struct dump *dump;           /* where to write what they store; NULL: nowhere */
     bool mistaken;               /* it changed a call, of whichever rank */
     struct crew crew;
     struct store *own;                   /* [tp] partial and local tensors of every rank */

@@ -100,7 +100,9 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     if (f->stage < 0) f = oracle;
     if (f->stage < 0) f = chain;
     const bool ranks = f == &k->findings || f == chain;
-    where_describe(f, ranks ? k->crew.plan.tp : 1, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
+    int64_t n_ranks = ranks ? k->crew.plan.tp : 1, ep;
+    if (f == oracle && f->first.rank >= 0) fixture_ranks(t->fixture, &n_ranks, &ep);
+    where_describe(f, n_ranks, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
     if (f == chain) return; /* its likely mistake is there already */
@@ -137,6 +139,8 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
             now_at(g, i);
             TRY(watch_step(g->request->watch, DOING_REFERENCE, stage, 0, 0, ""));
             TRY(ranks_stage(&ranks[i], t, stage));
+            if (ranks[i].dump && ranks[i].unsupported[0])
+                dump_skip(g->dump, g->results[i].line, ranks[i].unsupported);
             record_stage(&g->results[i], stage, t, &ranks[i], &oracle[stage]);
             g->results[i].seconds += clock_seconds() - start;
         }
@@ -253,6 +257,7 @@ static struct status run_group(struct group *g) {
     struct findings *const chain = memory_zeroed((size_t)g->n, sizeof *chain);
     for (int64_t i = 0; i < g->n; i++) {
         ranks_open(&ranks[i], &g->cases[i], g->request->mutant, &trunk);
+        ranks[i].dump = g->request->dump_ranks ? g->dump : NULL;
         findings_init(&chain[i]);
     }
     const struct status s = run_edges(g, &trunk, ranks, chain);

@@ -18,6 +18,7 @@ struct run_request {
     const char *fixture_path;       /* NULL: none */
     const char *dump_path;          /* written in place; NULL: none */
     const char *dump_name;          /* what messages call it; NULL: dump_path */
+    bool dump_ranks;                /* what every rank stored, too */
     const struct mutant *mutant;
     const struct mutant
         *fault;    /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */

@@ -15,6 +15,21 @@ static struct span kv_heads(int64_t n_kv, int64_t tp, int64_t rank) {
     return tp <= n_kv ? even_cut(n_kv, tp, rank) : (struct span){rank / (tp / n_kv), 1};
 }
 
+static bool attention_fits(const struct layer_spec *spec, int64_t tp) {
+    const int64_t n_kv = spec->n_kv_heads;
+    return spec->n_heads % tp == 0 && (n_kv % tp == 0 || tp % n_kv == 0);
+}
+
+static bool ffn_fits(const struct layer_spec *spec, int64_t tp, int64_t ep) {
+    if (spec->shared_width % tp != 0) return false;
+    if (!spec->moe) return ep == 1;
+    return tp % ep == 0 && spec->n_experts % ep == 0 && spec->expert_width % (tp / ep) == 0;
+}
+
+bool plan_fits(const struct layer_spec *spec, enum part part, int64_t tp, int64_t ep) {
+    return part == PART_ATTENTION ? ep == 1 && attention_fits(spec, tp) : ffn_fits(spec, tp, ep);
+}
+
 void plan_build(struct shard_plan *plan, const struct layer_spec *spec, int64_t tp, int64_t ep) {
     *plan = (struct shard_plan){.tp = tp, .ep = ep, .etp = tp / ep};
     assert(tp <= MAX_RANKS && tp % ep == 0);

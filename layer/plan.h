@@ -18,8 +18,10 @@ struct shard_plan {
     struct span rank[MAX_RANKS][AXIS_COUNT]; /* what rank r holds of an axis where the placement cuts it */
 };
 
+/* Can the part be cut over tp ranks, in ep groups? */
+bool plan_fits(const struct layer_spec *spec, enum part part, int64_t tp, int64_t ep);
 /* The layer's axes; tokens and the like are set by the caller in plan->size before slicing.
- * Precondition: case_check accepted the layer, tp and ep. tp = ep = 1 is the unsharded trunk. */
+ * Precondition: plan_fits. tp = ep = 1 is the unsharded trunk. */
 void plan_build(struct shard_plan *plan, const struct layer_spec *spec, int64_t tp, int64_t ep);
 /* After routing: sorted rows of expert e are offsets[e]..offsets[e+1]. */
 void plan_set_rows(struct shard_plan *plan, const int32_t *offsets);

@@ -130,6 +130,7 @@ static struct status apply_flag(struct parse *parse, const struct option_row *ro
     if (!strcmp(row->name, "fail-fast")) out->fail_fast = true;
     if (!strcmp(row->name, "allow-skips")) out->allow_skips = true;
     if (!strcmp(row->name, "shrink")) out->shrink = true;
+    if (!strcmp(row->name, "ranks")) out->run.dump_ranks = true;
     return status_ok();
 }
 
@@ -206,6 +207,8 @@ const struct option_row check_options[] = {
      "weights and activations of an HDF5 file; brings its own model", NULL},
     {"dump", 0, 0, "FILE", -1, apply_dump,
      "write what the unsharded run read and stored as an HDF5 file that --fixture reads", NULL},
+    {"ranks", 0, 0, NULL, -1, apply_flag, "with --dump: what every rank stored, too; one --tp, one --ep",
+     NULL},
     {"schedules", 0, IN_REPRO, "N", -1, apply_schedules,
      "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
     {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
@@ -305,6 +308,8 @@ struct status check_parse(struct parse *parse) {
     if (!s.code && out->run.print && out->run.n_cases != 1)
         s = status_error("--print: shows one case, these are %lld; name one", (long long)out->run.n_cases);
     if (!s.code && out->shrink) s = check_shrink(&out->run);
+    if (!s.code && out->run.dump_ranks && !out->run.dump_path)
+        s = status_error("--ranks: says what a dump holds; use it with --dump FILE");
     if (!s.code && out->splits) s = split_cases(&out->run, out->split, out->splits);
     TRY(s);
     TRY(check_schedules(&out->run));

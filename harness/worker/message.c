@@ -34,6 +34,7 @@ struct message request_write(const struct run_request *o, const int64_t *index, 
     put_item(file, "fixture", o->fixture_path);
     put_item(file, "dump", o->dump_path);
     put_item(file, "dump_name", o->dump_name);
+    put_number(file, "dump_ranks", o->dump_ranks);
     put_item(file, "mutant", o->mutant ? o->mutant->name : NULL);
     put_number(file, "schedules", o->schedules);
     put_number(file, "threads", threads);
@@ -51,7 +52,8 @@ static struct status read_case(struct asked *a, const char *line) {
 
 static struct status read_mutant(struct asked *a, const char *name) {
     a->run.mutant = mutant_by_name(name);
-    return a->run.mutant && !a->run.mutant->missing ? status_ok() : status_error("mutant=%.48s: no such mutant", name);
+    return a->run.mutant && !a->run.mutant->missing ? status_ok()
+                                                    : status_error("mutant=%.48s: no such mutant", name);
 }
 
 static struct status read_item(struct asked *a, const char *key, const char *value) {
@@ -59,6 +61,7 @@ static struct status read_item(struct asked *a, const char *key, const char *val
     if (!strcmp(key, "mutant")) return read_mutant(a, value);
     if (!strcmp(key, "fixture")) return a->run.fixture_path = value, status_ok();
     if (!strcmp(key, "dump_name")) return a->run.dump_name = value, status_ok();
+    if (!strcmp(key, "dump_ranks")) return a->run.dump_ranks = atoi(value), status_ok();
     if (!strcmp(key, "dump")) return a->run.dump_path = value, status_ok();
     if (!strcmp(key, "schedules")) return a->run.schedules = atoi(value), status_ok();
     if (!strcmp(key, "threads")) return a->threads = atoi(value), status_ok();

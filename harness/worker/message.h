@@ -13,7 +13,7 @@ struct message {
 void message_free(struct message *message);
 
 /* Cases `index` [n] of a request, for a worker that uses so many threads. Keys: case (repeated, in
- * order), fixture, dump, dump_name,
+ * order), fixture, dump, dump_name, dump_ranks,
  * mutant, schedules, threads. */
 struct message request_write(const struct run_request *request, const int64_t *index, int64_t n, int threads);
 
