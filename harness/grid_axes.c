@@ -44,7 +44,7 @@ const struct grid_axis grid_axes[GRID_AXES] = {
     {"bias", PART_ATTENTION, bias, {"none", "qkv", "qkvo"}},
     {"qk_norm", PART_ATTENTION, qk_norm, {"off", "on"}},
     {"partial rope", PART_ATTENTION, rope, {"off", "on"}},
-    {"fill", PART_ATTENTION, fill, {"random", "outliers", "ties", "exact"}},
+    {"fill", PART_ATTENTION, fill, {"random", "outliers", "ties", "exact", "tags"}},
     {"tp", PART_FFN, tp, {"1", "2", "4", "8"}},
     {"ep", PART_FFN, ep, {"1", "2", "4", "8"}},
     {"dtype", PART_FFN, storage, {"bf16", "fp32"}},
@@ -53,7 +53,7 @@ const struct grid_axis grid_axes[GRID_AXES] = {
     {"renorm", PART_FFN, renorm, {"off", "on"}},
     {"shared", PART_FFN, shared, {"off", "on"}},
     {"group limit", PART_FFN, groups, {"off", "on"}},
-    {"fill", PART_FFN, fill, {"random", "outliers", "ties", "exact"}},
+    {"fill", PART_FFN, fill, {"random", "outliers", "ties", "exact", "tags"}},
 };
 
 bool grid_can_meet(int a, int va, int b, int vb) {
