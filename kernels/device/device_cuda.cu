@@ -122,12 +122,14 @@ static struct status lay_out(struct device *device, struct cuda_buffer *owned, c
     out->owner = owned;
     if (!poison) {
         unsigned char *const data = (unsigned char *)out->data;
-        TRY(cuda_status(cudaMemsetAsync(data - guard, device->poison, guard, stream_of(device)), "poisoning", name));
-        return cuda_status(cudaMemsetAsync(data + bytes, device->poison, guard, stream_of(device)), "poisoning", name);
+        TRY(cuda_status(cudaMemsetAsync(data - guard, device->poison, guard, stream_of(device)), "poisoning",
+                        name));
+        return cuda_status(cudaMemsetAsync(data + bytes, device->poison, guard, stream_of(device)),
+                           "poisoning", name);
     }
     if (bytes) memset(out->host, device->poison, bytes);
-    return cuda_status(cudaMemsetAsync(owned->base, device->poison, owned->capacity, stream_of(device)), "poisoning",
-                       name);
+    return cuda_status(cudaMemsetAsync(owned->base, device->poison, owned->capacity, stream_of(device)),
+                       "poisoning", name);
 }
 
 static struct status cuda_alloc(struct device *device, const char *name, size_t bytes, size_t guard,
@@ -189,27 +191,39 @@ static struct status cuda_pull(struct device *device, struct device_buffer *buff
                        "copying from the GPU", name_of(buffer));
 }
 
-static struct status count_changed(struct device *device, const struct device_buffer *buffer,
-                                   const unsigned char *from, size_t *changed) {
-    static const size_t CHUNK = 1 << 20;
-    unsigned char *copy = (unsigned char *)malloc(CHUNK);
-    if (!copy) return status_error("buffer %s: no memory to look at its guards", name_of(buffer));
-    struct status copied = status_ok();
-    for (size_t done = 0, n; done < buffer->guard && !copied.code; done += n) {
-        n = buffer->guard - done < CHUNK ? buffer->guard - done : CHUNK;
-        copied = cuda_status(copy_now(device, copy, from + done, n, cudaMemcpyDeviceToHost),
-                             "reading the guards of", name_of(buffer));
-        for (size_t i = 0; i < n && !copied.code; i++) *changed += copy[i] != buffer->poison;
-    }
-    free(copy);
-    return copied;
+/* Bytes of [from, from + n) that are not `poison`. */
+static __global__ void count_changed(const unsigned char *from, const size_t n, const unsigned char poison,
+                                     unsigned long long *changed) {
+    const size_t step = (size_t)gridDim.x * blockDim.x;
+    unsigned long long mine = 0;
+    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
+        mine += from[i] != poison;
+    if (mine) atomicAdd(changed, mine);
+}
+
+/* Counted where the guards are: copied they would cost more than the kernel. */
+static cudaError_t count_guards(struct device *device, const struct device_buffer *buffer,
+                                unsigned long long *counter, unsigned long long *changed) {
+    const unsigned char *const data = (const unsigned char *)buffer->data;
+    const cudaStream_t stream = stream_of(device);
+    cudaError_t error = cudaMemsetAsync(counter, 0, sizeof *counter, stream);
+    if (error != cudaSuccess) return error;
+    count_changed<<<128, 256, 0, stream>>>(data - buffer->guard, buffer->guard, buffer->poison, counter);
+    count_changed<<<128, 256, 0, stream>>>(data + buffer->bytes, buffer->guard, buffer->poison, counter);
+    error = cudaPeekAtLastError();
+    return error == cudaSuccess ? copy_now(device, changed, counter, sizeof *changed, cudaMemcpyDeviceToHost)
+                                : error;
 }
 
 static struct status cuda_guard_damage(struct device *device, const struct device_buffer *buffer,
                                        size_t *damaged) {
-    const unsigned char *data = (const unsigned char *)buffer->data;
-    TRY(count_changed(device, buffer, data - buffer->guard, damaged));
-    return count_changed(device, buffer, data + buffer->bytes, damaged);
+    unsigned long long *counter = nullptr, changed = 0;
+    if (!buffer->guard) return status_ok();
+    cudaError_t error = cudaMallocAsync((void **)&counter, sizeof *counter, stream_of(device));
+    if (error == cudaSuccess) error = count_guards(device, buffer, counter, &changed);
+    if (counter) cudaFreeAsync(counter, stream_of(device));
+    *damaged += (size_t)changed;
+    return cuda_status(error, "reading the guards of", name_of(buffer));
 }
 
 static struct status cuda_sync(struct device *device) {
