@@ -72,10 +72,17 @@ static bool all_right(const struct judged *j, double *largest) {
     return !wrong;
 }
 
+static int64_t count_bounded(const struct judged *j) {
+    int64_t n = 0;
+#pragma omp parallel for reduction(+ : n)
+    for (int64_t i = 0; i < j->count; i++) n += isfinite(j->e[i]);
+    return n;
+}
+
 void judge_set(const struct judged *j, struct edge_result *edge, struct findings *findings) {
     double largest;
     if (j->in_order) /* they were counted when the bounds were asked */
-        for (int64_t i = 0; i < j->count; i++) edge->in_order += isfinite(j->e[i]);
+        edge->in_order += count_bounded(j);
     else
         edge_begin(edge, j, findings);
     if (all_right(j, &largest)) {

@@ -150,6 +150,7 @@ static void partial_add(struct rank_work *w, double *sum) {
         rows.group == GROUP_NONE ? 0 : w->at.crew->plan.rank[w->at.rank][rows.name].first * a->row_size[0];
     double *const unrounded = answer_exact(&w->at, &w->outcome, &w->ranks->exact[w->at.rank]);
     const double *const y = unrounded ? unrounded : a->y[0];
+#pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < a->count[0]; n++) sum[first + n] += y[n];
     if (tensor_continues(a->id[0]))
         memcpy(store_renew(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]), y,
@@ -177,6 +178,7 @@ static void partial_edge(struct ranks *r, const struct trunk *t, int stage, cons
     const double terms = (double)stage_terms(stage, t->crew.plan.size) + (double)r->crew.plan.tp;
     const double *const y = t->sum_y ? t->sum_y : a->y[0], *const s1 = t->sum_s1 ? t->sum_s1 : a->s1[0];
     double *const slack = memory_zeroed((size_t)a->count[0], sizeof(double));
+#pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < a->count[0]; n++) slack[n] = 2 * terms * UNIT_F64 * s1[n];
     for (int rank = 0, last; rank < r->crew.plan.tp; rank = last + 1) {
         struct span rows;

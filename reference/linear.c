@@ -86,15 +86,15 @@ static double row_grid(const double *row, int64_t n) {
     return grid;
 }
 
-static void transpose_rows(lanes *x, double *grid, const struct linear_run *r, const struct linear_args *a) {
+static void transpose_tile(lanes *tile, double *grid, const struct linear_run *r, int64_t first,
+                           const struct linear_args *a) {
     double *row = ref_alloc((size_t)a->n_inner * sizeof *row);
-    for (int64_t i = 0; i < linear_run_tiles(r) * LANES; i++) {
-        lanes *tile = x + i / LANES * a->n_inner;
+    for (int64_t i = first; i < first + LANES; i++) {
         if (i < r->n)
             view_row(row, &a->x, (r->first + i) * a->x.stride[0], a->n_inner);
         else
             for (int64_t k = 0; k < a->n_inner; k++) row[k] = 0;
-        for (int64_t k = 0; k < a->n_inner; k++) tile[k][i % LANES] = row[k];
+        for (int64_t k = 0; k < a->n_inner; k++) tile[k][i - first] = row[k];
         if (i < r->n) grid[i] = row_grid(row, a->n_inner);
     }
     free(row);
@@ -113,7 +113,10 @@ struct linear_rows linear_rows_make(const struct linear_args *a, int64_t row0, i
     lanes *x = rows.x;
     for (int64_t i = 0; i < rows.n_runs; i++) {
         double *const grid = rows.grid + (rows.run[i].first - row0);
-        transpose_rows(x, grid, &rows.run[i], a);
+        const int64_t tiles = linear_run_tiles(&rows.run[i]);
+#pragma omp parallel for schedule(static) if (tiles > 1)
+        for (int64_t t = 0; t < tiles; t++)
+            transpose_tile(x + t * a->n_inner, grid, &rows.run[i], t * LANES, a);
         rows.run[i].x = x;
         rows.run[i].grid = grid;
         x += linear_run_tiles(&rows.run[i]) * a->n_inner;
@@ -242,7 +245,8 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
-    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) /* rows that no group owns stay NaN */
+#pragma omp parallel for schedule(static) if (a->offsets.data) /* rows that no group owns stay NaN */
+    for (int64_t i = 0; i < (a->offsets.data ? row1 - row0 : 0) * a->n_cols; i++)
         put(out, i, (double)NAN, (double)NAN, (double)NAN);
     struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;

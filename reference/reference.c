@@ -159,29 +159,48 @@ static const struct {
     int n_outputs;
     struct extent (*extent)(const struct call *call);
     ref_op *compute;
+    bool serial; /* one thread computes the rows that it is given */
 } ops[OP_COUNT] = {
     [OP_NORM] = {1, norm_extent, ref_norm},
     [OP_LINEAR] = {1, linear_extent, ref_linear},
-    [OP_SPLIT] = {3, split_extent, ref_split},
-    [OP_QK_NORM] = {2, qk_norm_extent, ref_qk_norm},
-    [OP_ROPE] = {2, rope_extent, ref_rope},
-    [OP_KV_WRITE] = {2, kv_write_extent, ref_kv_write},
+    [OP_SPLIT] = {3, split_extent, ref_split, .serial = true},
+    [OP_QK_NORM] = {2, qk_norm_extent, ref_qk_norm, .serial = true},
+    [OP_ROPE] = {2, rope_extent, ref_rope, .serial = true},
+    [OP_KV_WRITE] = {2, kv_write_extent, ref_kv_write, .serial = true},
     [OP_ATTENTION] = {1, attention_extent, ref_attention},
-    [OP_ROUTE] = {1, route_extent, ref_route},
+    [OP_ROUTE] = {1, route_extent, ref_route, .serial = true},
     [OP_PERMUTE] = {1, permute_extent, ref_permute_rows},
     [OP_ACTIVATION] = {1, activation_extent, ref_activation},
     [OP_GATED_LINEAR] = {1, gated_linear_extent, ref_gated_linear},
     [OP_COMBINE] = {1, combine_extent, ref_combine},
-    [OP_SUM] = {1, sum_extent, ref_sum},
-    [OP_RESIDUAL] = {1, residual_extent, ref_residual},
+    [OP_SUM] = {1, sum_extent, ref_sum, .serial = true},
+    [OP_RESIDUAL] = {1, residual_extent, ref_residual, .serial = true},
 };
 
 int ref_n_outputs(enum op op) { return ops[op].n_outputs; }
 int64_t ref_n_rows(const struct call *call) { return ops[call->op].extent(call).rows; }
 int64_t ref_row_size(const struct call *call, int output) { return ops[call->op].extent(call).size[output]; }
 
+/* Rows do not see each other: each thread has some. */
+static void compute_rows(const struct call *call, const struct contract *contract,
+                         const double *const *radius, int64_t row0, int64_t row1,
+                         const struct ref_out out[MAX_REF_OUT]) {
+    enum { ROWS = 16 };
+#pragma omp parallel for schedule(static) if (row1 - row0 > ROWS)
+    for (int64_t row = row0; row < row1; row += ROWS) {
+        struct ref_out some[MAX_REF_OUT] = {0};
+        for (int i = 0; i < ops[call->op].n_outputs; i++) {
+            const int64_t at = (row - row0) * ref_row_size(call, i);
+            some[i] = (struct ref_out){out[i].y ? out[i].y + at : NULL, out[i].e ? out[i].e + at : NULL,
+                                       out[i].s1 ? out[i].s1 + at : NULL};
+        }
+        ops[call->op].compute(call, contract, radius, row, min_i64(row + ROWS, row1), some);
+    }
+}
+
 void ref_compute(const struct call *call, const struct contract *contract, const double *const *radius,
                  int64_t row0, int64_t row1, struct ref_out out[MAX_REF_OUT]) {
     assert(call->op == contract->op && 0 <= row0 && row1 <= ref_n_rows(call));
-    if (row0 < row1) ops[call->op].compute(call, contract, radius, row0, row1, out);
+    if (row0 >= row1) return;
+    (ops[call->op].serial ? compute_rows : ops[call->op].compute)(call, contract, radius, row0, row1, out);
 }

@@ -160,7 +160,8 @@ static void linear_replay(const struct linear_args *a, const struct accumulator 
                           int64_t row1, int64_t each, double *y) {
     struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + PANEL - 1) / PANEL;
-    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) y[i] = (double)NAN;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) y[i] = (double)NAN; /* what is not replayed */
 #pragma omp parallel
     {
         lanes *const total = ref_alloc((size_t)rows.most_tiles * 2 * PANEL * sizeof *total);
@@ -211,7 +212,7 @@ int64_t ref_replay_each(const struct call *call, const struct contract *contract
 static void replay_linear(const struct call *call, const struct contract *contract, int64_t row0,
                           int64_t row1, int64_t each, double *y, double *e) {
     linear_replay(&call->u.linear, &contract->u.linear.acc, row0, row1, each, y);
-    for (int64_t i = 0; i < (row1 - row0) * call->u.linear.n_cols; i++) e[i] = 0;
+    memset(e, 0, (size_t)((row1 - row0) * call->u.linear.n_cols) * sizeof *e);
 }
 
 static void replay_gated(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
@@ -220,7 +221,9 @@ static void replay_gated(const struct call *call, const struct contract *contrac
     const struct call gate = gated_half(&call->u.gated_linear, 0), up = gated_half(&call->u.gated_linear, 1);
     linear_replay(&gate.u.linear, &c->acc, row0, row1, each, y);
     linear_replay(&up.u.linear, &c->acc, row0, row1, each, e);
-    for (int64_t i = 0; i < (row1 - row0) * call->u.gated_linear.width; i++) {
+    const int64_t n = (row1 - row0) * call->u.gated_linear.width;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
         const double g = y[i], u = e[i];
         y[i] = g / (1 + exp(-g)) * u;
         e[i] = activation_error(&c->activation, g, u, y[i]);
@@ -230,6 +233,8 @@ static void replay_gated(const struct call *call, const struct contract *contrac
 void ref_replay(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                 int64_t each, double *y, double *e) {
     (call->op == OP_LINEAR ? replay_linear : replay_gated)(call, contract, row0, row1, each, y, e);
-    for (int64_t i = 0; i < (row1 - row0) * ref_row_size(call, 0); i++)
+    const int64_t n = (row1 - row0) * ref_row_size(call, 0);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++)
         if (!isfinite(y[i])) y[i] = 0, e[i] = INFINITY;
 }
