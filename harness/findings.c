@@ -3,10 +3,15 @@
 #include "harness/findings.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-void findings_init(struct findings *f) { *f = (struct findings){.stage = -1, .judging = -1}; }
+/* The counts of heats are as large as the rest, and emptied when they are used. */
+void findings_init(struct findings *f) {
+    memset(f, 0, offsetof(struct findings, heats.of));
+    f->stage = f->judging = -1;
+}
 
 /* ---- what was judged, what of it is wrong ---- */
 
@@ -15,6 +20,7 @@ static void go_on_to(struct findings *f, int stage) {
     if (f->judging == stage) return;
     f->judging = stage;
     f->judged_tensors = 0;
+    f->heats.n = 0;
     memset(&f->rank, 0, sizeof f->rank);
     memset(f->axis, 0, sizeof f->axis);
 }
@@ -46,6 +52,10 @@ static void judge_axis(struct findings *f, const struct judged *j, const struct 
 
 static int slice_of(const struct judged *j) { return j->to_rank > j->rank ? -1 : j->rank; }
 
+static struct heat_part part_of(const struct judged *j) {
+    return (struct heat_part){j->plan, j->id, slice_of(j), j->got != NULL};
+}
+
 /* Whole slices, or rows of them. */
 void findings_judged(struct findings *f, const struct judged *j) {
     if (f->stage >= 0 && f->stage != j->stage) return;
@@ -63,6 +73,7 @@ void findings_judged(struct findings *f, const struct judged *j) {
     } else {
         judge_axis(f, j, &axes.axis[0], rank);
     }
+    heat_judge(&f->heats, part_of(j), j->first, j->count);
     for (int b = 0; b < axes.axis[n > 1].n_blocks; b++) f->judged_tensors |= tensor_bits(j->id, b);
 }
 
@@ -70,6 +81,7 @@ static void blame(struct findings *f, const struct judged *j, const struct place
     for (int i = 0; i < place->n; i++) index_blame(&f->axis[place->axis[i]], place->index[i]);
     f->wrong_tensors |= tensor_bits(j->id, place->n > 1 ? place->block[1] : 0);
     for (int r = j->rank; r <= (j->to_rank > j->rank ? j->to_rank : j->rank); r++) index_blame(&f->rank, r);
+    heat_blame(&f->heats, part_of(j), place);
     f->n_wrong++;
     f->n_wrong_plan += !j->got;
 }

@@ -4,6 +4,7 @@
 #ifndef HARNESS_FINDINGS_H
 #define HARNESS_FINDINGS_H
 
+#include "harness/heat.h"
 #include "harness/pattern.h"
 #include "kernels/kernels.h"
 #include "layer/plan.h"
@@ -37,6 +38,7 @@ struct findings {
     uint64_t judged_tensors, wrong_tensors;  /* a bit an enum tensor_id; for fused rows also of q, k, v */
     struct tile_sizes tiles;                 /* of the kernel that stored them */
     int64_t n_wrong, n_wrong_plan;           /* elements; of the reference against itself */
+    struct heats heats; /* the last member: what is judged and wrong counted, for a picture */
 };
 void findings_init(struct findings *f);
 /* More to say about the first and the worst element, where they are of this stage and rank (-1: the

@@ -14,6 +14,8 @@ void html_matrix(FILE *file, const struct run_result *run);
 /* Those that failed in one way under one heading, the worst first. */
 void html_failures(FILE *file, const struct run_result *run);
 
+void html_map(FILE *file, const struct heat_map *map);
+
 /* Class of a cell: how far inside its bound, or what else is the case. */
 const char *html_edge_class(const struct edge_result *result);
 /* "kP-~": a letter an edge up to `last`; a capital has failed, "~" is too loose, "-" was not run. */

@@ -224,7 +224,20 @@ static void print_cases(FILE *file, const struct run_result *run, const struct c
     fputs("</details>\n", file);
 }
 
-static void print_cause(FILE *file, const struct run_result *run, const struct cause *cause) {
+/* So many maps, those of the worst causes: the page stays small. */
+enum { MAPS = 40 };
+
+static void print_map(FILE *file, const struct case_result *c, int64_t k) {
+    if (!c->map.tensor[0]) return;
+    if (k < MAPS)
+        html_map(file, &c->map);
+    else
+        fputs("<p class=\"dim\">The map of wrong elements is left out here; it is in the JSON report.</p>\n",
+              file);
+}
+
+/* The k-th in the page. */
+static void print_cause(FILE *file, const struct run_result *run, const struct cause *cause, int64_t k) {
     const struct case_result *const c = cause->told;
     fputs("<section>\n", file);
     print_title(file, cause);
@@ -233,6 +246,7 @@ static void print_cause(FILE *file, const struct run_result *run, const struct c
     print_layer(file, c);
     print_words(file, c);
     print_elements(file, c);
+    print_map(file, c, k);
     if (c->repro && c->repro[0]) {
         fputs("<pre>", file);
         html_element(file, "code", NULL, c->repro);
@@ -254,6 +268,6 @@ void html_failures(FILE *file, const struct run_result *run) {
         return;
     }
     const int64_t n = sort_causes(run, cause);
-    for (int64_t k = 0; k < n; k++) print_cause(file, run, &cause[k]);
+    for (int64_t k = 0; k < n; k++) print_cause(file, run, &cause[k], k);
     free(cause);
 }

@@ -119,6 +119,29 @@ static json_t *mismatch_object(const struct mismatch *m, bool *failed) {
     return o;
 }
 
+static json_t *map_axis_object(const struct map_axis *a, bool *failed) {
+    json_t *o = json_object(), *borders = json_array();
+    for (int i = 0; i < a->n_borders; i++)
+        if (json_array_append_new(borders, integer(a->border[i]))) *failed = true;
+    set(o, "axis", string(a->name), failed);
+    set(o, "size", integer(a->size), failed);
+    set(o, "cells", integer(a->cells), failed);
+    set(o, "borders", borders, failed);
+    return o;
+}
+
+static json_t *map_object(const struct heat_map *m, bool *failed) {
+    json_t *o = json_object(), *cells = json_array();
+    for (int r = 0; r < m->rows.cells; r++)
+        if (json_array_append_new(cells, string(m->cell[r]))) *failed = true;
+    set(o, "tensor", string(m->tensor), failed);
+    set(o, "rows", map_axis_object(&m->rows, failed), failed);
+    set(o, "columns", map_axis_object(&m->cols, failed), failed);
+    set(o, "cells", cells, failed);
+    set(o, "ranks", string(m->rank), failed);
+    return o;
+}
+
 /* Numbers of the run's facts. */
 static json_t *facts_array(const struct fact_set *set, bool *failed) {
     json_t *facts = json_array();
@@ -166,6 +189,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     set(o, "where", string(r->where), failed);
     if (r->first.stage[0]) set(o, "first", mismatch_object(&r->first, failed), failed);
     if (r->worst.stage[0]) set(o, "worst", mismatch_object(&r->worst, failed), failed);
+    if (r->map.tensor[0]) set(o, "map", map_object(&r->map, failed), failed);
     if (r->likely[0]) set(o, "likely", string(r->likely), failed);
     if (r->resembles[0]) set(o, "resembles", string(r->resembles), failed);
     if (r->read[0]) set(o, "read", string(r->read), failed);

@@ -74,9 +74,9 @@ static bool read_edges(const json_t *object, struct edge_result *edges) {
             !read_integer(o, "sampled_rows", &r->sampled_rows) || !read_integer(o, "rows", &r->rows) ||
             !read_integer(o, "other_bits", &r->other_bits) || !read_integer(o, "vacuous", &r->vacuous) ||
             !read_integer(o, "in_order", &r->in_order) ||
-            !read_string(o, "order", r->order, sizeof r->order) || !read_number(o, "sharpness", &r->sharpness) ||
-            !read_trend(o, &r->trend) || !read_integer(o, "single", &r->single) ||
-            !read_integer(o, "sets", &r->sets))
+            !read_string(o, "order", r->order, sizeof r->order) ||
+            !read_number(o, "sharpness", &r->sharpness) || !read_trend(o, &r->trend) ||
+            !read_integer(o, "single", &r->single) || !read_integer(o, "sets", &r->sets))
             return false;
     }
     return true;
@@ -124,6 +124,42 @@ static bool read_mismatch(const json_t *object, const char *key, struct mismatch
            read_number(o, "margin", &m->margin) && read_string(o, "note", m->note, sizeof m->note);
 }
 
+static bool read_map_axis(const json_t *o, struct map_axis *a) {
+    int64_t cells = 0;
+    const json_t *const borders = json_object_get(o, "borders");
+    if (!read_string(o, "axis", a->name, sizeof a->name) || !read_integer(o, "size", &a->size) ||
+        !read_integer(o, "cells", &cells) || cells < 1 || cells > MAP_CELLS || cells > a->size)
+        return false;
+    a->cells = (int)cells;
+    if (json_array_size(borders) > MAP_BORDERS) return false;
+    for (size_t i = 0; i < json_array_size(borders); i++) {
+        const int64_t at = json_integer_value(json_array_get(borders, i));
+        if (at <= 0 || at >= a->size) return false;
+        a->border[a->n_borders++] = at;
+    }
+    return true;
+}
+
+/* Nothing but the characters of a map. */
+static bool is_map_text(const char *text) { return text && !text[strspn(text, ".0123456789")]; }
+
+static bool read_map(const json_t *object, struct heat_map *m) {
+    const json_t *const o = json_object_get(object, "map"), *const cells = json_object_get(o, "cells");
+    if (!o) return true;
+    if (!read_string(o, "tensor", m->tensor, sizeof m->tensor) || !m->tensor[0] ||
+        !read_map_axis(json_object_get(o, "rows"), &m->rows) ||
+        !read_map_axis(json_object_get(o, "columns"), &m->cols) ||
+        !read_string(o, "ranks", m->rank, sizeof m->rank) || !is_map_text(m->rank) ||
+        json_array_size(cells) != (size_t)m->rows.cells)
+        return false;
+    for (int r = 0; r < m->rows.cells; r++) {
+        const char *const row = json_string_value(json_array_get(cells, (size_t)r));
+        if (!is_map_text(row) || strlen(row) != (size_t)m->cols.cells) return false;
+        strcpy(m->cell[r], row);
+    }
+    return true;
+}
+
 static bool read_facts(const json_t *object, struct fact_set *set) {
     const json_t *const all = json_object_get(object, "facts");
     for (size_t i = 0; i < json_array_size(all); i++) {
@@ -158,7 +194,8 @@ static bool read_case(const json_t *o, struct case_result *r) {
            read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
            read_string(o, "reason", r->reason, sizeof r->reason) &&
            read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&
-           read_mismatch(o, "worst", &r->worst) && read_string(o, "likely", r->likely, sizeof r->likely) &&
+           read_mismatch(o, "worst", &r->worst) && read_map(o, &r->map) &&
+           read_string(o, "likely", r->likely, sizeof r->likely) &&
            read_string(o, "resembles", r->resembles, sizeof r->resembles) &&
            read_string(o, "read", r->read, sizeof r->read);
 }

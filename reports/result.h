@@ -37,6 +37,23 @@ struct trend {
     int64_t elements, tests;
 };
 
+/* A coarse picture of the wrong elements of one tensor. A cell or a rank is a character: '.' nothing of
+ * it was judged, '0' all is right, '1' to '9' up to so many ninths of what was judged are wrong. */
+enum { MAP_CELLS = 64, MAP_RANKS = 128, MAP_BORDERS = 128 };
+struct map_axis {
+    char name[32]; /* "token"; empty: there is no such axis */
+    int64_t size;  /* indices; index i is in cell i * cells / size */
+    int cells;
+    int n_borders;
+    int64_t border[MAP_BORDERS]; /* indices at which the share of another rank begins */
+};
+struct heat_map {
+    char tensor[32]; /* empty: there is no map */
+    struct map_axis rows, cols;
+    char cell[MAP_CELLS][MAP_CELLS + 1]; /* [rows.cells] strings of cols.cells */
+    char rank[MAP_RANKS + 1];            /* by rank; empty: the unsharded run */
+};
+
 struct edge_result {
     enum edge_state state;
     double margin; /* largest implied/E over the judged elements */
@@ -87,6 +104,7 @@ struct case_result {
     struct stage_result *stage;
     /* of a failed case: the first failing stage */
     struct mismatch first, worst;
+    struct heat_map map; /* of the tensor of `first` */
     char where[256];     /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
     char likely[400];    /* the mutant whose replay reproduces it, with its source; else empty */
     char resembles[200]; /* what the wrong values look like, where a simple relation holds; else empty */

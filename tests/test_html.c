@@ -60,6 +60,11 @@ static struct case_result failed(const char *line, const char *likely, double ma
         .worst = {"attention", "o", -1, "token 9", -INFINITY, 0.5, 1e-3, margin, ""}};
     snprintf(r.line, sizeof r.line, "%s", line);
     snprintf(r.likely, sizeof r.likely, "%s", likely);
+    r.map = (struct heat_map){.tensor = "o",
+                              .rows = {"token", 3, 3, 0, {0}},
+                              .cols = {"head", 200, 4, 1, {100}},
+                              .cell = {"0000", "0.19", "9900"},
+                              .rank = "0.9"};
     r.repro = malloc(100);
     snprintf(r.repro, 100, "shardcheck run '%s'", line);
     return r;
@@ -163,10 +168,28 @@ Test(html, the_guilty_stage_and_edge_are_marked_and_the_others_are_not) {
     free(page);
 }
 
+Test(html, a_failure_has_a_map_with_the_borders_of_ranks_and_a_pass_has_none) {
+    char *const page = page_of(&run);
+    cr_expect_eq(count(page, "figure"), 2, "one a cause");
+    expect_contains(page, "token 0-2 down, head 0-199 across; lines are borders between ranks");
+    expect_contains(page, "<path class=\"h9\" d=\"M3 1.5h1M0 2.5h2\"/>");
+    expect_contains(page, "<path class=\"h1\" d=\"M2 1.5h1\"/>");
+    expect_contains(page, "<path class=\"hn\" d=\"M1 1.5h1\"/>");
+    expect_contains(page, "<path class=\"border\" d=\"M2 0v3\"/>");
+    expect_contains(page, "<li class=\"a0\">\u2713 rank 0</li><li class=\"n\">- rank 1</li>"
+                          "<li class=\"f\">\u2717 rank 2</li>");
+    free(page);
+    cases[1].verdict = cases[2].verdict = cases[3].verdict = CASE_PASSED;
+    run.n_passed = 4, run.n_failed = 0;
+    char *const passed = page_of(&run);
+    cr_expect_eq(count(passed, "figure"), 0);
+    free(passed);
+}
+
 /* ---- size ---- */
 
 Test(html, of_500_cases_has_at_most_2_megabytes) {
-    enum { CASES = 500, STAGES = 15, FAILED = 50 };
+    enum { CASES = 500, STAGES = 15, FAILED = 100 };
     static struct stage_result many[STAGES];
     for (int s = 0; s < STAGES; s++) {
         many[s] = stages[0];
@@ -175,6 +198,9 @@ Test(html, of_500_cases_has_at_most_2_megabytes) {
     struct case_result *const all = calloc(CASES, sizeof *all);
     for (int i = 0; i < CASES; i++) {
         if (i < FAILED) all[i] = failed("", "", i);
+        for (int k = 0; k < MAP_CELLS; k++) /* a map that takes the most room */
+            for (int c = 0; c < MAP_CELLS && i < FAILED; c++) all[i].map.cell[k][c] = "09"[(k + c) % 2];
+        all[i].map.rows.cells = all[i].map.cols.cells = MAP_CELLS;
         snprintf(all[i].first.note, sizeof all[i].first.note, "%c%c", 'a' + i / 26, 'a' + i % 26);
         all[i].verdict = i < FAILED ? CASE_FAILED : CASE_PASSED;
         all[i].n_stages = STAGES, all[i].stage = many;

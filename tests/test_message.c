@@ -206,6 +206,11 @@ static struct case_result full_result(void) {
     r.first =
         (struct mismatch){"attention", "o", -1, "token 1", -INFINITY, 5e-324, 1 / 7.0, INFINITY, "a note", 0};
     r.worst = (struct mismatch){"attention", "o", 3, "token 2", NAN, -0.0, 0, 1.25, "outside", 5};
+    r.map = (struct heat_map){.tensor = "o",
+                              .rows = {"token", 5, 2, 0, {0}},
+                              .cols = {"head", INT64_C(1) << 40, 3, 2, {7, INT64_C(1) << 39}},
+                              .cell = {"0.9", "123"},
+                              .rank = "09."};
     return r;
 }
 
@@ -223,12 +228,41 @@ Test(message, a_result_comes_back_with_every_field) {
     cr_expect_eq(got.edge[EDGE_KERNEL].elements, INT64_C(1) << 60);
     cr_expect_float_eq(got.stage[1].edge[EDGE_KERNEL].trend.gain.resolution, 4e-4, 0);
     cr_expect_float_eq(got.seconds, 0.1 + 0.2, 0);
+    cr_expect_eq(memcmp(&got.map, &sent.map, sizeof got.map), 0);
     message_free(&m);
     message_free(&again);
     free(sent.stage);
     free(sent.repro);
     free(got.stage);
     free(got.repro);
+}
+
+/* What draws a map goes by its sizes. */
+Test(message, a_map_that_is_no_rectangle_of_levels_is_refused) {
+    static const char *const maps[][2] = {
+        {"\"cells\": [\"09\", \"0.\"]", "yes"}, {"\"cells\": [\"09\"]", NULL},
+        {"\"cells\": [\"09\", \"0\"]", NULL},   {"\"cells\": [\"09\", \"0<\"]", NULL},
+        {"\"cells\": [\"09\", 7]", NULL},       {"\"cells\": [\"09\", \"0.\"], \"ranks\": \"x\"", NULL}};
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        struct case_result got;
+        char text[400];
+        const int n =
+            snprintf(text, sizeof text,
+                     "{\"verdict\": \"failed\", \"map\": {\"tensor\": \"o\", \"rows\": {\"size\": 2, "
+                     "\"cells\": 2}, \"columns\": {\"size\": 9, \"cells\": 2}, %s}}",
+                     maps[i][0]);
+        cr_expect_eq(report_read_case(text, (size_t)n, &got), maps[i][1] != NULL, "%s", text);
+    }
+    for (int cells = 0; cells <= 65; cells += 65) {
+        struct case_result got;
+        char text[300];
+        const int n =
+            snprintf(text, sizeof text,
+                     "{\"verdict\": \"failed\", \"map\": {\"tensor\": \"o\", \"rows\": {\"size\": 99, "
+                     "\"cells\": %d}, \"columns\": {\"size\": 1, \"cells\": 1}, \"cells\": []}}",
+                     cells);
+        cr_expect_not(report_read_case(text, (size_t)n, &got), "%d cells", cells);
+    }
 }
 
 Test(message, half_a_result_or_another_object_is_none) {

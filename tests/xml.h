@@ -29,7 +29,7 @@ static inline const char *xml_skip_characters(const char *at, char end) {
 }
 
 static inline const char *xml_skip_name(const char *at) {
-    while (isalnum((unsigned char)*at)) at++;
+    while (isalnum((unsigned char)*at) || *at == '-') at++;
     return at;
 }
 
