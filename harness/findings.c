@@ -94,7 +94,7 @@ void findings_blame(struct findings *f, const struct judged *j, int64_t index) {
 
 /* ---- the first and the worst ---- */
 
-static void print_place(const struct place *p, char *text, size_t size) {
+void place_text(const struct place *p, char *text, size_t size) {
     static const char *const fused[3] = {"", " of k",
                                          " of v"}; /* blocks of the one fused axis there is, q k v */
     size_t used = 0;
@@ -120,7 +120,7 @@ void findings_add(struct findings *f, const struct judged *j, int64_t index, dou
     snprintf(m.stage, sizeof m.stage, "%s", stage_table[j->stage].name);
     snprintf(m.tensor, sizeof m.tensor, "%s", tensor_table[j->id].name);
     snprintf(m.note, sizeof m.note, "%s", note);
-    print_place(&place, m.where, sizeof m.where);
+    place_text(&place, m.where, sizeof m.where);
     if (!f->named) f->first = m;
     f->named = true;
     f->worst = m;

@@ -40,6 +40,8 @@ struct findings {
     int64_t n_wrong, n_wrong_plan;           /* elements; of the reference against itself */
     struct heats heats; /* the last member: what is judged and wrong counted, for a picture */
 };
+/* "token 3 head 5 dim 7" */
+void place_text(const struct place *place, char *text, size_t size);
 void findings_init(struct findings *f);
 /* More to say about the first and the worst element, where they are of this stage and rank (-1: the
  * unsharded run). */

@@ -26,6 +26,7 @@ struct oracle {
     bool doubtful[T_COUNT];    /* follows from a choice of experts that the producer may not have made */
     struct edge_result *edges; /* [S_COUNT] */
     struct findings *findings;
+    struct oracle_listener *listener; /* NULL: nobody */
 };
 
 static struct status read_tensor(struct oracle *o, enum tensor_id id, double *dst, int64_t count,
@@ -134,6 +135,7 @@ static struct status seat_file(struct oracle *o, const struct placed *at, const 
             const struct sharpness sharpness = sharpness_of(&one);
             judge_set(&j, edge_of(o, at->stage), o->findings);
             sharpness_record(&sharpness, edge_of(o, at->stage));
+            if (o->listener) o->listener->judged(o->listener, at->stage, id, file, a->e[i], a->count[i]);
         }
         free(got);
         memcpy(kept, file, (size_t)a->count[i] * sizeof *file);
@@ -255,11 +257,13 @@ static bool is_fused(const struct oracle *o, int stage) {
 }
 
 struct status oracle_edge_run(const struct fixture *fixture, const struct trunk *trunk,
-                              struct edge_result edges[S_COUNT], struct findings *findings) {
+                              struct edge_result edges[S_COUNT], struct findings *findings,
+                              struct oracle_listener *listener) {
     struct oracle o = {.fixture = fixture,
                        .trunk = trunk,
                        .edges = edges,
                        .findings = findings,
+                       .listener = listener,
                        .stored = fixture_stored_dtype(fixture)};
     struct status s = status_ok();
     prepare(&o);

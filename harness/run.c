@@ -179,7 +179,7 @@ static struct status run_edges(struct group *g, struct trunk *t, struct ranks *r
     const double start = clock_seconds();
     TRY(run_chain(g, chain));
     now_at(g, 0);
-    if (g->fixture) TRY(oracle_edge_run(g->fixture, t, oracle_edges, &oracle));
+    if (g->fixture) TRY(oracle_edge_run(g->fixture, t, oracle_edges, &oracle, NULL));
     TRY(run_stages(g, t, ranks, oracle_edges));
     double shared = clock_seconds() - start;
     for (int64_t i = 0; i < g->n; i++) shared -= g->results[i].seconds;

@@ -134,8 +134,8 @@ struct copy_job {
     const struct cut *cut;
     int last_cut; /* axes behind this one are whole: their elements move in one piece */
     size_t inner_bytes;
-    char *part;
-    const char *whole;
+    char *part, *whole;
+    bool back; /* part into whole */
 };
 
 static void copy_axis(const struct copy_job *job, int axis, int64_t part, int64_t whole) {
@@ -143,25 +143,38 @@ static void copy_axis(const struct copy_job *job, int axis, int64_t part, int64_
     for (int s = 0; s < a->n_segments; s++) {
         const struct segment g = a->segment[s];
         const int64_t p = part * a->part_size + g.part, w = whole * a->whole_size + g.whole;
+        char *const in_part = job->part + (size_t)p * job->inner_bytes, *const in_whole =
+                                                                            job->whole +
+                                                                            (size_t)w * job->inner_bytes;
         if (axis == job->last_cut)
-            memcpy(job->part + (size_t)p * job->inner_bytes, job->whole + (size_t)w * job->inner_bytes,
+            memcpy(job->back ? in_whole : in_part, job->back ? in_part : in_whole,
                    (size_t)g.count * job->inner_bytes);
         else
             for (int64_t i = 0; i < g.count; i++) copy_axis(job, axis + 1, p + i, w + i);
     }
 }
 
-void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,
-                const void *whole) {
+static void copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,
+                 void *whole, bool back) {
     const struct cut cut = cut_tensor(plan, id, rank);
-    struct copy_job job = {.cut = &cut, .inner_bytes = bytes, .part = part, .whole = whole};
+    struct copy_job job = {.cut = &cut, .inner_bytes = bytes, .part = part, .whole = whole, .back = back};
     job.last_cut = cut.n - 1;
     while (job.last_cut >= 0 && cut.axis[job.last_cut].part_size == cut.axis[job.last_cut].whole_size)
         job.inner_bytes *= (size_t)cut.axis[job.last_cut--].whole_size;
     if (job.last_cut < 0)
-        memcpy(part, whole, job.inner_bytes);
+        memcpy(back ? whole : part, back ? part : whole, job.inner_bytes);
     else
         copy_axis(&job, 0, 0, 0);
+}
+
+void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,
+                const void *whole) {
+    copy(plan, id, rank, bytes, part, (void *)whole, false);
+}
+
+void slice_put(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, const void *part,
+               void *whole) {
+    copy(plan, id, rank, bytes, (void *)part, whole, true);
 }
 
 struct place slice_place(const struct shard_plan *plan, enum tensor_id id, int rank, int64_t index) {

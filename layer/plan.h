@@ -38,6 +38,10 @@ int64_t slice_count(const struct shard_plan *plan, enum tensor_id id, int rank);
 void slice_copy(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, void *part,
                 const void *whole);
 
+/* And back: into its place in whole; what other ranks hold stays. */
+void slice_put(const struct shard_plan *plan, enum tensor_id id, int rank, size_t bytes, const void *part,
+               void *whole);
+
 /* Where an element of a rank's slice sits: one global index an axis. */
 struct place {
     int n;

@@ -120,5 +120,6 @@ Test(compare, what_is_no_report_of_this_format_is_refused_in_one_line) {
     change("a.json", "odd.json", "s[0]['edges']['kernel']['state'] = 'fine'");
     expect("odd.json a.json", 2, "a damaged report");
     expect("a.json", 2, "compare: takes two files, these are 1; use shardcheck compare A B\n");
-    expect("a.json nowhere.json", 2, "nowhere.json: No such file or directory; give a JSON report\n");
+    expect("a.json nowhere.json", 2,
+           "nowhere.json: No such file or directory; give a JSON report or an HDF5 file\n");
 }

@@ -312,3 +312,25 @@ Test(plan, a_rank_whose_experts_have_no_rows_has_an_empty_slice) {
     }
     cr_expect_eq(slice_count(&p, T_ROWS, -1), 12 * 64);
 }
+
+Test(plan, slices_put_back_are_the_whole_tensor_again) {
+    struct model model;
+    cr_assert(!model_load("tiny", &model).code);
+    const struct layer_spec spec = model_layer(&model, 1);
+    struct shard_plan plan;
+    plan_build(&plan, &spec, 4, 2);
+    plan.size[AXIS_T] = 3;
+    const enum tensor_id ids[] = {T_QKV, T_Q, T_V, T_W_GATE_UP, T_SHARED_GATE_UP, T_Y};
+    for (size_t t = 0; t < sizeof ids / sizeof *ids; t++) {
+        const int64_t n = slice_count(&plan, ids[t], -1);
+        int32_t *const whole = calloc((size_t)n, 4), *const back = calloc((size_t)n, 4),
+                       *const part = calloc((size_t)n, 4);
+        for (int64_t i = 0; i < n; i++) whole[i] = (int32_t)i + 1;
+        for (int rank = 0; rank < 4; rank++) {
+            slice_copy(&plan, ids[t], rank, 4, part, whole);
+            slice_put(&plan, ids[t], rank, 4, part, back);
+        }
+        cr_expect_arr_eq(back, whole, (size_t)n * 4, "%s", tensor_table[ids[t]].name);
+        free(whole), free(back), free(part);
+    }
+}

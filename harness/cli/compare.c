@@ -1,11 +1,14 @@
 /* The command `compare`: what has changed from A to B? What kind of files they are, their first bytes
  * say. */
 /* SPDX-License-Identifier: MIT */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fixtures/datasets.h"
 #include "harness/cli/commands.h"
+#include "harness/cli/compare_dumps.h"
 #include "harness/cli/report_file.h"
 
 /* ---- options ---- */
@@ -35,10 +38,13 @@ const struct option_row compare_options[] = {
 };
 
 void compare_explain(FILE *file) {
-    fputs("A and B are JSON reports of runs. Worse, and exit status 1, is: a case or an edge "
-          "that\nfails or is skipped as it was not, a case, stage or fact of coverage that is gone, fewer "
-          "elements judged.\n",
-          file);
+    fputs(
+        "A and B are JSON reports of runs, or two HDF5 files. Of reports worse, and exit status 1, is: a "
+        "case or an\nedge that fails or is skipped as it was not, a case, stage or fact of coverage that is "
+        "gone, fewer\nelements judged. Dumps are compared by bits; what differs is judged in both by the "
+        "reference on the\nfile's own inputs, and exit status 1 is: outside its bounds, not judged, or "
+        "gone.\n",
+        file);
 }
 
 struct status compare_parse(struct parse *parse) {
@@ -71,6 +77,38 @@ static struct status compare_reports(const struct options *o, enum exit_code *co
     return s;
 }
 
+/* ---- what they are ---- */
+
+static struct status is_hdf5(const char *path, bool *hdf5) {
+    char bytes[4] = "";
+    errno = 0;
+    FILE *const file = fopen(path, "re");
+    const bool read = file && (fread(bytes, 1, sizeof bytes, file) || !ferror(file));
+    if (file) fclose(file);
+    *hdf5 = !memcmp(bytes, "\x89HDF", sizeof bytes);
+    return read ? status_ok()
+                : status_error("%.200s: %s; give a JSON report or an HDF5 file", path, strerror(errno));
+}
+
+static struct status is_fixture(const char *path, bool *fixture) {
+    struct datasets *d;
+    TRY(datasets_open(path, &d));
+    *fixture = datasets_is_fixture(d);
+    datasets_close(d);
+    return status_ok();
+}
+
 struct status compare_run(const struct options *o, enum exit_code *code) {
-    return compare_reports(o, code);
+    const char *const a = o->compared[0], *const b = o->compared[1];
+    bool hdf5_a, hdf5_b, fixture_a, fixture_b;
+    TRY(is_hdf5(a, &hdf5_a));
+    TRY(is_hdf5(b, &hdf5_b));
+    if (hdf5_a != hdf5_b)
+        return status_error("%.200s: is an HDF5 file, %.200s is none; compare two reports or two dumps",
+                            hdf5_a ? a : b, hdf5_a ? b : a);
+    if (!hdf5_a) return compare_reports(o, code);
+    TRY(is_fixture(a, &fixture_a));
+    TRY(is_fixture(b, &fixture_b));
+    return fixture_a && fixture_b ? compare_fixtures(stdout, a, b, code)
+                                  : compare_datasets(stdout, a, b, code);
 }
