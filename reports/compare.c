@@ -115,7 +115,15 @@ static void print_change(void *context, const struct change *c) {
 
 /* ---- verdicts ---- */
 
-enum pair_kind { PAIR_FAILS, PAIR_FAILS_ELSEWHERE, PAIR_SKIPPED, PAIR_LESS, PAIR_BETTER, PAIR_SAME };
+enum pair_kind {
+    PAIR_FAILS,
+    PAIR_FAILS_ELSEWHERE,
+    PAIR_SKIPPED,
+    PAIR_LESS,
+    PAIR_WAIVED,
+    PAIR_BETTER,
+    PAIR_SAME
+};
 
 /* A failure that nobody looks at any more is not repaired. */
 static enum pair_kind kind_of(const struct pair *p) {
@@ -126,6 +134,7 @@ static enum pair_kind kind_of(const struct pair *p) {
         return PAIR_FAILS_ELSEWHERE;
     if (p->a->verdict != p->b->verdict && p->b->verdict == CASE_SKIPPED) return PAIR_SKIPPED;
     if (n.less) return PAIR_LESS;
+    if (p->a->verdict != p->b->verdict && p->b->verdict == CASE_WAIVED) return PAIR_WAIVED;
     return p->a->verdict != p->b->verdict ? PAIR_BETTER : PAIR_SAME;
 }
 
@@ -138,15 +147,16 @@ static const char *told_before(const struct pairs *p, int64_t i) {
 }
 
 static void print_pair(const struct pairs *p, int64_t i, enum pair_kind kind) {
-    static const char *const words[] = {"WORSE ", "WORSE ", "WORSE ", "LESS  ", "BETTER"};
+    static const char *const words[] = {"WORSE ", "WORSE ", "WORSE ", "LESS  ", "WAIVED", "BETTER"};
     const struct case_result *const a = p->of[i].a, *const b = p->of[i].b;
     fprintf(p->file, "%s %s: %s -> %s", words[kind], b->line, verdict_name(a->verdict),
             verdict_name(b->verdict));
     const char *const before = kind <= PAIR_FAILS_ELSEWHERE ? told_before(p, i) : NULL;
     if (before) fprintf(p->file, "  (same cause as %s)", before);
     if (kind == PAIR_SKIPPED) fprintf(p->file, "  %s", b->reason);
+    if (kind == PAIR_WAIVED) fprintf(p->file, "  %s", b->waived);
     fputc('\n', p->file);
-    if (before || kind == PAIR_SKIPPED || kind == PAIR_BETTER) return;
+    if (before || kind == PAIR_SKIPPED || kind >= PAIR_WAIVED) return;
     each_change(&p->of[i], print_change, p->file);
     if (b->verdict == CASE_FAILED) report_text_failure(p->file, b);
 }
@@ -314,7 +324,7 @@ static void print_end(FILE *file, const struct comparison *c, int64_t n) {
         fprintf(file, "identical: %lld cases, the same in all but time\n", (long long)n);
         return;
     }
-    if (!c->worse && !c->n_better && !c->n_new && !c->n_gained && !c->n_grown && !c->n_shrunk)
+    if (!c->worse && !c->n_waived && !c->n_better && !c->n_new && !c->n_gained && !c->n_grown && !c->n_shrunk)
         fputs("the same verdicts and margins; other counts or texts\n", file);
     fprintf(file,
             "%lld worse, %lld gone, %lld judged less, %lld better, %lld new; %lld facts lost, %lld gained\n",
@@ -336,6 +346,7 @@ struct comparison report_compare(FILE *file, const struct run_result *a, const s
         c.n_worse += print_pairs(&p, PAIR_SKIPPED);
         c.n_gone = print_unpaired(&p, "GONE", a, p.in_a);
         c.n_less = print_pairs(&p, PAIR_LESS);
+        c.n_waived = print_pairs(&p, PAIR_WAIVED);
         c.n_better = print_pairs(&p, PAIR_BETTER);
         c.n_new = print_unpaired(&p, "NEW", b, p.in_b);
         c.n_lost = print_facts(file, "coverage lost: ", a, b);

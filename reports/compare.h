@@ -15,6 +15,7 @@ struct compare_wish {
 
 struct comparison {
     int64_t n_worse;             /* cases that fail, or are skipped, as they did not before */
+    int64_t n_waived;            /* cases whose failure is waived, as it was not */
     int64_t n_better;            /* cases that pass now */
     int64_t n_gone, n_new;       /* cases that only one of the runs has */
     int64_t n_less;              /* cases of which less was judged: a stage, an edge, elements */

@@ -40,8 +40,9 @@ static void print_fact(FILE *file, const char *name, const char *value) {
 
 static void print_head(FILE *file, const struct run_result *run) {
     char counts[120], text[80];
-    snprintf(counts, sizeof counts, "%lld failed, %lld passed, %lld skipped", (long long)run->n_failed,
-             (long long)run->n_passed, (long long)run->n_skipped);
+    snprintf(counts, sizeof counts, "%lld failed, %lld passed, %lld skipped, %lld waived",
+             (long long)run->n_failed, (long long)run->n_passed, (long long)run->n_skipped,
+             (long long)run->n_waived);
     fprintf(file,
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"

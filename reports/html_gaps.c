@@ -53,6 +53,8 @@ void html_gaps_line(FILE *file, const struct run_result *run) {
     const struct gaps g = count(run);
     fputs("<p class=\"gaps\"><b>Not checked:</b> ", file);
     print_count(file, g.skipped, "case skipped", "cases skipped");
+    print_count(file, run->n_waived, "failure waived", "failures waived");
+    print_count(file, run->n_stale, "stale waiver", "stale waivers");
     print_count(file, g.invisible, "case whose seeded mistake changes nothing",
                 "cases whose seeded mistake changes nothing");
     if (run->fact)
@@ -76,7 +78,7 @@ static void print_skipped(FILE *file, const struct run_result *run) {
     fputs("<h3>Skipped</h3>\n<ul>\n", file);
     for (int64_t i = 0; i < run->n_cases; i++) {
         const struct case_result *const c = &run->cases[i];
-        if (c->verdict != CASE_SKIPPED) continue;
+        if (c->verdict != CASE_SKIPPED && c->verdict != CASE_WAIVED) continue;
         fputs("<li>", file);
         html_element(file, "code", NULL, c->line);
         fputs(": ", file);
@@ -164,9 +166,10 @@ static void print_notes(FILE *file, const struct run_result *run) {
 
 void html_gaps(FILE *file, const struct run_result *run) {
     const struct gaps g = count(run);
-    if (!g.skipped && !g.unchained && !g.loose && !g.silent && !(run->fact && g.unmet)) return;
+    if (!g.skipped && !run->n_waived && !g.unchained && !g.loose && !g.silent && !(run->fact && g.unmet))
+        return;
     fputs("<h2>Not checked</h2>\n", file);
-    if (g.skipped) print_skipped(file, run);
+    if (g.skipped || run->n_waived) print_skipped(file, run);
     if (run->fact && g.unmet) print_unmet(file, run);
     if (g.unchained) print_unchained(file, run);
     if (g.loose || g.silent) print_notes(file, run);

@@ -90,8 +90,10 @@ static const struct stage_result *stage_named(const struct case_result *c, const
 static void print_name(FILE *file, const struct case_result *c) {
     static const struct {
         const char *class, *sign;
-    } look[] = {
-        [CASE_PASSED] = {"p", "\u2713"}, [CASE_FAILED] = {"f", "\u2717"}, [CASE_SKIPPED] = {"s", "-"}};
+    } look[] = {[CASE_PASSED] = {"p", "\u2713"},
+                [CASE_FAILED] = {"f", "\u2717"},
+                [CASE_SKIPPED] = {"s", "-"},
+                [CASE_WAIVED] = {"s", "~"}};
     fprintf(file, "<tr><th scope=\"row\" class=\"%s\">%s ", look[c->verdict].class, look[c->verdict].sign);
     report_escape(file, c->line);
     if (c->same_as) {

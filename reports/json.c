@@ -185,7 +185,8 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     if (r->of_grid) set(o, "grid", json_true(), failed);
     if (r->crashed) set(o, "crashed", json_true(), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
-    if (r->verdict != CASE_FAILED) return o;
+    if (r->waived[0]) set(o, "waived", string(r->waived), failed);
+    if (r->verdict != CASE_FAILED && r->verdict != CASE_WAIVED) return o;
     set(o, "where", string(r->where), failed);
     if (r->first.stage[0]) set(o, "first", mismatch_object(&r->first, failed), failed);
     if (r->worst.stage[0]) set(o, "worst", mismatch_object(&r->worst, failed), failed);
@@ -212,6 +213,13 @@ static int64_t cause_of(const struct run_result *run, int64_t i) {
     return i;
 }
 
+static json_t *stale_array(const struct run_result *run, bool *failed) {
+    json_t *lines = json_array();
+    for (int i = 0; i < run->n_stale; i++)
+        if (json_array_append_new(lines, string(run->stale[i]))) *failed = true;
+    return lines;
+}
+
 void report_json(FILE *file, const struct run_result *run, int verbosity) {
     (void)verbosity; /* programs get everything */
     bool failed = false;
@@ -229,6 +237,8 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     set(root, "passed", integer(run->n_passed), &failed);
     set(root, "failed", integer(run->n_failed), &failed);
     set(root, "skipped", integer(run->n_skipped), &failed);
+    if (run->n_waived) set(root, "waived", integer(run->n_waived), &failed);
+    if (run->n_stale) set(root, "stale_waivers", stale_array(run, &failed), &failed);
     set(root, "seconds", number(run->seconds), &failed);
     if (run->n_grid) set(root, "seconds_grid", number(run->seconds_grid), &failed);
     if (run->fact) set(root, "coverage", coverage_object(run, &failed), &failed);

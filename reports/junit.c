@@ -83,8 +83,22 @@ static void print_case(FILE *file, const struct case_result *r, int verbosity) {
         fputs("    <skipped", file);
         print_attribute(file, "message", r->reason);
         fputs("/>\n", file);
+    } else if (r->verdict == CASE_WAIVED) {
+        char message[600];
+        snprintf(message, sizeof message, "waived %s; %s", r->waived, r->where);
+        fputs("    <skipped", file);
+        print_attribute(file, "message", message);
+        fputs("/>\n", file);
     }
     fputs("  </testcase>\n", file);
+}
+
+/* No case of the run, but the run fails for it. */
+static void print_stale(FILE *file, int number, const char *line) {
+    fprintf(file, "  <testcase classname=\"shardcheck\" name=\"stale waiver %d\" time=\"0\">\n", number);
+    fputs("    <failure type=\"stale-waiver\"", file);
+    print_attribute(file, "message", line);
+    fputs("/>\n  </testcase>\n", file);
 }
 
 void report_junit(FILE *file, const struct run_result *run, int verbosity) {
@@ -92,8 +106,9 @@ void report_junit(FILE *file, const struct run_result *run, int verbosity) {
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n"
             "<testsuite name=\"shardcheck\" tests=\"%lld\" failures=\"%lld\" errors=\"%lld\" skipped=\"%lld\""
             " time=\"%.3f\">\n  <properties>\n",
-            (long long)run->n_cases, (long long)(run->n_failed - run->n_crashed), (long long)run->n_crashed,
-            (long long)run->n_skipped, run->seconds);
+            (long long)run->n_cases + run->n_stale,
+            (long long)(run->n_failed - run->n_crashed) + run->n_stale, (long long)run->n_crashed,
+            (long long)(run->n_skipped + run->n_waived), run->seconds);
     print_property(file, "    ", "version", run->version);
     print_property(file, "    ", "device", run->device);
     print_property(file, "    ", "command", run->command);
@@ -107,5 +122,6 @@ void report_junit(FILE *file, const struct run_result *run, int verbosity) {
     if (run->in_process) print_property(file, "    ", "in_process", "true");
     fputs("  </properties>\n", file);
     for (int64_t i = 0; i < run->n_cases; i++) print_case(file, &run->cases[i], verbosity);
+    for (int i = 0; i < run->n_stale; i++) print_stale(file, i + 1, run->stale[i]);
     fputs("</testsuite>\n", file);
 }

@@ -173,7 +173,7 @@ static bool read_facts(const json_t *object, struct fact_set *set) {
 
 static bool read_verdict(const json_t *object, enum case_verdict *out) {
     const char *const text = json_string_value(json_object_get(object, "verdict"));
-    for (int v = CASE_PASSED; text && v <= CASE_SKIPPED; v++)
+    for (int v = CASE_PASSED; text && v < CASE_VERDICTS; v++)
         if (!strcmp(text, verdict_word((enum case_verdict)v))) return *out = (enum case_verdict)v, true;
     return false;
 }
@@ -193,6 +193,7 @@ static bool read_case(const json_t *o, struct case_result *r) {
            read_edges(o, r->edge) && read_stages(o, r) && read_facts(o, &r->facts) &&
            read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
            read_string(o, "reason", r->reason, sizeof r->reason) &&
+           read_string(o, "waived", r->waived, sizeof r->waived) &&
            read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&
            read_mismatch(o, "worst", &r->worst) && read_map(o, &r->map) &&
            read_string(o, "likely", r->likely, sizeof r->likely) &&
@@ -244,13 +245,13 @@ static bool read_head(const json_t *root, struct report_read *r) {
            read_string(root, "command", r->command, sizeof r->command) &&
            read_number(root, "seconds", &run->seconds) && read_integer(root, "passed", &run->n_passed) &&
            read_integer(root, "failed", &run->n_failed) && read_integer(root, "skipped", &run->n_skipped) &&
-           read_coverage(root, r);
+           read_integer(root, "waived", &run->n_waived) && read_coverage(root, r);
 }
 
 /* The counts that stand in the report are those of its cases, or some were cut out. */
 static bool read_cases(const json_t *all, struct report_read *r) {
     const size_t n = json_array_size(all);
-    int64_t count[CASE_SKIPPED + 1] = {0};
+    int64_t count[CASE_VERDICTS] = {0};
     if (!json_is_array(all)) return false;
     r->cases = calloc(n ? n : 1, sizeof *r->cases);
     if (!r->cases) return false;
@@ -261,7 +262,7 @@ static bool read_cases(const json_t *all, struct report_read *r) {
         count[c->verdict]++;
     }
     return count[CASE_PASSED] == r->run.n_passed && count[CASE_FAILED] == r->run.n_failed &&
-           count[CASE_SKIPPED] == r->run.n_skipped;
+           count[CASE_SKIPPED] == r->run.n_skipped && count[CASE_WAIVED] == r->run.n_waived;
 }
 
 const char *report_read(const char *text, size_t length, struct report_read *out) {

@@ -26,9 +26,9 @@ static const char *const trend_state_names[] = {[TREND_NONE] = "-",
                                                 [TREND_SILENT] = "not tested",
                                                 [TREND_WRONG] = "FAIL"};
 static const char *const verdict_names[] = {
-    [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP"};
+    [CASE_PASSED] = "PASS", [CASE_FAILED] = "FAIL", [CASE_SKIPPED] = "SKIP", [CASE_WAIVED] = "WAIVED"};
 static const char *const verdict_words[] = {
-    [CASE_PASSED] = "passed", [CASE_FAILED] = "failed", [CASE_SKIPPED] = "skipped"};
+    [CASE_PASSED] = "passed", [CASE_FAILED] = "failed", [CASE_SKIPPED] = "skipped", [CASE_WAIVED] = "waived"};
 
 const struct report_format *report_by_name(const char *name) {
     for (const struct report_format *f = report_formats; f->name; f++)

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum case_verdict { CASE_PASSED, CASE_FAILED, CASE_SKIPPED };
+/* Waived: failed, as somebody knows and allows for a time. */
+enum case_verdict { CASE_PASSED, CASE_FAILED, CASE_SKIPPED, CASE_WAIVED, CASE_VERDICTS };
 enum edge { EDGE_KERNEL, EDGE_PLAN, EDGE_SHARD, EDGE_ORACLE, EDGE_CHAIN, EDGE_COUNT };
 /* Loose: nothing is wrong, but the bounds are so wide that this says nothing. */
 enum edge_state { EDGE_NOT_RUN, EDGE_OK, EDGE_LOOSE, EDGE_FAIL };
@@ -95,6 +96,7 @@ struct case_result {
     bool not_run;           /* of a skipped one: the run ended before */
     bool of_grid;           /* nobody asked for it by name */
     const char *same_cause; /* the line of an earlier case that failed alike; NULL: none, or not known */
+    char waived[300];       /* of a waived one: "until 2026-12-31: reason" */
     bool crashed;           /* failed, and did not come to its end: it died, hung, or took too much memory */
     char reason[500];       /* why it was skipped or could not be finished; else empty */
     struct edge_result edge[EDGE_COUNT];
@@ -124,14 +126,16 @@ struct fact_count {
 struct run_result {
     const char *version, *device, *command; /* device: the label, always shown */
     const struct case_result *cases;
-    int64_t n_cases, n_passed, n_failed, n_skipped;
-    int64_t n_grid, n_grid_passed, n_grid_failed; /* of the cases */
-    double seconds_grid;                          /* from the last result of another case on */
-    int64_t n_crashed;                            /* of the failed */
-    int64_t n_unchained;                          /* of them: without a chain edge */
-    const struct fact_count *fact;                /* [n_facts] by number; NULL: not counted */
+    int64_t n_cases, n_passed, n_failed, n_skipped, n_waived;
+    int64_t n_grid, n_grid_passed, n_grid_failed, n_grid_waived; /* of the cases */
+    double seconds_grid;                                         /* from the last result of another case on */
+    int64_t n_crashed;                                           /* of the failed */
+    int64_t n_unchained;                                         /* of them: without a chain edge */
+    const struct fact_count *fact;                               /* [n_facts] by number; NULL: not counted */
     int n_facts;
     double seconds;
+    char **stale; /* [n_stale] lines about waivers that are no longer needed, or out of date */
+    int n_stale;
     bool in_process; /* without workers: the code under test could have changed anything */
 };
 

@@ -225,6 +225,10 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         fprintf(file, "  %s\n", r->reason[0] ? r->reason : "no reason given");
     else
         fprintf(file, "  %.2f s\n", r->seconds);
+    if (r->verdict == CASE_WAIVED) {
+        print_field(file, "waived", r->waived);
+        print_field(file, "where", r->where);
+    }
     if (r->verdict == CASE_FAILED && !r->same_cause) report_text_failure(file, r);
     if (verbosity >= VERBOSE) print_stages(file, r);
 }
@@ -251,8 +255,8 @@ static void print_grid(FILE *file, const struct run_result *run) {
     fprintf(file,
             "grid     %lld cases besides: %lld passed, %lld failed, %lld skipped; %.1f s after %.1f s\n",
             (long long)run->n_grid, (long long)run->n_grid_passed, (long long)run->n_grid_failed,
-            (long long)(run->n_grid - run->n_grid_passed - run->n_grid_failed), run->seconds_grid,
-            run->seconds - run->seconds_grid);
+            (long long)(run->n_grid - run->n_grid_passed - run->n_grid_failed - run->n_grid_waived),
+            run->seconds_grid, run->seconds - run->seconds_grid);
 }
 
 /* All at -v; else so many that a line can be read. */
@@ -280,6 +284,9 @@ void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
     if ((verbosity >= VERBOSE || (verbosity > QUIET && run->n_grid)) && run->fact)
         print_coverage(file, run, verbosity);
     if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
-    fprintf(file, "%lld passed, %lld failed, %lld skipped\n", (long long)run->n_passed,
+    for (int i = 0; i < run->n_stale; i++) fprintf(file, "stale    %s\n", run->stale[i]);
+    fprintf(file, "%lld passed, %lld failed, %lld skipped", (long long)run->n_passed,
             (long long)run->n_failed, (long long)run->n_skipped);
+    if (run->n_waived) fprintf(file, ", %lld waived", (long long)run->n_waived);
+    fputc('\n', file);
 }

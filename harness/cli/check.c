@@ -8,9 +8,11 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/console.h"
 #include "harness/cli/outputs.h"
+#include "harness/cli/report_file.h"
 #include "harness/cli/selection.h"
 #include "harness/cli/shrink.h"
 #include "harness/cli/signals.h"
+#include "harness/memory.h"
 #include "harness/quote.h"
 #include "harness/worker/limits.h"
 #include "harness/worker/process.h"
@@ -83,6 +85,19 @@ static struct status read_count(const struct option_row *row, const char *value,
 
 static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
     return read_count(row, value, MAX_SCHEDULES, &parse->out->run.schedules);
+}
+
+static struct status apply_waivers(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    return waivers_read(value, &parse->out->waivers);
+}
+
+static struct status apply_baseline(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->baseline = memory_zeroed(1, sizeof *parse->out->baseline);
+    TRY(report_file_read("--baseline ", value, parse->out->baseline));
+    parse->out->baseline_path = value;
+    return status_ok();
 }
 
 static bool names_stdout(const char *path) {
@@ -214,6 +229,13 @@ const struct option_row check_options[] = {
     {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text goes to standard output unless another report does", report_values},
+    {"baseline", 0, 0, "FILE", -1, apply_baseline,
+     "a JSON report: what is worse than there is a defect, too (see compare)", NULL},
+    {"fail-on", 0, REPEATABLE, "WHAT[=RATIO]", -1, apply_fail_on,
+     "of --baseline: margin or time, as for compare", NULL},
+    {"waivers", 0, 0, "FILE", -1, apply_waivers,
+     "known failures, PATTERN STAGE YYYY-MM-DD REASON a line; out of date or not needed, one is a defect",
+     NULL},
     {"jobs", 0, 0, "N", -1, apply_jobs, "small cases at once; default one a core", NULL},
     {"timeout", 0, 0, "SECONDS", -1, apply_timeout, "of one launch; default 60 s and what its work explains",
      NULL},
@@ -308,6 +330,9 @@ struct status check_parse(struct parse *parse) {
     if (!s.code && out->run.print && out->run.n_cases != 1)
         s = status_error("--print: shows one case, these are %lld; name one", (long long)out->run.n_cases);
     if (!s.code && out->shrink) s = check_shrink(&out->run);
+    if (!s.code && !out->baseline && (out->wish.margin > 0 || out->wish.time > 0))
+        s = status_error(
+            "--fail-on: says how much worse than a baseline is a defect; use it with --baseline FILE");
     if (!s.code && out->run.dump_ranks && !out->run.dump_path)
         s = status_error("--ranks: says what a dump holds; use it with --dump FILE");
     if (!s.code && out->splits) s = split_cases(&out->run, out->split, out->splits);
@@ -321,7 +346,7 @@ struct status check_parse(struct parse *parse) {
 
 /* A defect wins over a skip. What kept the run from its end is an error of keep_outputs. */
 static enum exit_code verdict_of(const struct options *o, const struct run_output *out) {
-    if (out->result.n_failed) return EXIT_DEFECT;
+    if (out->result.n_failed || out->result.n_stale) return EXIT_DEFECT;
     return out->result.n_skipped && !o->allow_skips ? EXIT_TROUBLE : EXIT_PASSED;
 }
 
@@ -348,6 +373,32 @@ static struct status keep_outputs(const struct options *o, struct run_output *ou
     return *dump ? output_commit(dump) : status_ok();
 }
 
+/* What somebody knows of does not fail the run. */
+static void waive(const struct options *o, struct run_output *out) {
+    struct run_result *const all = &out->result;
+    for (int64_t i = 0; i < all->n_cases; i++) {
+        struct case_result *const r = &out->cases[i];
+        waivers_apply(&o->waivers, r);
+        if (r->verdict != CASE_WAIVED) continue;
+        all->n_failed--, all->n_waived++;
+        all->n_crashed -= r->crashed;
+        all->n_grid_failed -= r->of_grid, all->n_grid_waived += r->of_grid;
+    }
+    all->stale = waivers_stale(&o->waivers, all, &all->n_stale);
+}
+
+/* Beside the text on standard output, before its last line; where there is none, on standard error. */
+static bool compare_with_baseline(const struct options *o, const struct run_output *out,
+                                  struct output *const *report) {
+    FILE *file = stderr;
+    if (!o->baseline) return false;
+    for (int i = 0; i < o->n_reports; i++)
+        if (!o->report[i].path && o->report[i].format == &report_formats[0]) file = output_file(report[i]);
+    fprintf(file, "baseline %s: shardcheck %s on %s, %lld cases\n", o->baseline_path,
+            o->baseline->run.version, o->baseline->run.device, (long long)o->baseline->run.n_cases);
+    return report_compare(file, &o->baseline->run, &out->result, &o->wish).worse;
+}
+
 static struct status run_and_report(const struct options *o, struct run_request *request,
                                     enum exit_code *code) {
     struct run_output out = {0};
@@ -365,11 +416,14 @@ static struct status run_and_report(const struct options *o, struct run_request 
         out.result.seconds_grid = request->n_grid && out.result.seconds > own ? out.result.seconds - own : 0;
         snprintf(out.command, sizeof out.command, "%s", o->typed);
         out.result.in_process = o->in_process;
+        waive(o, &out);
         *code = verdict_of(o, &out);
+        if (compare_with_baseline(o, &out, report)) *code = EXIT_DEFECT;
         s = keep_outputs(o, &out, report, &dump);
     }
     for (int i = 0; i < o->n_reports; i++) output_discard(&report[i]);
     output_discard(&dump);
+    waivers_free_stale(out.result.stale, out.result.n_stale);
     run_output_free(&out);
     return s;
 }

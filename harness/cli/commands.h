@@ -40,6 +40,7 @@ extern const struct option_row compare_options[];
 struct status compare_parse(struct parse *parse);
 struct status compare_run(const struct options *options, enum exit_code *code);
 void compare_explain(FILE *file);
+struct status apply_fail_on(struct parse *parse, const struct option_row *row, const char *value);
 
 /* ---- list ---- */
 struct status list_parse(struct parse *parse);

@@ -14,7 +14,7 @@
 /* ---- options ---- */
 
 /* "margin", "margin=1.5": into the wish, or an error. */
-static struct status apply_fail_on(struct parse *parse, const struct option_row *row, const char *value) {
+struct status apply_fail_on(struct parse *parse, const struct option_row *row, const char *value) {
     const double usual = 2;
     struct compare_wish *const wish = &parse->out->wish;
     const size_t n = strcspn(value, "=");

@@ -7,23 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/facts.h"
-#include "harness/findings.h"
+#include "harness/cli/dump_side.h"
 #include "harness/oracle.h"
 #include "harness/seat.h"
 #include "harness/where.h"
-
-/* One file, at one part of one layer. */
-struct side {
-    const char *path, *letter;
-    struct fixture *fixture;
-    int64_t tp, ep; /* of its ranks; 0: it has none */
-    struct trunk trunk;
-    struct crew crew; /* its ranks' layout; without one, of the whole layer */
-    struct edge_result edge[S_COUNT];
-    struct findings findings;
-    struct status judged; /* why it could not be */
-};
 
 /* A tensor that differs. */
 struct row {
@@ -48,129 +35,6 @@ struct pairing {
     bool gone;
 };
 
-/* ---- one side ---- */
-
-static struct status side_open(struct side *s, const char *letter, const char *path) {
-    *s = (struct side){.path = path, .letter = letter};
-    TRY(fixture_open(path, &s->fixture));
-    fixture_ranks(s->fixture, &s->tp, &s->ep);
-    return status_ok();
-}
-
-/* Whose experts have which rows. */
-static struct status count_rows(struct side *s, struct crew *crew) {
-    const struct layer_spec *const spec = &s->trunk.crew.spec;
-    const int64_t n = s->trunk.crew.plan.size[AXIS_T] * spec->top_k;
-    if (crew->part != PART_FFN || !spec->moe) return status_ok();
-    double *const values = memory_zeroed((size_t)n, sizeof *values);
-    int32_t *const ids = memory_zeroed((size_t)n, sizeof *ids);
-    bool found = false;
-    const struct status status = fixture_read(s->fixture, s->trunk.layer, PART_FFN, T_IDS, n, values, &found);
-    for (int64_t i = 0; i < n; i++) ids[i] = found ? (int32_t)values[i] : 0;
-    crew_count_rows(crew, ids);
-    free(values);
-    free(ids);
-    return status;
-}
-
-static struct status side_begin(struct side *s, int64_t layer, enum part part) {
-    struct check_case c = case_defaults();
-    const struct model *const model = fixture_model(s->fixture);
-    snprintf(c.model, sizeof c.model, "%s", s->path);
-    c.part = part;
-    c.layer = layer;
-    c.dtype = model->dtype;
-    c.tokens = fixture_n_tokens(s->fixture);
-    case_finish(&c);
-    TRY(case_check(&c, model, NULL));
-    trunk_open(&s->trunk, &c, model, s->fixture, NULL, NULL);
-    const struct layer_spec *const spec = &s->trunk.crew.spec;
-    const int64_t tp = s->tp ? s->tp : 1, ep = s->tp && part == PART_FFN && spec->moe ? s->ep : 1;
-    if (!plan_fits(spec, part, tp, ep))
-        return status_error("%.200s: %lld ranks cannot hold the %s of layer %lld; store the layout that ran",
-                            s->path, (long long)tp, part_name(part), (long long)layer);
-    s->crew = (struct crew){.storage = c.dtype};
-    crew_open(&s->crew, spec, part, &s->trunk.batch, tp, ep);
-    TRY(count_rows(s, &s->trunk.crew));
-    return count_rows(s, &s->crew);
-}
-
-/* ---- values: NULL where the file has none, to be freed ---- */
-
-static struct status read_whole(const struct side *s, enum tensor_id id, double **out) {
-    const int64_t n = slice_count(&s->trunk.crew.plan, id, -1);
-    bool found = false;
-    *out = memory_zeroed((size_t)n + 1, sizeof **out);
-    const struct status status =
-        fixture_read(s->fixture, s->trunk.layer, s->trunk.crew.part, id, n, *out, &found);
-    if (!status.code && found) return status;
-    free(*out);
-    *out = NULL;
-    return status;
-}
-
-static struct status read_rank(const struct side *s, enum tensor_id id, int rank, double **out) {
-    const int64_t n = slice_count(&s->crew.plan, id, rank);
-    bool found = false;
-    *out = memory_zeroed((size_t)n + 1, sizeof **out);
-    const struct status status =
-        fixture_read_rank(s->fixture, s->trunk.layer, s->crew.part, id, rank, n, *out, &found);
-    if (!status.code && found) return status;
-    free(*out);
-    *out = NULL;
-    return status;
-}
-
-/* What ranks hold, put together: slices side by side, partial sums added. */
-struct merged {
-    double *values;
-    bool *seen;
-    int conflict; /* the rank that holds other bits than one before it; -1: none */
-};
-
-static void merge_rank(const struct side *s, enum tensor_id id, int rank, double *part, struct merged *m) {
-    const int64_t n = slice_count(&s->crew.plan, id, rank);
-    const bool adds = tensor_table[id].role == ROLE_PARTIAL;
-    double *const before = memory_zeroed((size_t)n + 1, sizeof *before);
-    bool *const seen = memory_zeroed((size_t)n + 1, sizeof *seen);
-    slice_copy(&s->crew.plan, id, rank, sizeof *before, before, m->values);
-    slice_copy(&s->crew.plan, id, rank, sizeof *seen, seen, m->seen);
-    for (int64_t i = 0; i < n; i++) {
-        const bool other = seen[i] && memcmp(&before[i], &part[i], sizeof *part) != 0 &&
-                           !(isnan(before[i]) && isnan(part[i]));
-        if (!adds && other && m->conflict < 0) m->conflict = rank;
-        if (adds) part[i] += before[i];
-        seen[i] = true;
-    }
-    slice_put(&s->crew.plan, id, rank, sizeof *part, part, m->values);
-    slice_put(&s->crew.plan, id, rank, sizeof *seen, seen, m->seen);
-    free(before);
-    free(seen);
-}
-
-/* values NULL: some rank's is missing, but for those that store none. */
-static struct status read_merged(const struct side *s, enum tensor_id id, struct merged *m) {
-    const int64_t n = slice_count(&s->crew.plan, id, -1);
-    struct status status = status_ok();
-    *m = (struct merged){memory_zeroed((size_t)n + 1, sizeof(double)), memory_zeroed((size_t)n + 1, 1), -1};
-    bool whole = true, any = false;
-    for (int rank = 0; rank < s->tp && !status.code; rank++) {
-        double *part;
-        status = read_rank(s, id, rank, &part);
-        if (part) merge_rank(s, id, rank, part, m), any = true;
-        if (!part && tensor_table[id].role == ROLE_PARTIAL && slice_count(&s->crew.plan, id, rank))
-            whole = false;
-        free(part);
-    }
-    for (int64_t i = 0; i < n; i++) whole &= m->seen[i];
-    free(m->seen);
-    m->seen = NULL;
-    if (whole && any && !status.code) return status;
-    free(m->values);
-    m->values = NULL;
-    return status;
-}
-
 /* ---- what differs ---- */
 
 static void add_row(struct pairing *p, const struct row *row) {
@@ -188,8 +52,8 @@ static void hold(struct pairing *p, struct row row, const double *a, const doubl
 
 static struct status hold_whole(struct pairing *p, struct row row) {
     double *a = NULL, *b = NULL;
-    struct status s = read_whole(&p->a, row.id, &a);
-    if (!s.code) s = read_whole(&p->b, row.id, &b);
+    struct status s = side_whole(&p->a, row.id, &a);
+    if (!s.code) s = side_whole(&p->b, row.id, &b);
     if (!s.code && a && b) hold(p, row, a, b, slice_count(&p->a.trunk.crew.plan, row.id, -1));
     if (!s.code && !a != !b) {
         fprintf(p->file, "%-6s layers.%lld.%s.%s\n", a ? "GONE" : "NEW", (long long)p->layer,
@@ -203,8 +67,8 @@ static struct status hold_whole(struct pairing *p, struct row row) {
 
 static struct status hold_rank(struct pairing *p, struct row row) {
     double *a = NULL, *b = NULL;
-    struct status s = read_rank(&p->a, row.id, row.rank, &a);
-    if (!s.code) s = read_rank(&p->b, row.id, row.rank, &b);
+    struct status s = side_rank(&p->a, row.id, row.rank, &a);
+    if (!s.code) s = side_rank(&p->b, row.id, row.rank, &b);
     if (!s.code && a && b) hold(p, row, a, b, slice_count(&p->a.crew.plan, row.id, row.rank));
     if (!s.code && a && !b) {
         fprintf(p->file, "GONE   ranks/%d/layers.%lld.%s.%s\n", row.rank, (long long)p->layer,
@@ -228,7 +92,7 @@ static void hold_replicas(struct pairing *p, struct row row, const struct side *
 
 static struct status read_put_together(const struct side *s, enum tensor_id id, struct merged *m) {
     *m = (struct merged){.conflict = -1};
-    return s->tp ? read_merged(s, id, m) : read_whole(s, id, &m->values);
+    return s->tp ? side_merged(s, id, m) : side_whole(s, id, &m->values);
 }
 
 static struct status hold_merged(struct pairing *p, struct row row) {
@@ -298,7 +162,7 @@ static void measure(struct oracle_listener *listener, int stage, enum tensor_id 
                     const double *e, int64_t count) {
     struct pairing *const p = ((struct ruler *)listener)->p;
     double *other = NULL, *const largest = &p->units[stage][output_of(stage, id)];
-    if (read_whole(&p->b, id, &other).code || !other) return;
+    if (side_whole(&p->b, id, &other).code || !other) return;
     for (int64_t i = 0; i < count; i++) {
         const double distance = fabs(values[i] - other[i]);
         const double units = distance > 0 || isnan(distance) ? distance / e[i] : 0;

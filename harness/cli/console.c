@@ -122,7 +122,8 @@ static void on_result(struct watch *w, int64_t i, const struct case_result *r) {
     wipe(c);
     if (!c->n_settled) begin_reports(c);
     struct case_result shown = *r;
-    shown.same_cause = same_cause(c, r);
+    waivers_apply(&c->options->waivers, &shown);
+    shown.same_cause = shown.verdict == CASE_FAILED ? same_cause(c, r) : NULL;
     for (int k = 0; k < c->options->n_reports; k++) {
         const struct report_format *const f = c->options->report[k].format;
         FILE *const file = output_file(c->report[k]);
@@ -132,7 +133,8 @@ static void on_result(struct watch *w, int64_t i, const struct case_result *r) {
     c->n_settled++;
     c->settled += c->work[i];
     if (!r->of_grid) c->seconds_own = clock_seconds() - c->start;
-    if (r->verdict == CASE_FAILED && !c->failed[0]) snprintf(c->failed, sizeof c->failed, "%.190s", r->line);
+    if (shown.verdict == CASE_FAILED && !c->failed[0])
+        snprintf(c->failed, sizeof c->failed, "%.190s", r->line);
 }
 
 void console_open(struct console *c, const struct options *options, struct output *const *report) {

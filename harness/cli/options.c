@@ -189,6 +189,9 @@ struct status options_parse(int argc, char **argv, struct options *out) {
 void options_free(struct options *options) {
     free((void *)options->run.cases);
     free(options->repro);
+    waivers_free(&options->waivers);
+    if (options->baseline) report_read_free(options->baseline);
+    free(options->baseline);
     *options = (struct options){0};
 }
 

@@ -4,6 +4,7 @@
 #define HARNESS_CLI_OPTIONS_H
 
 #include "harness/cli/request.h"
+#include "harness/cli/waivers.h"
 #include "harness/worker/pool.h"
 #include "reports/compare.h"
 #include "reports/report.h"
@@ -28,18 +29,21 @@ struct options {
     bool only[MAX_MUTANTS];      /* of mutants: by row */
     bool json;                   /* of mutants */
     const char *compared[2];     /* of compare: files */
-    struct compare_wish wish;    /* of compare */
+    struct compare_wish wish;    /* of compare, and of run with a baseline */
 
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
     char *repro;            /* run.repro; owned */
     bool in_process;
     struct pool_options pool;
     bool fail_fast, allow_skips, shrink;
-    double time_budget;      /* seconds; 0: none */
-    struct inspection print; /* run.print */
-    int split, splits;       /* the split-th of so many shares; 0: all */
-    const char *failed_path; /* a JSON report whose failed cases are to be run; NULL: none */
-    int verbosity;           /* -1: quiet, 1: verbose */
+    double time_budget;           /* seconds; 0: none */
+    struct inspection print;      /* run.print */
+    int split, splits;            /* the split-th of so many shares; 0: all */
+    const char *failed_path;      /* a JSON report whose failed cases are to be run; NULL: none */
+    struct waivers waivers;       /* failures that are allowed; owned */
+    const char *baseline_path;    /* NULL: none */
+    struct report_read *baseline; /* the report that this run is compared with; owned */
+    int verbosity;                /* -1: quiet, 1: verbose */
     int n_reports;
     struct report_target report[MAX_REPORTS];
 };

@@ -22,11 +22,14 @@ static bool output_at(const struct options *o, int i, char *label, size_t size, 
     return true;
 }
 
-/* The fixture, the report of --failed, then the models that are files; false: there are fewer. */
+/* The files of options, then the models that are files; false: there are fewer. */
 static bool input_at(const struct options *o, int64_t i, const char **path) {
-    if (i > o->run.n_cases + 1) return false;
-    *path = i == 0 ? o->run.fixture_path : i == 1 ? o->failed_path : o->run.cases[i - 2].model;
-    if (i > 1 && (o->run.fixture_path || model_preset_json(*path))) *path = NULL;
+    enum { OPTIONS = 4 };
+    const char *const options[OPTIONS] = {o->run.fixture_path, o->failed_path, o->waivers.path,
+                                          o->baseline_path};
+    if (i >= o->run.n_cases + OPTIONS) return false;
+    *path = i < OPTIONS ? options[i] : o->run.cases[i - OPTIONS].model;
+    if (i >= OPTIONS && (o->run.fixture_path || model_preset_json(*path))) *path = NULL;
     return true;
 }
 
