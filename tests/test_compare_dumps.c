@@ -113,5 +113,9 @@ Test(compare_dumps, what_cannot_be_compared_is_refused_in_one_line) {
     cr_assert(!system("echo '{}' >r.json; head -c 5000 whole.h5 >cut.h5"));
     expect("whole.h5 r.json", 2,
            "whole.h5: is an HDF5 file, r.json is none; compare two reports or two dumps\n");
+    expect("$ROOT/fixtures/golden/llama.h5 $ROOT/fixtures/golden/mixtral.h5", 2,
+           "; give two dumps of one layer");
+    expect("whole.h5 $ROOT/fixtures/golden/llama.h5", 2,
+           "; give two dumps of one layer and as many tokens\n");
     expect("cut.h5 whole.h5", 2, "cut.h5: truncated or damaged HDF5 file; write it again\n");
 }

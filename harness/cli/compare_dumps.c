@@ -69,10 +69,14 @@ static struct status hold_rank(struct pairing *p, struct row row) {
     double *a = NULL, *b = NULL;
     struct status s = side_rank(&p->a, row.id, row.rank, &a);
     if (!s.code) s = side_rank(&p->b, row.id, row.rank, &b);
-    if (!s.code && a && b) hold(p, row, a, b, slice_count(&p->a.crew.plan, row.id, row.rank));
-    if (!s.code && a && !b) {
-        fprintf(p->file, "GONE   ranks/%d/layers.%lld.%s.%s\n", row.rank, (long long)p->layer,
+    const int64_t n = slice_count(&p->a.crew.plan, row.id, row.rank),
+                  m = slice_count(&p->b.crew.plan, row.id, row.rank);
+    if (!s.code && a && b && n == m) hold(p, row, a, b, n);
+    if (!s.code && a && (!b || n != m)) { /* its experts may have other rows */
+        fprintf(p->file, "GONE   ranks/%d/layers.%lld.%s.%s", row.rank, (long long)p->layer,
                 part_name(p->part), tensor_table[row.id].name);
+        if (b) fprintf(p->file, ": %lld elements | %lld", (long long)n, (long long)m);
+        fputc('\n', p->file);
         p->gone = true;
     }
     free(a);
@@ -116,6 +120,22 @@ static struct status hold_tensor(struct pairing *p, int stage, enum tensor_id id
         return hold_merged(p, (struct row){.stage = stage, .id = id, .rank = -1, .ranks = true});
     for (int rank = 0; rank < a->tp; rank++)
         TRY(hold_rank(p, (struct row){.stage = stage, .id = id, .rank = rank, .ranks = true}));
+    return status_ok();
+}
+
+/* The same sizes and tensors: what is compared element by element. */
+static struct status check_sizes(const struct pairing *p) {
+    const struct crew *const a = &p->a.trunk.crew, *const b = &p->b.trunk.crew;
+    for (enum tensor_id id = 0; id < T_COUNT; id++) {
+        const bool in_a = tensor_present(id, &a->spec), in_b = tensor_present(id, &b->spec);
+        const int64_t n = in_a ? slice_count(&a->plan, id, -1) : 0,
+                      m = in_b ? slice_count(&b->plan, id, -1) : 0;
+        if (n != m)
+            return status_error(
+                "%.120s and %.120s: %s of layer %lld has %lld and %lld elements; give two dumps of "
+                "one layer and as many tokens",
+                p->a.path, p->b.path, tensor_table[id].name, (long long)p->layer, (long long)n, (long long)m);
+    }
     return status_ok();
 }
 
@@ -289,6 +309,7 @@ static struct status compare_part(struct pairing *p, int64_t layer, enum part pa
     if (!a || !b) return status_ok();
     struct status s = side_begin(&p->a, layer, part);
     if (!s.code) s = side_begin(&p->b, layer, part);
+    if (!s.code) s = check_sizes(p);
     if (!s.code) s = hold_all(p);
     if (!s.code) conclude_part(p, total);
     trunk_close(&p->a.trunk);
