@@ -116,6 +116,11 @@ struct slopes bound_slopes(const struct accumulator *acc, int64_t n) {
                            .tiny = accumulator_bound(acc, n, 0x1p-1074, 0x1p-1074)};
 }
 
+/* What of a score its scaling and storing may move, after q.k. */
+static double score_slope(const struct attention_contract *c) {
+    return 3 * (c->unit + UNIT_F64) * (1 + c->score_unit) + c->score_unit;
+}
+
 /* Pass 1: scores s_j = scale q.k_j into w, and how far each can be off into r. Where scale q is
  * rounded first, the terms of the dot product move by `moved` in all: W by twice that, S1 by once. */
 static void scores(struct attention_keys *s, const struct attention_args *a,
@@ -124,7 +129,7 @@ static void scores(struct attention_keys *s, const struct attention_args *a,
     const struct slopes dot = bounds ? bound_slopes(&c->qk, D) : (struct slopes){0};
     const int want = (dot.w > 0 ? WANT_SPAN : 0) | (dot.s1 > 0 || c->q_unit > 0 ? WANT_SIZE : 0);
     const double rounded = 1 + c->score_unit, by_dot = fabs(a->scale) * rounded;
-    const double by_score = 3 * (c->unit + UNIT_F64) * rounded + c->score_unit;
+    const double by_score = score_slope(c);
     for (int64_t tile = 0; tile * LANES < n; tile++) {
         struct dot_sums sums[COLUMNS] = {{.y = {0}}};
         dot_continue(sums, s->q, D, n_heads, s->k + tile * D, D, want);
@@ -205,23 +210,59 @@ static void weigh_errors(struct head_sums *sums, const double *w, double *r, dou
     sums->least = (least[0] + least[1]) + (least[2] + least[3]);
 }
 
-/* Is one score so far above all others, errors below 1 included, that their weights are 0 in any
- * arithmetic?  exp(-104) < 2^-150. */
-static bool one_key_is_all(const double *score, double m, double top, int64_t n) {
-    int64_t near = 0;
-    for (int64_t j = 0; j < n && near < 2; j++) near += !(score[j] <= m - 106);
-    return near == 1 && top < 1;
+/* How many scores are the largest, where it is so far above all others, errors below 1 included, that
+ * their weights are 0 in any arithmetic: exp(-104) < 2^-150. 0: it is not. */
+static int64_t all_of_the_weight(const double *score, double m, double top, int64_t n) {
+    int64_t equal = 0;
+    for (int64_t j = 0; j < n; j++) {
+        if (score[j] <= m - 106) continue;
+        if (score[j] != m) return 0;
+        equal++;
+    }
+    return top < 1 ? equal : 0;
 }
 
-/* Its P is exp(its score - the largest) = 1, but for what happens to one number on two ways: each is
- * off by at most 3u |m|, then the exponential. */
-static double lone_p_off(const struct attention_contract *c, double m) {
-    return expm1(6.1 * (c->unit + UNIT_F64) * fabs(m) + c->exp_error + 2 * c->unit);
+/* Is q.k_j the same number whatever the order of its sum? All its terms lie on a grid that is coarse
+ * enough for the accumulator (numerics.md, section 3). */
+static bool dot_is_exact(const struct attention_keys *s, const double *q, const struct accumulator *acc,
+                         int64_t D, int64_t j) {
+    double grid = INFINITY, s1 = 0;
+    for (int64_t d = 0; d < D; d++) {
+        const double k = s->k[j / LANES * D + d][j % LANES];
+        if (q[d] * k == 0) continue;
+        grid = fmin(grid, value_grid(q[d]) * value_grid(k));
+        s1 += fabs(q[d] * k);
+    }
+    return grid >= accumulator_grid(acc, s1);
 }
 
-/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j. */
-static struct head_sums weigh(double *w, double *r, const struct attention_contract *c, int64_t n,
-                              bool bounds) {
+/* Equal keys that have all the weight have equal scores where q.k is exact: what is left of their
+ * errors is the scale's. False: some q.k is not. */
+static bool level_scores(const struct attention_keys *s, const struct attention_contract *c, const double *q,
+                         int64_t D, int64_t n, const double *score, double m, double *r) {
+    bool all = true;
+    for (int64_t j = 0; j < n; j++) {
+        if (score[j] != m) continue;
+        if (dot_is_exact(s, q, &c->qk, D, j))
+            r[j] = score_slope(c) * fabs(m);
+        else
+            all = false;
+    }
+    return all;
+}
+
+/* How far P of n such keys is from 1, or that over l from 1/n, at most, n a power of two. The score and
+ * the largest one are one number on two ways, each off by at most 3u |m|, then the exponential; l is the
+ * sum of n such P, rounded n times at most. */
+static double level_p_off(const struct attention_contract *c, double m, int64_t n) {
+    const double one = 6.1 * (c->unit + UNIT_F64) * fabs(m) + c->exp_error + 2 * c->unit;
+    return n == 1 ? expm1(one) : expm1(2 * one + (double)(n + 2) * (c->unit + UNIT_F64));
+}
+
+/* Pass 2: weights w_j = exp(s_j - m) / l, and w_j h_j. `plain`: nothing but arithmetic moves q.k. */
+static struct head_sums weigh(const struct attention_keys *s, int h, int64_t D,
+                              const struct attention_contract *c, int64_t n, bool bounds, bool plain) {
+    double *const w = s->w + h * s->stride, *const r = s->r + h * s->stride;
     struct head_sums sums = {.m = -INFINITY, .p_off = INFINITY};
     for (int64_t j = 0; j < n; j++) sums.m = w[j] > sums.m ? w[j] : sums.m;
     lanes top = {0};
@@ -234,7 +275,10 @@ static struct head_sums weigh(double *w, double *r, const struct attention_contr
             lanes_put(r + j, x);
         }
         far = fmax(fmax(top[0], top[1]), fmax(top[2], top[3]));
-        if (c->p_unit > 0 && one_key_is_all(w, sums.m, far, n)) sums.p_off = lone_p_off(c, sums.m);
+        const int64_t equal = all_of_the_weight(w, sums.m, far, n);
+        const bool level = equal > 1 && plain && level_scores(s, c, s->q + h * D, D, n, w, sums.m, r);
+        if (c->p_unit > 0 && (equal == 1 || (level && (equal & (equal - 1)) == 0)))
+            sums.p_off = level_p_off(c, sums.m, equal);
     }
     for (int64_t j = 0; j < n; j++) {
         w[j] = exp(w[j] - sums.m);
@@ -256,10 +300,11 @@ void keys_weigh(struct attention_keys *s, const struct attention_args *a, const 
     for (int h = 0; h < n_heads; h++)
         view_row(s->q + h * D, &a->q, token * a->q.stride[0] + (head + h) * a->q.stride[1], D);
     scores(s, a, c, n_heads, n, bounds);
+    const bool plain = !radius && !(c->score_norm_error > 0) && !(c->q_unit > 0);
     for (int h = 0; h < n_heads; h++) {
-        double *const w = s->w + h * s->stride, *const r = s->r + h * s->stride;
+        double *const r = s->r + h * s->stride;
         if (bounds && c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, n);
         if (bounds && radius) score_radii(r, a, radius, task->seq, token, head + h, n);
-        sums[h] = weigh(w, r, c, n, bounds);
+        sums[h] = weigh(s, h, D, c, n, bounds, plain);
     }
 }

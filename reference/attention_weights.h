@@ -49,7 +49,8 @@ struct head_sums {
     double m, l;  /* largest score; sum exp(s - m) */
     double least; /* D = sum w exp(-r) */
     double h_max; /* largest h_j */
-    double p_off; /* one key has all the weight: how far its P is from 1 at most; else infinite */
+    double
+        p_off; /* equal keys have all the weight: how far their P may be from a power of two; else infinite */
 };
 /* One query, heads [head, head + n_heads) of the task's kv head, keys 0..n: q, w and, with bounds,
  * w h. */
