@@ -148,6 +148,7 @@ static char level(int64_t wrong, int64_t judged) {
 }
 
 static void draw(const struct heat *h, struct heat_map *out) {
+    *out = (struct heat_map){0};
     snprintf(out->tensor, sizeof out->tensor, "%s", tensor_table[h->id].name);
     out->rows = h->rows, out->cols = h->cols;
     for (int r = 0; r < h->rows.cells; r++)
@@ -155,15 +156,19 @@ static void draw(const struct heat *h, struct heat_map *out) {
     for (int r = 0; r < h->n_ranks; r++) out->rank[r] = level(h->rank_wrong[r], h->rank_judged[r]);
 }
 
-static bool any_wrong(const struct heat *h) {
+static int64_t count_wrong(const struct heat *h) {
+    int64_t n = 0;
     for (int r = 0; r < h->rows.cells; r++)
-        for (int c = 0; c < h->cols.cells; c++)
-            if (h->wrong[r][c]) return true;
-    return false;
+        for (int c = 0; c < h->cols.cells; c++) n += h->wrong[r][c];
+    return n;
 }
 
-void heat_draw(const struct heats *heats, enum tensor_id id, struct heat_map *out) {
+void heat_draw(const struct heats *heats, struct heat_map *out) {
+    int64_t most = 0;
     *out = (struct heat_map){0};
-    for (int i = 0; i < heats->n && !out->tensor[0]; i++)
-        if (heats->of[i].id == id && any_wrong(&heats->of[i])) draw(&heats->of[i], out);
+    for (int i = 0; i < heats->n; i++) {
+        const int64_t n = count_wrong(&heats->of[i]);
+        if (n > most) draw(&heats->of[i], out);
+        if (n > most) most = n;
+    }
 }

@@ -34,7 +34,7 @@ struct heat_part {
 /* `count` elements of it from `first` on, whole rows or less than one. */
 void heat_judge(struct heats *heats, struct heat_part part, int64_t first, int64_t count);
 void heat_blame(struct heats *heats, struct heat_part part, const struct place *place);
-/* The one of them in which something is wrong; empty where nothing is. */
-void heat_draw(const struct heats *heats, enum tensor_id id, struct heat_map *out);
+/* The one with most that is wrong, the first of equals; empty where nothing is. */
+void heat_draw(const struct heats *heats, struct heat_map *out);
 
 #endif

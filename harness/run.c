@@ -105,7 +105,7 @@ static void conclude(struct case_result *r, const struct trunk *t, const struct 
     where_describe(f, n_ranks, ranks ? &k->crew : &t->crew, r->where, sizeof r->where);
     r->first = f->first;
     r->worst = f->worst;
-    if (f->first.tensor[0]) heat_draw(&f->heats, tensor_by_name(f->first.tensor), &r->map);
+    heat_draw(&f->heats, &r->map);
     if (f == chain) return; /* its likely mistake is there already */
     r->likely[0] = 0;
     if (f == oracle) return;

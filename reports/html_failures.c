@@ -213,8 +213,7 @@ static void print_title(FILE *file, const struct cause *cause) {
 /* Each with its own command; one that is there already need not be unfolded. */
 static void print_cases(FILE *file, const struct run_result *run, const struct cause *cause) {
     if (cause->n_cases < 2) return;
-    fprintf(file, "<details><summary>%lld more cases failed alike</summary>\n",
-            (long long)cause->n_cases - 1);
+    fprintf(file, "<details><summary>%lld more failed alike</summary>\n", (long long)cause->n_cases - 1);
     for (int64_t i = 0; i < run->n_cases; i++) {
         const struct case_result *const c = &run->cases[i];
         if (c == cause->told || !report_same_cause(cause->told, c)) continue;

@@ -147,19 +147,34 @@ static void note_stage(struct notes *notes, const struct stage_result *s) {
     }
 }
 
+static bool is_news(const struct notes *notes, int i) {
+    for (int k = 0; k < i; k++)
+        if (!strcmp(notes->note[k].why, notes->note[i].why)) return false;
+    return true;
+}
+
+/* "lattice fill: attn_norm (20 times), rope (7 times)": all that note i says of stages. */
+static void print_note(FILE *file, const struct notes *notes, int i) {
+    fputs("<li>", file);
+    report_escape(file, notes->note[i].why);
+    for (int k = i; k < notes->n; k++) {
+        const struct note *const at = &notes->note[k];
+        if (strcmp(at->why, notes->note[i].why)) continue;
+        fputs(k == i ? ": " : ", ", file);
+        html_element(file, "code", NULL, at->stage);
+        fprintf(file, " (%lld)", (long long)at->times);
+    }
+    fputs("</li>\n", file);
+}
+
 static void print_notes(FILE *file, const struct run_result *run) {
     struct notes notes = {0};
     for (int64_t i = 0; i < run->n_cases; i++)
         for (int s = 0; s < run->cases[i].n_stages && !run->cases[i].same_as; s++)
             note_stage(&notes, &run->cases[i].stage[s]);
     fputs("<h3>Edges and statistical tests that prove nothing</h3>\n<ul>\n", file);
-    for (const struct note *at = notes.note; at < notes.note + notes.n; at++) {
-        fputs("<li>", file);
-        html_element(file, "code", NULL, at->stage);
-        fputs(": ", file);
-        report_escape(file, at->why);
-        fprintf(file, " (%lld times)</li>\n", (long long)at->times);
-    }
+    for (int i = 0; i < notes.n; i++)
+        if (is_news(&notes, i)) print_note(file, &notes, i);
     if (notes.others) fprintf(file, "<li>and %lld of other kinds</li>\n", (long long)notes.others);
     fputs("</ul>\n", file);
 }

@@ -19,7 +19,7 @@ const char html_style[] =
     ".gaps{background:var(--soft);padding:.4rem .6rem}.dim{color:var(--dim)}\n"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem .8rem;margin:.5rem 0}\n"
     "dt{color:var(--dim)}dd{margin:0;min-width:0}\n"
-    ".box{overflow-x:auto;max-width:100%}table{border-collapse:collapse}\n"
+    ".box{overflow-x:auto;max-width:100%;margin:.6rem 0}table{border-collapse:collapse}\n"
     ".words td:last-child{min-width:14rem}.words td,.words th{white-space:nowrap}.words "
     "td:last-child{white-space:normal}"
     "td,th{border:1px solid var(--line);padding:.15rem .35rem;text-align:left;vertical-align:top;"

@@ -106,7 +106,7 @@ struct case_result {
     struct stage_result *stage;
     /* of a failed case: the first failing stage */
     struct mismatch first, worst;
-    struct heat_map map; /* of the tensor of `first` */
+    struct heat_map map; /* of the stage of `first` */
     char where[256];     /* "stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31" */
     char likely[400];    /* the mutant whose replay reproduces it, with its source; else empty */
     char resembles[200]; /* what the wrong values look like, where a simple relation holds; else empty */

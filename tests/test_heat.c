@@ -34,7 +34,7 @@ static void judge(enum tensor_id id, bool (*wrong)(int rank, const struct place 
             if (wrong(rank, &p)) heat_blame(&heats, part, &p);
         }
     }
-    heat_draw(&heats, id, &map);
+    heat_draw(&heats, &map);
 }
 
 static bool nothing(int rank, const struct place *p) { return (void)rank, (void)p, false; }
@@ -65,15 +65,13 @@ Test(heat, what_is_right_has_no_map_and_what_nobody_judged_has_no_level) {
     open_plan(2);
     judge(T_O, nothing);
     cr_expect_str_eq(map.tensor, "");
-    heat_draw(&heats, T_Q, &map);
-    cr_expect_str_eq(map.tensor, "");
     heats.n = 0;
     const int64_t row = HEADS / 2 * DIM;
     const struct heat_part part = {&plan, T_O, 1, true};
     heat_judge(&heats, part, 2 * row, 3 * row); /* tokens 2 to 4 of the second half */
     const struct place p = slice_place(&plan, T_O, 1, 3 * row);
     heat_blame(&heats, part, &p);
-    heat_draw(&heats, T_O, &map);
+    heat_draw(&heats, &map);
     static const char *const rows[TOKENS] = {"........", "........", "....0000",
                                              "....3000", "....0000", "........"};
     for (int t = 0; t < TOKENS; t++) cr_expect_str_eq(map.cell[t], rows[t], "%d: %s", t, map.cell[t]);
@@ -97,6 +95,14 @@ Test(heat, fused_rows_have_k_and_v_behind_q) {
     cr_expect_str_eq(map.cell[3], "000000000009");
 }
 
+Test(heat, of_several_tensors_the_one_with_most_wrong_is_drawn) {
+    open_plan(2);
+    judge(T_Q, head_5_but_one_dim);
+    judge(T_K, rank_1);
+    judge(T_V, nothing);
+    cr_expect_str_eq(map.tensor, "k");
+}
+
 Test(heat, an_axis_longer_than_the_map_is_cut_into_equal_cells) {
     open_plan(1);
     judge(T_NORMED, last_column);
@@ -106,11 +112,11 @@ Test(heat, an_axis_longer_than_the_map_is_cut_into_equal_cells) {
     cr_expect_str_eq(map.rank, "", "there are no ranks");
 }
 
-Test(heat, a_failed_case_carries_the_map_of_its_first_wrong_tensor_and_a_passed_one_none) {
+Test(heat, a_failed_case_carries_the_map_of_its_first_wrong_stage_and_a_passed_one_none) {
     const struct one_case mistake = {.mutant = mutant_by_name("packed-view")};
     struct run_output out = run_one("tiny/attention:tp=2", mistake);
     const struct heat_map *m = &out.cases[0].map;
-    cr_expect_str_eq(m->tensor, out.cases[0].first.tensor);
+    cr_expect_str_eq(m->tensor, out.cases[0].first.tensor, "k, of which as much is wrong as of v");
     cr_expect(m->rows.cells == 33 && m->cols.cells == 4 && m->cols.n_borders == 1);
     cr_expect_str_eq(m->cell[0], "0000", "the first row of a packed tensor is where it should be");
     cr_expect_str_eq(m->cell[5], "9999");

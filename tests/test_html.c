@@ -1,12 +1,13 @@
-/* Is the page whole, honest about what was not judged, and safe whatever the strings? What it looks
- * like, scripts/look-html shows. */
+/* Is the page whole, honest about what was not judged, and safe whatever the strings? */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "reports/report.h"
+#include "tests/folder.h"
 #include "tests/xml.h"
 
 static char *page_of(const struct run_result *run) {
@@ -119,9 +120,10 @@ Test(html, says_first_what_was_not_checked_and_why_at_the_end) {
     expect_contains(line, "oracle edge: no file");
     char *const end = strstr(head, "<h2>Not checked</h2>");
     cr_assert(end);
-    static const char *const why[] = {
-        "tiny/ffn:tp=9</code>: reason&lt;", "unmet&lt;", "does not know a score",
-        "attention</code>: kernel edge too loose (3 times)", "attention</code>: reason&lt;"};
+    static const char *const why[] = {"tiny/ffn:tp=9</code>: reason&lt;", "unmet&lt;",
+                                      "does not know a score",
+                                      "<li>kernel edge too loose: <code>attention</code> (3)</li>",
+                                      "&lt;/p&gt;: <code>attention</code> (3)</li>"};
     for (size_t i = 0; i < sizeof why / sizeof *why; i++) expect_contains(end, why[i]);
     free(page);
 }
@@ -218,4 +220,27 @@ Test(html, of_500_cases_has_at_most_2_megabytes) {
     cr_expect_leq(strlen(page), 2u << 20, "%zu", strlen(page));
     free(page);
     free(all);
+}
+
+/* ---- in a browser ---- */
+
+static int looked_at(const char *page) {
+    FILE *const file = fopen("page.html", "w");
+    cr_assert(file && fputs(page, file) >= 0 && !fclose(file));
+    const int status = system("\"$ROOT/scripts/look-html\" page.html >&2");
+    cr_assert(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+Test(html, is_as_wide_as_its_window_in_a_browser_where_there_is_one) {
+    folder_enter();
+    char *const page = page_of(&run);
+    const int code = looked_at(page);
+    if (code < 2) {
+        cr_expect_eq(code, 0);
+        cr_expect_eq(looked_at("<h1>wide</h1><div style=\"width:3000px\">too wide</div>"), 1);
+    }
+    free(page);
+    folder_leave();
+    if (code == 2) cr_skip_test("not run: no browser, see scripts/look-html");
 }
