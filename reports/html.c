@@ -50,9 +50,9 @@ static void print_head(FILE *file, const struct run_result *run) {
             "<title>shardcheck: %s</title>\n<style>\n%s</style>\n</head>\n<body>\n",
             counts, html_style);
     fprintf(file, "<h1 class=\"%s\">%s</h1>\n",
-            run->n_failed    ? "bad"
-            : run->n_skipped ? "part"
-                             : "good",
+            run->n_failed || run->n_stale ? "bad"
+            : run->n_skipped              ? "part"
+                                          : "good",
             counts);
     html_gaps_line(file, run);
     fputs("<dl>\n", file);

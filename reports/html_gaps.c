@@ -74,16 +74,28 @@ void html_gaps_line(FILE *file, const struct run_result *run) {
 
 /* ---- item by item ---- */
 
-static void print_skipped(FILE *file, const struct run_result *run) {
-    fputs("<h3>Skipped</h3>\n<ul>\n", file);
+/* The cases of one verdict, each with why it has it. */
+static void print_cases(FILE *file, const struct run_result *run, enum case_verdict verdict,
+                        const char *title) {
+    fprintf(file, "<h3>%s</h3>\n<ul>\n", title);
     for (int64_t i = 0; i < run->n_cases; i++) {
         const struct case_result *const c = &run->cases[i];
-        if (c->verdict != CASE_SKIPPED && c->verdict != CASE_WAIVED) continue;
+        if (c->verdict != verdict) continue;
+        const char *const why = verdict == CASE_WAIVED ? c->waived : c->reason;
         fputs("<li>", file);
         html_element(file, "code", NULL, c->line);
         fputs(": ", file);
-        report_escape(file, c->reason[0] ? c->reason : "no reason given");
+        report_escape(file, why[0] ? why : "no reason given");
         fputs("</li>\n", file);
+    }
+    fputs("</ul>\n", file);
+}
+
+static void print_stale(FILE *file, const struct run_result *run) {
+    fputs("<h3>Stale waivers</h3>\n<ul>\n", file);
+    for (int64_t i = 0; i < run->n_stale; i++) {
+        html_element(file, "li", NULL, run->stale[i]);
+        fputc('\n', file);
     }
     fputs("</ul>\n", file);
 }
@@ -181,11 +193,14 @@ static void print_notes(FILE *file, const struct run_result *run) {
 
 void html_gaps(FILE *file, const struct run_result *run) {
     const struct gaps g = count(run);
-    if (!g.skipped && !run->n_waived && !g.unchained && !g.loose && !g.silent && !(run->fact && g.unmet))
+    const bool unmet = run->fact && g.unmet;
+    if (!g.skipped && !run->n_waived && !run->n_stale && !g.unchained && !g.loose && !g.silent && !unmet)
         return;
     fputs("<h2>Not checked</h2>\n", file);
-    if (g.skipped || run->n_waived) print_skipped(file, run);
-    if (run->fact && g.unmet) print_unmet(file, run);
+    if (g.skipped) print_cases(file, run, CASE_SKIPPED, "Skipped");
+    if (run->n_waived) print_cases(file, run, CASE_WAIVED, "Waived failures");
+    if (run->n_stale) print_stale(file, run);
+    if (unmet) print_unmet(file, run);
     if (g.unchained) print_unchained(file, run);
     if (g.loose || g.silent) print_notes(file, run);
 }

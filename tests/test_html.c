@@ -128,6 +128,20 @@ Test(html, says_first_what_was_not_checked_and_why_at_the_end) {
     free(page);
 }
 
+Test(html, waived_failures_and_stale_waivers_stand_with_their_reasons) {
+    char *stale[] = {"line 3: not needed " HOSTILE};
+    cases[0].verdict = CASE_WAIVED;
+    snprintf(cases[0].waived, sizeof cases[0].waived, "until 2030-01-01: known" HOSTILE);
+    run.n_passed = 0, run.n_waived = 1, run.stale = stale, run.n_stale = 1;
+    char *const page = page_of(&run);
+    cr_expect_eq(count(page, "h1"), 1);
+    expect_contains(page, "0 passed, 3 failed, 1 skipped, 1 waived");
+    expect_contains(
+        page, "<h3>Waived failures</h3>\n<ul>\n<li><code>tiny/ffn:tp=1</code>: until 2030-01-01: known");
+    expect_contains(page, "<li>line 3: not needed &lt;b&gt;");
+    free(page);
+}
+
 Test(html, a_run_that_covers_everything_it_can_has_no_list_of_gaps) {
     struct case_result all = {.line = "tiny/ffn:tp=1", .edge = {[EDGE_ORACLE] = {EDGE_OK, 0, 1}}};
     struct run_result complete = {.version = "",
