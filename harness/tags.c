@@ -33,14 +33,18 @@ static int nonzero(const double *x, int64_t n) {
     return count;
 }
 
-/* Where the run lands, if that is not said by where it should come from: rows by expert. */
+/* Where the run lands, if that is not said by where it should come from: rows by expert, slots of the
+ * cache. */
 static void tell_landing(struct reading *r, int64_t i) {
     const struct place p = slice_place(&r->at->crew->plan, r->id, r->at->rank, i);
+    const enum op op = placed_row(r->at)->op;
     const size_t used = strlen(r->text);
-    char name[80];
-    if (p.axis[0] != AXIS_N || placed_row(r->at)->op != OP_PERMUTE) return;
-    origin_name_row(r->at, &(struct origin){r->id, r->at->rank, i}, name, sizeof name);
-    snprintf(r->text + used, r->size - used, ", in %s", name);
+    char name[80] = "";
+    if (op == OP_PERMUTE) origin_name_row(r->at, &(struct origin){r->id, r->at->rank, i}, name, sizeof name);
+    if (op == OP_KV_WRITE)
+        snprintf(name, sizeof name, "slot %d of page %d", r->at->crew->batch->slots[p.index[0]] % PAGE_SIZE,
+                 r->at->crew->batch->slots[p.index[0]] / PAGE_SIZE);
+    if (name[0]) snprintf(r->text + used, r->size - used, ", in %s", name);
 }
 
 /* What the run of element i should hold, and what it holds. True: it holds something of the operands;
@@ -52,7 +56,7 @@ static bool read_run(struct reading *r, int64_t i) {
     const int64_t first = run_around(r, i, &n);
     const double *const y = r->y + first, *const got = r->got + first;
     const bool poison = reading_is_poison(r->got[i]), none = nonzero(y, n) == 0;
-    if ((!none && nonzero(y, n) < ORIGIN_FEWEST) || (poison && r->text[0])) return false;
+    if ((!none && nonzero(y, n) < ORIGIN_FEWEST)) return false;
     if (!none && !origin_find(r->at, r->outcome, y, n, NULL, &want)) return false;
     if (none)
         snprintf(name, sizeof name, "nothing");
@@ -79,7 +83,7 @@ static bool read_run(struct reading *r, int64_t i) {
 void read_moved(struct reading *r) {
     enum { TRIES = 64 }; /* each looks through all operands */
     for (int64_t i = 0, n, tries = 0; i < r->count && tries < TRIES; i++) {
-        if (reading_same(r, i)) continue;
+        if (reading_same(r, i) || (r->text[0] && reading_is_poison(r->got[i]))) continue;
         if (read_run(r, i)) return;
         tries++;
         i = run_around(r, i, &n) + n - 1; /* the next run */

@@ -143,18 +143,16 @@ static void expect_mutant_reads(const char *name, const char *line, const char *
 #define TWO_SEQUENCES "tiny/attention:tp=2,phase=chunked,seqs=2,cached=40"
 Test(tags, a_mistake_in_views_heads_or_pages_is_told_by_what_it_read) {
     static const char *const rows[][3] = {
-        {"packed-view", "tiny/attention:tp=8", "kv head 0 of token 1 for kv head 0 of token 3 ("},
+        {"packed-view", "tiny/attention:tp=8",
+         "kv head 0 of token 1 for kv head 0 of token 3, in slot 3 of page 3 ("},
         {"global-head-count", "tiny/attention:tp=8,layout=contig",
-         "kv head 0 of token 4 for kv head 0 of token 1 ("},
-        {"qkv-of-rank-0", "tiny/attention:tp=8",
-         "weights of dim 0 of head 0 (rank 0's) for dim 0 of head 1 ("},
+         "kv head 0 of token 4 for kv head 0 of token 1, in slot 1 of page 3 ("},
         {"kv-head-zero", "tiny/attention:tp=8",
          "weights of dim 0 of kv head 0 of k (rank 0's) for dim 0 of kv head 1 of k ("},
-        {"keys-are-values", TWO_SEQUENCES, "v: kv head 0 of token 0 for k: kv head 0 of token 0 ("},
+        {"keys-are-values", TWO_SEQUENCES,
+         "v: kv head 0 of token 0 for k: kv head 0 of token 0, in slot 8 of page 11 ("},
         {"pages-of-sequence-0", TWO_SEQUENCES,
          "kv head 0 of key 39 of sequence 0 for kv head 0 of key 39 of sequence 1: page 11 for page 6 ("},
-        {"cached-keys-skipped", TWO_SEQUENCES,
-         "kv head 0 of key 40 of sequence 0 for kv head 0 of key 39 of sequence 0 ("},
         {"values-of-keys", TWO_SEQUENCES,
          "k_cache: kv head 0 of key 40 of sequence 0 for v_cache: kv head 0 of key 40 of sequence 0 ("},
     };
@@ -165,12 +163,9 @@ Test(tags, a_mistake_in_views_heads_or_pages_is_told_by_what_it_read) {
 Test(tags, a_mistake_among_experts_is_told_by_token_expert_and_rank) {
     static const char *const rows[][2] = {
         {"expert-index-global", "what nobody has written, for token 2, in row 68 (expert 8) ("},
-        {"experts-round-robin", "token 1 for token 0, in row 18 (expert 2) ("},
         {"rows-of-slots", "token 16 for token 4, in row 1 (expert 0) ("},
         {"gate-up-of-rank-0", "weights of expert column 0 of half 0 of expert 0 (rank 0's) for expert "
                               "column 16 of half 0 of expert 0 ("},
-        {"gate-up-swapped", "weights of expert column 0 of half 1 of expert 0 for expert column 0 of half 0 "
-                            "of expert 0 ("},
         {"last-choice-lost", "nothing, for row 124 (token 3, expert 15) ("},
         {"absent-rows-added", "what nobody has written, for nothing ("},
     };
@@ -182,8 +177,9 @@ Test(tags, what_fails_on_random_values_is_read_on_tags) {
     const struct mutant *const m = mutant_by_name("packed-view");
     struct run_output out = run_one("tiny/attention:tp=8", (struct one_case){.mutant = m});
     cr_expect_eq(out.cases[0].verdict, CASE_FAILED);
-    cr_expect(strstr(out.cases[0].read, "kv head 0 of token 1 for kv head 0 of token 3 ("), "%s",
-              out.cases[0].read);
+    cr_expect(
+        strstr(out.cases[0].read, "kv head 0 of token 1 for kv head 0 of token 3, in slot 3 of page 3 ("),
+        "%s", out.cases[0].read);
     run_output_free(&out);
 }
 
@@ -210,6 +206,14 @@ static const char *rows_before(const struct call *call, void *scratch, void *str
     const char *const problem = launch_honest(&c, scratch, stream);
     free(moved);
     return problem;
+}
+
+#define FUSED ",tokens=70,hidden=64,experts=4,top=2,width=64,shared=64,kernel.gate_up_act=gated_gemm_wgmma"
+Test(tags, a_fused_kernel_of_gate_and_up_is_read_alike) {
+    expect_silent("tiny/ffn:fill=tags,tp=4,ep=2" FUSED);
+    expect_mutant_reads("gate-up-of-rank-0", "tiny/ffn:tp=4,ep=2" FUSED,
+                        "weights of expert column 0 of half 1 of expert 0 (rank 0's) for expert column 32 of "
+                        "half 1 of expert 0 (");
 }
 
 Test(tags, a_wrong_row_or_expert_of_a_product_is_named) {
