@@ -80,7 +80,7 @@ void placed_dense(const struct placed *at, enum tensor_id id, void *dst) {
     const size_t size = dtype_bytes(s->dtype);
     if (!placed_count(at, id)) return;
     if (s->count == placed_count(at, id))
-        memcpy(dst, s->memory.data, (size_t)s->count * size);
+        memory_copy(dst, s->memory.data, (size_t)s->count * size);
     else
         slice_copy(&at->crew->plan, id, at->rank, size, dst, s->memory.data);
 }

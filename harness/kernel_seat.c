@@ -69,7 +69,8 @@ static struct view buffer_view(const struct placed *at, enum tensor_id id, const
 
 static void copy_rows(char *dst, size_t dst_stride, const char *src, size_t src_stride, size_t row,
                       int64_t n) {
-    for (int64_t i = 0; i < n; i++) memcpy(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
+    for (int64_t i = 0; i < n; i++)
+        memory_copy(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
 }
 
 /* ---- laying out ---- */
