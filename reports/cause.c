@@ -2,6 +2,8 @@
  * is enough to read. */
 /* SPDX-License-Identifier: MIT */
 #include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "reports/report.h"
@@ -69,4 +71,36 @@ bool report_same_cause(const struct case_result *a, const struct case_result *b)
     if (a->likely[0] || b->likely[0]) return same_likely(a->likely, b->likely);
     return same_pattern(a->where, b->where) && same_but_numbers(a->resembles, b->resembles) &&
            same_but_numbers(a->first.note, b->first.note) && same_but_numbers(a->reason, b->reason);
+}
+
+/* ---- all that failed, by cause ---- */
+
+static double worst_margin(const struct case_result *c) {
+    double worst = 0;
+    for (int e = 0; e < EDGE_COUNT; e++)
+        if (c->edge[e].state == EDGE_FAIL)
+            worst = fmax(worst, fmax(c->edge[e].margin, c->edge[e].trend.statistic));
+    return worst;
+}
+
+/* Crashes, then by margin, then in the order of the run. */
+static int by_weight(const void *a, const void *b) {
+    const struct failure_cause *const x = a, *const y = b;
+    const double mx = worst_margin(x->told), my = worst_margin(y->told);
+    if (x->told->crashed != y->told->crashed) return x->told->crashed ? -1 : 1;
+    if (mx != my) return mx > my ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
+}
+
+int64_t report_causes(const struct run_result *run, struct failure_cause *cause) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < run->n_cases; i++) {
+        if (run->cases[i].verdict != CASE_FAILED) continue;
+        int64_t k = 0;
+        while (k < n && !report_same_cause(cause[k].told, &run->cases[i])) k++;
+        if (k == n) cause[n++] = (struct failure_cause){&run->cases[i], i, 0};
+        cause[k].n_cases++;
+    }
+    qsort(cause, (size_t)n, sizeof *cause, by_weight);
+    return n;
 }

@@ -7,43 +7,6 @@
 
 #include "reports/html.h"
 
-/* The cases of one cause. */
-struct cause {
-    const struct case_result *told;
-    int64_t index, n_cases; /* of `told` in the run */
-};
-
-static double worst_margin(const struct case_result *c) {
-    double worst = 0;
-    for (int e = 0; e < EDGE_COUNT; e++)
-        if (c->edge[e].state == EDGE_FAIL)
-            worst = fmax(worst, fmax(c->edge[e].margin, c->edge[e].trend.statistic));
-    return worst;
-}
-
-/* Crashes, then by margin, then in the order of the run. */
-static int by_weight(const void *a, const void *b) {
-    const struct cause *const x = a, *const y = b;
-    const double mx = worst_margin(x->told), my = worst_margin(y->told);
-    if (x->told->crashed != y->told->crashed) return x->told->crashed ? -1 : 1;
-    if (mx != my) return mx > my ? -1 : 1;
-    return x->index < y->index ? -1 : 1;
-}
-
-/* cause [n_failed]; returns how many there are. */
-static int64_t sort_causes(const struct run_result *run, struct cause *cause) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < run->n_cases; i++) {
-        if (run->cases[i].verdict != CASE_FAILED) continue;
-        int64_t k = 0;
-        while (k < n && !report_same_cause(cause[k].told, &run->cases[i])) k++;
-        if (k == n) cause[n++] = (struct cause){&run->cases[i], i, 0};
-        cause[k].n_cases++;
-    }
-    qsort(cause, (size_t)n, sizeof *cause, by_weight);
-    return n;
-}
-
 /* ---- the layer: the first stage that failed is the guilty one, what fails behind it may follow ---- */
 
 static const struct edge_result *failed_edge(const struct edge_result *edge) {
@@ -196,7 +159,7 @@ static void print_elements(FILE *file, const struct case_result *c) {
 
 /* ---- a section ---- */
 
-static void print_title(FILE *file, const struct cause *cause) {
+static void print_title(FILE *file, const struct failure_cause *cause) {
     const struct case_result *const c = cause->told;
     fputs("<h3>\u2717 ", file);
     if (c->crashed) fputs("crashed: ", file);
@@ -211,7 +174,7 @@ static void print_title(FILE *file, const struct cause *cause) {
 }
 
 /* Each with its own command; one that is there already need not be unfolded. */
-static void print_cases(FILE *file, const struct run_result *run, const struct cause *cause) {
+static void print_cases(FILE *file, const struct run_result *run, const struct failure_cause *cause) {
     if (cause->n_cases < 2) return;
     fprintf(file, "<details><summary>%lld more failed alike</summary>\n", (long long)cause->n_cases - 1);
     for (int64_t i = 0; i < run->n_cases; i++) {
@@ -236,7 +199,8 @@ static void print_map(FILE *file, const struct case_result *c, int64_t k) {
 }
 
 /* The k-th in the page. */
-static void print_cause(FILE *file, const struct run_result *run, const struct cause *cause, int64_t k) {
+static void print_cause(FILE *file, const struct run_result *run, const struct failure_cause *cause,
+                        int64_t k) {
     const struct case_result *const c = cause->told;
     fputs("<section>\n", file);
     print_title(file, cause);
@@ -256,7 +220,7 @@ static void print_cause(FILE *file, const struct run_result *run, const struct c
 }
 
 void html_failures(FILE *file, const struct run_result *run) {
-    struct cause *const cause = calloc((size_t)run->n_failed + 1, sizeof *cause);
+    struct failure_cause *const cause = calloc((size_t)run->n_failed + 1, sizeof *cause);
     if (!run->n_failed) {
         free(cause);
         return;
@@ -266,7 +230,7 @@ void html_failures(FILE *file, const struct run_result *run) {
         fputs("<p>Out of memory: the failures are missing here.</p>\n", file);
         return;
     }
-    const int64_t n = sort_causes(run, cause);
+    const int64_t n = report_causes(run, cause);
     for (int64_t k = 0; k < n; k++) print_cause(file, run, &cause[k], k);
     free(cause);
 }

@@ -49,9 +49,8 @@ static void print_count(FILE *file, int64_t n, const char *one, const char *many
     if (n) fprintf(file, "%lld %s; ", (long long)n, n == 1 ? one : many);
 }
 
-void html_gaps_line(FILE *file, const struct run_result *run) {
+void report_gaps(FILE *file, const struct run_result *run) {
     const struct gaps g = count(run);
-    fputs("<p class=\"gaps\"><b>Not checked:</b> ", file);
     print_count(file, g.skipped, "case skipped", "cases skipped");
     print_count(file, run->n_waived, "failure waived", "failures waived");
     print_count(file, run->n_stale, "stale waiver", "stale waivers");
@@ -69,6 +68,11 @@ void html_gaps_line(FILE *file, const struct run_result *run) {
                 (long long)g.rows, (long long)g.all_rows);
     fputs(g.oracle ? "oracle edge: only what its file holds" : "oracle edge: no file", file);
     if (run->in_process) fputs("; no worker stood between the code under test and this report", file);
+}
+
+void html_gaps_line(FILE *file, const struct run_result *run) {
+    fputs("<p class=\"gaps\"><b>Not checked:</b> ", file);
+    report_gaps(file, run);
     fputs(".</p>\n", file);
 }
 

@@ -35,6 +35,17 @@ static void print_property(FILE *file, const char *indent, const char *name, con
     fputs("/>\n", file);
 }
 
+/* What a CI page shows without a click: where, the first element, the mistake. */
+static void print_message(FILE *file, const struct case_result *r) {
+    char text[900];
+    int n = snprintf(text, sizeof text, "%s", r->where[0] && !r->crashed ? r->where : r->reason);
+    if (r->first.tensor[0] && !r->crashed)
+        n += snprintf(text + n, sizeof text - (size_t)n, "; got %.9g, expected %.9g +- %.3g", r->first.got,
+                      r->first.expected, r->first.bound);
+    if (r->likely[0]) snprintf(text + n, sizeof text - (size_t)n, "; likely %s", r->likely);
+    print_attribute(file, "message", text);
+}
+
 static void print_failure(FILE *file, const struct case_result *r, int verbosity) {
     char *block = NULL;
     size_t size = 0;
@@ -45,7 +56,7 @@ static void print_failure(FILE *file, const struct case_result *r, int verbosity
         complete = !fclose(stream);
     }
     fputs(r->crashed ? "    <error type=\"crash\"" : "    <failure type=\"defect\"", file);
-    print_attribute(file, "message", r->where[0] && !r->crashed ? r->where : r->reason);
+    print_message(file, r);
     fputs(">", file);
     print_escaped_lines(file, complete ? block : r->where);
     fputs(r->crashed ? "</error>\n" : "</failure>\n", file);
@@ -68,7 +79,10 @@ static void print_sharpness(FILE *file, const struct case_result *r) {
 }
 
 static void print_case(FILE *file, const struct case_result *r, int verbosity) {
-    fputs("  <testcase classname=\"shardcheck\"", file);
+    char head[sizeof r->line];
+    snprintf(head, sizeof head, "%.*s", (int)report_head_length(r->line), r->line);
+    fputs("  <testcase", file);
+    print_attribute(file, "classname", head);
     print_attribute(file, "name", r->line);
     fprintf(file, " time=\"%.3f\"", r->seconds);
     if (r->verdict == CASE_PASSED && !r->n_stages) {

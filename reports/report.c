@@ -10,6 +10,8 @@ const struct report_format report_formats[] = {
     {"json", "everything that was measured (schema shardcheck-result/1)", NULL, NULL, report_json},
     {"junit", "JUnit XML for CI servers", NULL, NULL, report_junit},
     {"html", "one page to look at; needs no network and no scripts", NULL, NULL, report_html},
+    {"markdown", "a comment for a pull request: at most 60 lines", NULL, NULL, report_markdown},
+    {"github", "annotations of a GitHub workflow, one a cause", NULL, NULL, report_github},
     {0},
 };
 
@@ -47,6 +49,12 @@ const char *edge_state_name(enum edge_state state) { return edge_state_names[sta
 const char *trend_state_name(enum trend_state state) { return trend_state_names[state]; }
 const char *verdict_name(enum case_verdict verdict) { return verdict_names[verdict]; }
 const char *verdict_word(enum case_verdict verdict) { return verdict_words[verdict]; }
+
+/* No key's value has a '/'; a model's path may have any character. */
+size_t report_head_length(const char *line) {
+    const char *const part = strrchr(line, '/');
+    return part ? (size_t)(part - line) + strcspn(part, ":") : strcspn(line, ":");
+}
 
 /* RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF. */
 int report_utf8_length(const char *text) {

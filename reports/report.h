@@ -43,6 +43,8 @@ void report_text_edge(FILE *file, enum edge edge, const struct edge_result *resu
 void report_edge_cell(char *text, size_t size, const struct edge_result *result);
 /* Text as XML and HTML want it, between tags and in attributes. */
 void report_escape(FILE *file, const char *text);
+/* Length in bytes of MODEL/PART, with which a case line begins. */
+size_t report_head_length(const char *line);
 /* Length in bytes of the UTF-8 character at `text`; 0: not UTF-8. */
 int report_utf8_length(const char *text);
 
@@ -50,6 +52,15 @@ int report_utf8_length(const char *text);
  * mistake where it is known, else with the same pattern, relation and note: whatever the ranks and
  * the numbers in them. */
 bool report_same_cause(const struct case_result *a, const struct case_result *b);
+/* The failed cases by cause: crashes first, then by margin. cause [n_failed]; how many there are. */
+struct failure_cause {
+    const struct case_result *told; /* the first one that failed so */
+    int64_t index, n_cases;         /* of `told` in the run */
+};
+int64_t report_causes(const struct run_result *run, struct failure_cause *cause);
+/* What a pass of this run does not say, in one line of plain text without its end: "2 cases skipped;
+ * oracle edge: no file". */
+void report_gaps(FILE *file, const struct run_result *run);
 
 /* One case as a JSON object on one line, to be freed, as the JSON report has it; NULL: no memory.
  * And back: what it says of the case, `stage` and `repro` to be freed; false: it is no such object. */
@@ -72,5 +83,7 @@ void report_text_end(FILE *file, const struct run_result *run, int verbosity);
 void report_json(FILE *file, const struct run_result *run, int verbosity);
 void report_junit(FILE *file, const struct run_result *run, int verbosity);
 void report_html(FILE *file, const struct run_result *run, int verbosity);
+void report_markdown(FILE *file, const struct run_result *run, int verbosity);
+void report_github(FILE *file, const struct run_result *run, int verbosity);
 
 #endif

@@ -169,6 +169,9 @@ Test(reports, junit_is_well_formed_and_counts) {
     cr_expect_eq(count_elements(xml, "skipped"), 1);
     expect_contains(xml, "tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\"");
     expect_contains(xml, "name=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn:tp=2\"");
+    expect_contains(xml, "classname=\"dir &lt;&amp;&gt;&quot;&apos;?\?/ffn\" name=");
+    expect_contains(xml, "; got ");
+    expect_contains(xml, "; likely ");
     expect_contains(xml, "name=\"device\" value=\"host (SIMT executor, 2 cores)\"");
     expect_contains(xml, "name=\"sharpness qkv_proj\" value=\"0.0025 (31 of 1000 vacuous)\"");
     expect_contains(xml, "edges     kernel 1.00 · plan ok · shard FAIL");
