@@ -8,7 +8,7 @@
 
 #include "reports/report.h"
 
-enum { HEADS = 8, TOLD = 2, NAMED = 8, SKIPPED = 4 };
+enum { HEADS = 6, TOLD = 2, NAMED = 4, REASONS = 2 };
 
 /* One line; what would end a cell, a code span or a block is '?'. */
 static void print_plain(FILE *file, const char *text, size_t n) {
@@ -24,12 +24,18 @@ static void print_code(FILE *file, const char *text, size_t n) {
     fputc('`', file);
 }
 
+static void print_counts(FILE *file, const struct run_result *run) {
+    fprintf(file, "%lld failed, %lld passed, %lld skipped", (long long)run->n_failed,
+            (long long)run->n_passed, (long long)run->n_skipped);
+    if (run->n_waived) fprintf(file, ", %lld waived", (long long)run->n_waived);
+}
+
 /* ---- a row a model and part ---- */
 
 struct head {
     const char *line; /* of its first case */
     size_t length;
-    int64_t n[CASE_SKIPPED + 1];
+    int64_t n[CASE_VERDICTS];
     double margin[EDGE_COUNT];
     bool failed[EDGE_COUNT], ran[EDGE_COUNT];
 };
@@ -46,7 +52,8 @@ static void print_head(FILE *file, const struct head *h) {
     fputs("| ", file);
     print_code(file, h->line, h->length);
     fprintf(file, " | %lld | %s%lld%s | %lld |", (long long)h->n[CASE_PASSED], h->n[CASE_FAILED] ? "**" : "",
-            (long long)h->n[CASE_FAILED], h->n[CASE_FAILED] ? "**" : "", (long long)h->n[CASE_SKIPPED]);
+            (long long)h->n[CASE_FAILED], h->n[CASE_FAILED] ? "**" : "",
+            (long long)(h->n[CASE_SKIPPED] + h->n[CASE_WAIVED]));
     for (int e = 0; e < EDGE_COUNT; e++) {
         char margin[32];
         report_margin(margin, sizeof margin, h->margin[e]);
@@ -72,7 +79,7 @@ static void print_heads(FILE *file, const struct run_result *run) {
             h->margin[e] = fmax(h->margin[e], c->edge[e].margin);
         }
     }
-    fputs("\n| cases | passed | failed | skipped |", file);
+    fputs("\n| cases | passed | failed | not counted |", file);
     for (int e = 0; e < EDGE_COUNT; e++) fprintf(file, " %s |", edge_name((enum edge)e));
     fputs("\n|---|--:|--:|--:|---|---|---|---|---|\n", file);
     for (int failing = 1; failing >= 0; failing--) /* those first */
@@ -130,33 +137,47 @@ static void print_failures(FILE *file, const struct run_result *run) {
     free(cause);
 }
 
-static void print_skipped(FILE *file, const struct run_result *run) {
-    if (!run->n_skipped) return;
-    fprintf(file, "\n%lld skipped:\n", (long long)run->n_skipped);
-    for (int64_t i = 0, shown = 0; i < run->n_cases && shown < SKIPPED; i++) {
+/* Cases of one verdict with their reasons. */
+static void print_reasons(FILE *file, const struct run_result *run, enum case_verdict verdict, int64_t n) {
+    if (!n) return;
+    fprintf(file, "\n%lld %s:\n", (long long)n, verdict_word(verdict));
+    for (int64_t i = 0, shown = 0; i < run->n_cases && shown < REASONS; i++) {
         const struct case_result *const c = &run->cases[i];
-        if (c->verdict != CASE_SKIPPED) continue;
+        if (c->verdict != verdict) continue;
         shown++;
         fputs("- ", file);
         print_code(file, c->line, sizeof c->line);
         fputs(": ", file);
-        print_plain(file, c->reason, sizeof c->reason);
+        print_plain(file, verdict == CASE_WAIVED ? c->waived : c->reason, sizeof c->reason);
         fputc('\n', file);
     }
-    if (run->n_skipped > SKIPPED) fprintf(file, "- and %lld more\n", (long long)run->n_skipped - SKIPPED);
+    if (n > REASONS) fprintf(file, "- and %lld more\n", (long long)n - REASONS);
+}
+
+static void print_stale(FILE *file, const struct run_result *run) {
+    if (run->n_stale) fprintf(file, "\n**%lld stale waivers:**\n", (long long)run->n_stale);
+    for (int64_t i = 0; i < run->n_stale && i < REASONS; i++) {
+        fputs("- ", file);
+        print_plain(file, run->stale[i], strlen(run->stale[i]));
+        fputc('\n', file);
+    }
+    if (run->n_stale > REASONS) fprintf(file, "- and %lld more\n", (long long)run->n_stale - REASONS);
 }
 
 void report_markdown(FILE *file, const struct run_result *run, int verbosity) {
     (void)verbosity; /* it stays short */
-    fprintf(file, "**shardcheck: %lld failed, %lld passed, %lld skipped** on ", (long long)run->n_failed,
-            (long long)run->n_passed, (long long)run->n_skipped);
+    fputs("**shardcheck: ", file);
+    print_counts(file, run);
+    fputs("** on ", file);
     print_plain(file, run->device, strlen(run->device));
     fputs("  \nNot checked: ", file);
     report_gaps(file, run);
     fputs(".\n", file);
     print_heads(file, run);
     print_failures(file, run);
-    print_skipped(file, run);
+    print_stale(file, run);
+    print_reasons(file, run, CASE_SKIPPED, run->n_skipped);
+    print_reasons(file, run, CASE_WAIVED, run->n_waived);
 }
 
 /* ---- annotations ---- */
@@ -196,11 +217,17 @@ void report_github(FILE *file, const struct run_result *run, int verbosity) {
     const int64_t n = cause ? report_causes(run, cause) : 0;
     for (int64_t i = 0; i < n; i++) print_annotation(file, &cause[i]);
     free(cause);
-    fprintf(file, "::%s title=shardcheck::%lld failed, %lld passed, %lld skipped on ",
-            run->n_failed    ? "error"
-            : run->n_skipped ? "warning"
-                             : "notice",
-            (long long)run->n_failed, (long long)run->n_passed, (long long)run->n_skipped);
+    for (int64_t i = 0; i < run->n_stale; i++) {
+        fputs("::error title=stale waiver::", file);
+        print_encoded(file, run->stale[i], "");
+        fputc('\n', file);
+    }
+    fprintf(file, "::%s title=shardcheck::",
+            run->n_failed || run->n_stale ? "error"
+            : run->n_skipped              ? "warning"
+                                          : "notice");
+    print_counts(file, run);
+    fputs(" on ", file);
     print_encoded(file, run->device, "");
     fputs("%0ANot checked: ", file);
     report_gaps(file, run);

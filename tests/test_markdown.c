@@ -113,6 +113,24 @@ Test(markdown, a_workflow_gets_one_annotation_a_cause_and_one_of_the_run) {
     free(text);
 }
 
+Test(markdown, waived_failures_and_stale_waivers_are_said_with_their_reasons) {
+    static char *stale[] = {"waivers.txt line 3: nothing fails there any more"};
+    struct run_result run = run_of(3, 0, 0);
+    cases[1].verdict = CASE_WAIVED;
+    snprintf(cases[1].waived, sizeof cases[1].waived, "until 2026-12-31: known");
+    run.n_passed = 2, run.n_waived = 1, run.stale = stale, run.n_stale = 1;
+    char *text = written("markdown", &run);
+    cr_expect(strstr(text, "**shardcheck: 0 failed, 2 passed, 0 skipped, 1 waived** on"), "%s", text);
+    cr_expect(strstr(text, "\n1 waived:\n- `m1/attention:tp=1`: until 2026-12-31: known\n"), "%s", text);
+    cr_expect(strstr(text, "stale waivers:**\n- waivers.txt line 3: nothing fails there any more\n"), "%s",
+              text);
+    free(text);
+    text = written("github", &run);
+    cr_expect_eq(count(text, "::error title=stale waiver::waivers.txt line 3"), 1);
+    cr_expect_eq(count(text, "::error title=shardcheck::"), 1);
+    free(text);
+}
+
 Test(markdown, the_head_of_a_line_is_its_model_and_part) {
     static const struct {
         const char *line;
