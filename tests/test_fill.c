@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <Random123/philox.h>
+
+#include "fixtures/fill_kinds.h"
 #include "fixtures/model.h"
-#include "fixtures/fill.h"
 
 static struct model model;
 static struct fill fill;
@@ -76,6 +78,24 @@ Test(fill, the_first_block_is_the_published_philox_vector, .init = setup) {
     for (int i = 0; i < 8; i++) {
         const int u = (int)(words[i / 2] >> (16 * (i % 2)) & 0xffff);
         cr_expect(x[i] == sqrt(3.0) / 65536 * (2 * u - 65535), "%d: %g", i, x[i]);
+    }
+}
+
+/* Blocks whose index needs its high word among them, and counter words that are not zero. */
+Test(fill, every_block_is_what_random123_draws, .init = setup) {
+    enum { BLOCKS = 200, PER_BLOCK = 8, N = BLOCKS * PER_BLOCK };
+    const uint64_t first = (UINT64_C(1) << 32) - 77;
+    fill.seed = 0x123456789abcdef0;
+    uint16_t u[N];
+    fill_draw(&fill, T_W_DOWN, (int64_t)first * PER_BLOCK, N, u);
+    for (uint64_t b = 0; b < BLOCKS; b++) {
+        const philox4x32_ctr_t counter = {
+            {(uint32_t)(first + b), (uint32_t)((first + b) >> 32), T_W_DOWN, (uint32_t)fill.layer}};
+        const philox4x32_key_t key = {{0x9abcdef0, 0x12345678}};
+        const philox4x32_ctr_t words = philox4x32(counter, key);
+        for (int i = 0; i < PER_BLOCK; i++)
+            cr_expect(u[b * PER_BLOCK + (uint64_t)i] == (uint16_t)(words.v[i / 2] >> 16 * (i % 2)),
+                      "block %llu", (unsigned long long)b);
     }
 }
 
