@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define HUGE_FROM ((size_t)8 << 20) /* large pages from here on: fewer faults */
+
 static void *or_die(void *p, size_t bytes) {
     if (p && p != MAP_FAILED) return p;
     fprintf(stderr, "shardcheck: out of memory asking for %zu MiB; use a smaller model or fewer tokens\n",
@@ -32,6 +34,7 @@ void mapping_renew(struct mapping *m, size_t bytes) {
     m->data = or_die(
         mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
         bytes);
+    if (m->bytes >= HUGE_FROM) madvise(m->data, m->bytes, MADV_HUGEPAGE);
 }
 
 void mapping_free(struct mapping *m) {
