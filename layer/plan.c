@@ -130,27 +130,36 @@ int64_t slice_count(const struct shard_plan *plan, enum tensor_id id, int rank) 
     return n;
 }
 
+enum { LARGE_COPY = 16 << 20 };
+
 struct copy_job {
     const struct cut *cut;
     int last_cut; /* axes behind this one are whole: their elements move in one piece */
     size_t inner_bytes;
     char *part, *whole;
-    bool back; /* part into whole */
+    bool back;  /* part into whole */
+    bool large; /* all cores copy */
 };
+
+static void copy_piece(const struct copy_job *job, int64_t part, int64_t whole, int64_t count) {
+    char *const in_part = job->part + (size_t)part * job->inner_bytes;
+    char *const in_whole = job->whole + (size_t)whole * job->inner_bytes;
+    memcpy(job->back ? in_whole : in_part, job->back ? in_part : in_whole, (size_t)count * job->inner_bytes);
+}
 
 static void copy_axis(const struct copy_job *job, int axis, int64_t part, int64_t whole) {
     const struct cut_axis *const a = &job->cut->axis[axis];
+    const bool shared = job->large && axis == 0;
     for (int s = 0; s < a->n_segments; s++) {
         const struct segment g = a->segment[s];
         const int64_t p = part * a->part_size + g.part, w = whole * a->whole_size + g.whole;
-        char *const in_part = job->part + (size_t)p * job->inner_bytes, *const in_whole =
-                                                                            job->whole +
-                                                                            (size_t)w * job->inner_bytes;
-        if (axis == job->last_cut)
-            memcpy(job->back ? in_whole : in_part, job->back ? in_part : in_whole,
-                   (size_t)g.count * job->inner_bytes);
-        else
-            for (int64_t i = 0; i < g.count; i++) copy_axis(job, axis + 1, p + i, w + i);
+        if (axis == job->last_cut && !shared) {
+            copy_piece(job, p, w, g.count);
+            continue;
+        }
+#pragma omp parallel for if (shared)
+        for (int64_t i = 0; i < g.count; i++)
+            axis == job->last_cut ? copy_piece(job, p + i, w + i, 1) : copy_axis(job, axis + 1, p + i, w + i);
     }
 }
 
@@ -159,10 +168,11 @@ static void copy(const struct shard_plan *plan, enum tensor_id id, int rank, siz
     const struct cut cut = cut_tensor(plan, id, rank);
     struct copy_job job = {.cut = &cut, .inner_bytes = bytes, .part = part, .whole = whole, .back = back};
     job.last_cut = cut.n - 1;
+    job.large = (size_t)slice_count(plan, id, rank) * bytes > LARGE_COPY;
     while (job.last_cut >= 0 && cut.axis[job.last_cut].part_size == cut.axis[job.last_cut].whole_size)
         job.inner_bytes *= (size_t)cut.axis[job.last_cut--].whole_size;
     if (job.last_cut < 0)
-        memcpy(back ? whole : part, back ? part : whole, job.inner_bytes);
+        copy_piece(&job, 0, 0, 1);
     else
         copy_axis(&job, 0, 0, 0);
 }

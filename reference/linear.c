@@ -82,7 +82,10 @@ static int64_t find_runs(struct linear_run *runs, const struct linear_args *a, i
 
 static double row_grid(const double *row, int64_t n) {
     double grid = INFINITY;
-    for (int64_t k = 0; k < n; k++) grid = fmin(grid, value_grid(row[k]));
+    for (int64_t k = 0; k < n; k++) {
+        const double one = value_grid(row[k]);
+        if (one < grid) grid = one;
+    }
     return grid;
 }
 
@@ -171,14 +174,18 @@ static double weight_grid_needed(const struct finish *f, int64_t row, double row
 /* The grid of a column's weights, or 0 as soon as it is known to be less than `needed`. Weights
  * that are on no grid say so within a few. */
 static double weight_grid(const struct linear_args *a, int64_t group, int64_t column, double needed) {
-    enum { PIECE = 64 };
+    enum { PIECE = 16 };
     double w[PIECE], grid = INFINITY;
-    for (int64_t k = 0; k < a->n_inner && grid >= needed; k += PIECE) {
+    for (int64_t k = 0; k < a->n_inner; k += PIECE) {
         const int64_t n = min_i64(PIECE, a->n_inner - k);
         view_row(w, &a->w, group * a->w.stride[0] + column * a->w.stride[1] + k, n);
-        grid = fmin(grid, row_grid(w, n));
+        for (int64_t i = 0; i < n; i++) {
+            const double one = value_grid(w[i]);
+            if (one < needed) return 0;
+            if (one < grid) grid = one;
+        }
     }
-    return grid >= needed ? grid : 0;
+    return grid;
 }
 
 /* The bias is one more term, first or last, and of a step of its own, never the last products'.
