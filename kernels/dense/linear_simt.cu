@@ -48,14 +48,16 @@ static __device__ row_tile find_row_tile(const struct linear_args &a, int tile, 
 }
 
 /* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Lines past n_lines become 0
- * (their products are dropped later); k past n_k are left alone and never read. */
+ * (their products are dropped later); k past n_k are left alone and never read. `next` k further on
+ * the lines are read again. */
 template <class T>
 static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, const T *__restrict__ source,
-                                                  int64_t line_stride, int n_lines, int n_k) {
+                                                  int64_t line_stride, int n_lines, int n_k, int next) {
     if (n_lines >= SIDE && n_k >= SIDE) {
         const T *s0 = source, *s1 = s0 + line_stride, *s2 = s1 + line_stride, *s3 = s2 + line_stride;
         const T *s4 = s3 + line_stride, *s5 = s4 + line_stride, *s6 = s5 + line_stride;
         const T *s7 = s6 + line_stride;
+        for (int line = 0; line < SIDE; line++) read_ahead(source + line * line_stride + next);
         LANE_LOOP
         for (int k = 0; k < SIDE; k++) {
             float *const to = packed + k * SIDE;
@@ -114,10 +116,10 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
             if (k >= depth) continue;
             if (col < 0)
                 pack_chunk(x_strips + line / SIDE * Tile::PITCH + k * SIDE, x + line * a.x.stride[0] + k0 + k,
-                           a.x.stride[0], rows.count - line, depth - k);
+                           a.x.stride[0], rows.count - line, depth - k, Tile::DEPTH);
             else
                 pack_chunk(w_panels + col / SIDE * Tile::PITCH + k * SIDE, w + col * a.w.stride[1] + k0 + k,
-                           a.w.stride[1], n_cols - col, depth - k);
+                           a.w.stride[1], n_cols - col, depth - k, Tile::DEPTH);
         }
         __syncthreads();
         if (busy) multiply(sum, x_strips + strip * Tile::PITCH, w_panels + panel * Tile::PITCH, depth);

@@ -67,6 +67,16 @@ template <class T> __host__ __device__ constexpr size_t carve_tile_bytes(size_t 
 #define LANE_LOOP _Pragma("GCC unroll 1")
 #endif
 
+/* This is read soon; any address will do. On a GPU the lanes of a warp read together; the host's
+ * threads come one after the other, with strides that its caches do not foresee. */
+__device__ __forceinline__ void read_ahead(const void *p) {
+#ifdef __CUDACC__
+    (void)p;
+#else
+    __builtin_prefetch(p, 0, 2);
+#endif
+}
+
 /* Cuts dynamic shared memory into typed, 16-byte aligned arrays: DYNAMIC_SHARED(shared);
  * struct carve c{shared}; */
 struct carve {
