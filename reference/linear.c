@@ -35,7 +35,8 @@ void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int 
         for (int c = 0; c < n_columns; c++)
             dot_steps(sums + c, w + c * w_stride, w_stride, 1, x, n, WANT_SPAN | WANT_SIZE);
     else if (want == (WANT_SPAN | WANT_SIZE))
-        dot_steps(sums, w, w_stride, COLUMNS, x, n, WANT_SPAN | WANT_SIZE);
+        for (int c = 0; c < COLUMNS; c += 2) /* as many sums as there are registers */
+            dot_steps(sums + c, w + c * w_stride, w_stride, 2, x, n, WANT_SPAN | WANT_SIZE);
     else if (want == WANT_SPAN)
         dot_steps(sums, w, w_stride, COLUMNS, x, n, WANT_SPAN);
     else if (want == WANT_SIZE)
