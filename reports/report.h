@@ -19,6 +19,7 @@ struct report_format {
 };
 extern const struct report_format
     report_formats[]; /* ended by a row without a name; the first is the default */
+extern const struct report_format report_text_coloured; /* for terminals; nobody asks for it by name */
 const struct report_format *report_by_name(const char *name);
 /* All of it at once. */
 void report_write(const struct report_format *format, FILE *file, const struct run_result *run,

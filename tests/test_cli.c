@@ -304,6 +304,27 @@ Test(cli, reports_of_real_runs_parse) {
     free(failed);
 }
 
+/* `script` runs its command on a terminal. */
+Test(cli, a_terminal_gets_colours_unless_it_or_its_user_wants_none) {
+    static const struct {
+        const char *environment, *to;
+        bool coloured;
+    } rows[] = {{"TERM=xterm", "", true},
+                {"TERM=xterm NO_COLOR=1", "", false},
+                {"TERM=xterm NO_COLOR=", "", true},
+                {"TERM=dumb", "", false},
+                {"TERM=xterm", "| cat", false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char line[400];
+        snprintf(line, sizeof line, "%s script -qec 'shardcheck run tiny/ffn:tp=2,tokens=2 %s' /dev/null",
+                 rows[i].environment, rows[i].to);
+        struct answer a = sh(line);
+        cr_expect_eq(strstr(a.out, "\033[32mPASS\033[m ") != NULL, rows[i].coloured, "%s: %s", line, a.out);
+        cr_expect(strstr(a.out, "1 passed, 0 failed"));
+        answer_free(&a);
+    }
+}
+
 Test(cli, a_report_to_standard_output_replaces_the_text) {
     struct answer a = sh("shardcheck run tiny/ffn:tp=2,tokens=2 --report json");
     json_t *const parsed = json_loads(a.out, 0, NULL);

@@ -134,7 +134,8 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
     static const char *const mistakes[][2] = {
         {"frob", "frob: no such command; use "},
         {"rum", "rum: no such command; use run,"},
-        {"--tp 2", "--tp: no command given; use run, compare, list, probe, mutants, help or version before it"},
+        {"--tp 2",
+         "--tp: no command given; use run, compare, list, probe, mutants, help or version before it"},
         {"run --help=1", "--help: takes no value"},
         {"run --tpp 2", "--tpp: run has no such option; use --tp,"},
         {"run -x", "-x: run has no such option"},
@@ -155,7 +156,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run --kernel rpoe=x", "no stage rpoe; use rope,"},
         {"run --kernel rope=none", "no such kernel for stage rope"},
         {"run --mutant none", "--mutant none: no such mutant; use "},
-        {"run --report xml", "--report xml: no such format; use html, text, json or junit"},
+        {"run --report xml", "--report xml: no such format; use html, text, json, "},
         {"run --report json --report text", "two reports to standard output"},
         {"run --report json:a --report junit:a", "--report junit:a and --report json:a: one file"},
         {"run --report json:", "names no file"},

@@ -120,6 +120,30 @@ Test(reports, text_is_short_when_quiet_and_shows_stages_when_verbose) {
     free(verbose);
 }
 
+Test(reports, colours_are_all_that_a_terminal_gets_besides) {
+    char *plain = written("text", 0), *text = NULL;
+    size_t size = 0;
+    FILE *file = open_memstream(&text, &size);
+    report_write(&report_text_coloured, file, &run, 0);
+    fclose(file);
+    expect_contains(text, "\033[32mPASS\033[m param2-17b/attention:tp=4  kernel 0.42");
+    expect_contains(text, "\033[1;31mFAIL\033[m dir ");
+    expect_contains(text, " shard \033[1;31mFAIL\033[m (margin");
+    expect_contains(text, "\033[33mSKIP\033[m tiny/ffn");
+    expect_contains(text, "\n\033[1;31m1 passed, 1 failed, 1 skipped\033[m\n");
+    char *to = text;
+    for (const char *from = text; *from;) {
+        if (*from == '\033')
+            from += strcspn(from, "m") + 1;
+        else
+            *to++ = *from++;
+    }
+    *to = 0;
+    cr_expect_str_eq(text, plain);
+    free(plain);
+    free(text);
+}
+
 Test(reports, json_parses_and_carries_the_numbers) {
     char *text = written("json", 0);
     json_error_t error;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "harness/cli/commands.h"
 #include "harness/cli/console.h"
@@ -234,8 +235,7 @@ const struct option_row check_options[] = {
     {"fail-on", 0, REPEATABLE, "WHAT[=RATIO]", -1, apply_fail_on,
      "of --baseline: margin or time, as for compare", NULL},
     {"waivers", 0, 0, "FILE", -1, apply_waivers,
-     "known failures, PATTERN STAGE YYYY-MM-DD REASON a line; out of date or not needed, one is a defect",
-     NULL},
+     "known failures, PATTERN STAGE YYYY-MM-DD REASON a line; a stale one is a defect", NULL},
     {"jobs", 0, 0, "N", -1, apply_jobs, "small cases at once; default one a core", NULL},
     {"timeout", 0, 0, "SECONDS", -1, apply_timeout, "of one launch; default 60 s and what its work explains",
      NULL},
@@ -317,11 +317,24 @@ static struct status compose_repro(struct parse *parse) {
     return status_ok();
 }
 
+/* On a terminal, unless the user (no-color.org) or the terminal is against it. */
+static bool colours_wanted(void) {
+    const char *const no = getenv("NO_COLOR"), *const term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
+}
+
+static void choose_stdout(struct options *out) {
+    bool taken = false;
+    for (int i = 0; i < out->n_reports; i++) taken |= out->report[i].path == NULL;
+    if (!taken) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
+    for (int i = 0; i < out->n_reports && colours_wanted(); i++)
+        if (!out->report[i].path && out->report[i].format == &report_formats[0])
+            out->report[i].format = &report_text_coloured;
+}
+
 struct status check_parse(struct parse *parse) {
     struct options *const out = parse->out;
-    bool to_stdout = false;
-    for (int i = 0; i < out->n_reports; i++) to_stdout |= out->report[i].path == NULL;
-    if (!to_stdout) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
+    choose_stdout(out);
     struct failed_lines failed = {0};
     struct status s = status_ok();
     if (out->failed_path) s = failed_read(out->failed_path, &parse->request, &failed);
@@ -393,7 +406,7 @@ static bool compare_with_baseline(const struct options *o, const struct run_outp
     FILE *file = stderr;
     if (!o->baseline) return false;
     for (int i = 0; i < o->n_reports; i++)
-        if (!o->report[i].path && o->report[i].format == &report_formats[0]) file = output_file(report[i]);
+        if (!o->report[i].path && !strcmp(o->report[i].format->name, "text")) file = output_file(report[i]);
     fprintf(file, "baseline %s: shardcheck %s on %s, %lld cases\n", o->baseline_path,
             o->baseline->run.version, o->baseline->run.device, (long long)o->baseline->run.n_cases);
     return report_compare(file, &o->baseline->run, &out->result, &o->wish).worse;
