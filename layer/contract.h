@@ -56,6 +56,8 @@ struct attention_contract {
     double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
                               * exp(score - the largest one so far, its own included), or that over l */
     bool p_in_l;             /* the denominator adds the rounded P, too */
+    bool p_in_order;         /* the largest so far is that of all blocks from the first key on, to the
+                              * key's own one; P is rounded to nearest */
     double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
     int64_t block;           /* keys per online-softmax step; 0: one step over all keys, rescaled once */

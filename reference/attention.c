@@ -119,13 +119,6 @@ static void weighted_values(struct attention_keys *s, const struct attention_con
     }
 }
 
-/* sum |v| of the keys up to n; the queries of a task see more and more keys. */
-static void extend_sizes(struct attention_keys *s, int64_t D, int64_t n) {
-    for (int64_t tile = 0; tile * LANES < D; tile++)
-        for (int64_t j = s->n_sized; j < n; j++) s->size[tile] += lanes_abs(s->v[tile * s->n + j]);
-    s->n_sized = max_i64(s->n_sized, n);
-}
-
 /* Values off by radii, rho = sum w r_v of an element. Weights are at most w (1 + h) / D; whatever is linear in |v| grows
  * with it: S1 by rho, W and the sum of the slices' W by 2 rho, the centred sum by 2 h_max rho. */
 static void add_value_radii(const struct output_factors *f, const struct head_sums *h, const double *rho,
@@ -143,7 +136,7 @@ static void attend(struct attention_keys *s, const struct attention_args *a,
     const int64_t n = attention_visible(a, task->seq, token);
     const int64_t head_end = min_i64((task->kv_head + 1) * attention_group(a), a->n_heads);
     const bool bounds = out->e && n;
-    if (bounds) extend_sizes(s, D, n);
+    if (bounds) keys_extend_sizes(s, D, n);
     for (int64_t head = task->kv_head * attention_group(a); head < head_end; head += COLUMNS) {
         const int n_heads = (int)min_i64(COLUMNS, head_end - head);
         struct head_sums sums[COLUMNS];

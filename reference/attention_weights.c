@@ -107,6 +107,12 @@ void keys_gather(struct attention_keys *s, const struct attention_args *a, const
     }
 }
 
+void keys_extend_sizes(struct attention_keys *s, int64_t D, int64_t n) {
+    for (int64_t tile = 0; tile * LANES < D; tile++)
+        for (int64_t j = s->n_sized; j < n; j++) s->size[tile] += lanes_abs(s->v[tile * s->n + j]);
+    s->n_sized = max_i64(s->n_sized, n);
+}
+
 /* ---- one query, up to COLUMNS heads that share the kv head ---- */
 
 struct slopes bound_slopes(const struct accumulator *acc, int64_t n) {

@@ -45,6 +45,9 @@ struct attention_path {
 };
 struct attention_path attention_path(const struct attention_contract *c, int64_t n);
 
+/* s->size up to n keys; the queries of a task see more and more of them. */
+void keys_extend_sizes(struct attention_keys *s, int64_t head_dim, int64_t n);
+
 struct head_sums {
     double m, l;  /* largest score; sum exp(s - m) */
     double least; /* D = sum w exp(-r) */

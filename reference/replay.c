@@ -15,7 +15,8 @@ enum {
     CHUNK = 256, /* terms at a time: whole steps */
     PANEL = 8,   /* columns at a time: so many sums hide the time of one addition */
     CORE_EACH = 10,
-    GROUPED_EACH = 2
+    GROUPED_EACH = 2,
+    ATTENTION_EACH = 3
 };
 struct panel {
     double w[PANEL][CHUNK], exponent[PANEL][CHUNK]; /* for tensor cores */
@@ -196,6 +197,7 @@ static const struct accumulator *order_of(const struct contract *c) {
 
 bool ref_replays(const struct call *call, const struct contract *contract) {
     const struct accumulator *const acc = order_of(contract);
+    if (attention_replays(contract)) return true;
     if (!acc) return false;
     const struct view *const x = call->op == OP_LINEAR ? &call->u.linear.x : &call->u.gated_linear.x;
     const struct view *const w = call->op == OP_LINEAR ? &call->u.linear.w : &call->u.gated_linear.w;
@@ -205,6 +207,7 @@ bool ref_replays(const struct call *call, const struct contract *contract) {
 
 int64_t ref_replay_each(const struct call *call, const struct contract *contract) {
     const struct accumulator *const acc = order_of(contract);
+    if (call->op == OP_ATTENTION) return ATTENTION_EACH;
     if (acc && acc->block > 1) return CORE_EACH;
     return call->op == OP_LINEAR && call->u.linear.n_groups == 1 ? 1 : GROUPED_EACH;
 }
@@ -232,7 +235,9 @@ static void replay_gated(const struct call *call, const struct contract *contrac
 
 void ref_replay(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
                 int64_t each, double *y, double *e) {
-    (call->op == OP_LINEAR ? replay_linear : replay_gated)(call, contract, row0, row1, each, y, e);
+    (call->op == OP_LINEAR      ? replay_linear
+     : call->op == OP_ATTENTION ? attention_replay
+                                : replay_gated)(call, contract, row0, row1, each, y, e);
     const int64_t n = (row1 - row0) * ref_row_size(call, 0);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++)

@@ -329,6 +329,7 @@ extern "C" struct contract attention_mma_contract(const struct call *call) {
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* exp2f: at most 2 ulp on the GPU, below 1 on the host */
     c.u.attention.p_unit = UNIT_BF16;
+    c.u.attention.p_in_order = true;
     c.u.attention.block = keys;
     /* A term passes the chain of its thread's keys, one addition per tile, and the 4
      * threads of its row. */

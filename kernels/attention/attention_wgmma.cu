@@ -359,6 +359,7 @@ extern "C" struct contract attention_wgmma_contract(const struct call *call) {
     c.u.attention.unit = UNIT_F32;
     c.u.attention.exp_error = 0x1p-22; /* ex2.approx.ftz; exp2f on the host: less than 1 ulp */
     c.u.attention.p_unit = UNIT_BF16;
+    c.u.attention.p_in_order = true;
     c.u.attention.block = keys;
     /* A weight is added to its neighbour, then to the chain of its thread's keys of the tile; then
      * come one addition a tile and two among the four threads of a row. */

@@ -107,6 +107,7 @@ static struct contract declare(const struct habits *h, struct trial *t) {
     c.u.attention.q_unit = h->prescaled ? UNIT_BF16 : 0;
     c.u.attention.p_unit = h->rounds_p ? UNIT_BF16 : 0;
     c.u.attention.p_in_l = h->p_in_l;
+    c.u.attention.p_in_order = !h->backwards;
     c.u.attention.block = h->tile;
     if (slices < 2) return c;
     c.u.attention.splits = (int)slices;

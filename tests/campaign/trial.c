@@ -1,5 +1,6 @@
 /* What does a trial draw, how do its kernels add up, and what is an alarm? */
 /* SPDX-License-Identifier: MIT */
+#include "reference/replay.h"
 #include "tests/campaign/campaign.h"
 
 #include <math.h>
@@ -83,6 +84,20 @@ static void judge_together(struct trial *t, const struct score_case *c) {
     trial_alarm(t, text);
 }
 
+static void judge_each(struct trial *t, const char *what, enum dtype d, const void *kept, const double *y,
+                       const double *e, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const double stored = dtype_load(kept, d, i);
+        const struct element_verdict v = element_judge(d, stored, y[i], e[i]);
+        if (v.kind == ELEMENT_OK) continue;
+        char text[200];
+        snprintf(text, sizeof text, "%s %lld in %s: got %.9g, y %.9g, E %.3g, margin %.3g", what,
+                 (long long)i, dtype_name(d), stored, y[i], e[i], v.margin);
+        trial_alarm(t, text);
+    }
+    t->elements += n;
+}
+
 void trial_judge(struct trial *t, const struct call *call, const struct contract *contract, const float *got,
                  int output) {
     const int64_t rows = ref_n_rows(call), n = rows * ref_row_size(call, output);
@@ -92,17 +107,13 @@ void trial_judge(struct trial *t, const struct call *call, const struct contract
     void *const kept = trial_array(t, n, sizeof(double));
     out[output] = (struct ref_out){y, e, NULL};
     ref_compute(call, contract, NULL, 0, rows, out);
-    for (int64_t i = 0; i < n; i++) {
-        const double stored = dtype_round(d, (double)got[i]);
-        dtype_store(kept, d, i, stored);
-        const struct element_verdict v = element_judge(d, stored, y[i], e[i]);
-        if (v.kind == ELEMENT_OK) continue;
-        char text[200];
-        snprintf(text, sizeof text, "element %lld in %s: got %.9g, y %.9g, E %.3g, margin %.3g", (long long)i,
-                 dtype_name(d), stored, y[i], e[i], v.margin);
-        trial_alarm(t, text);
+    for (int64_t i = 0; i < n; i++) dtype_store(kept, d, i, (double)got[i]);
+    judge_each(t, "element", d, kept, y, e, n);
+    if (ref_replays(call, contract)) {
+        double *const sharp = trial_array(t, 2 * n, sizeof *sharp);
+        ref_replay(call, contract, 0, rows, 1, sharp, sharp + n);
+        judge_each(t, "declared order: element", d, kept, sharp, sharp + n, n);
     }
-    t->elements += n;
     if (!t->alarms)
         judge_together(t, &(struct score_case){.call = call,
                                                .contract = contract,
