@@ -42,6 +42,10 @@ void report_count_facts(const struct run_result *run, int *met, int *all);
 /* "shard FAIL (margin 812, 3 of 400 elements)"; and shorter, for a table: "FAIL 812", "<0.01", "ok". */
 void report_text_edge(FILE *file, enum edge edge, const struct edge_result *result);
 void report_edge_cell(char *text, size_t size, const struct edge_result *result);
+/* The words of a text that begins at column `indent`, and does so again in every further line; a
+ * newline ends it. A word that is too long stays whole. */
+enum { REPORT_COLUMNS = 120 };
+void report_wrapped(FILE *file, int indent, const char *text);
 /* Text as XML and HTML want it, between tags and in attributes. */
 void report_escape(FILE *file, const char *text);
 /* Length in bytes of MODEL/PART, with which a case line begins. */

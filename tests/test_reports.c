@@ -144,6 +144,35 @@ Test(reports, colours_are_all_that_a_terminal_gets_besides) {
     free(text);
 }
 
+Test(reports, long_texts_are_wrapped_at_words_and_counted_in_characters) {
+    const struct {
+        int indent;
+        const char *text, *wrapped;
+    } rows[] = {{0, "", "\n"},
+                {3, "a word", "a word\n"},
+                {100, "0123456789 012345678 x", "0123456789 012345678\n>x\n"},
+                {100, "\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7 012345678 x",
+                 "\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7\u00b7 012345678\n>x\n"},
+                {110, "a word-that-is-too-long b", "a\n>word-that-is-too-long\n>b\n"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char *text = NULL, expected[900];
+        size_t size = 0;
+        FILE *file = open_memstream(&text, &size);
+        report_wrapped(file, rows[i].indent, rows[i].text);
+        fclose(file);
+        size_t n = 0;
+        for (const char *at = rows[i].wrapped; *at; at++) { /* '>' stands for the indent */
+            if (*at == '>')
+                n += (size_t)snprintf(expected + n, sizeof expected - n, "%*s", rows[i].indent, "");
+            else
+                expected[n++] = *at;
+        }
+        expected[n] = 0;
+        cr_expect_str_eq(text, expected);
+        free(text);
+    }
+}
+
 Test(reports, json_parses_and_carries_the_numbers) {
     char *text = written("json", 0);
     json_error_t error;

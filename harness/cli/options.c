@@ -197,17 +197,28 @@ void options_free(struct options *options) {
 
 /* ---- help ---- */
 
+enum { HELP_COLUMN = 27 }; /* where what an option does begins */
+
+void option_help(const struct option_row *row, char *text, size_t size) {
+    char values[200] = "";
+    if (row->help)
+        snprintf(text, size, "%s", row->help);
+    else
+        case_key_help(row->sets, text, size);
+    if (row->values) row->values(values, sizeof values);
+    const size_t n = strlen(text);
+    if (*values) snprintf(text + n, size - n, " (%s)", values);
+}
+
 static void print_option(FILE *file, const struct option_row *row) {
-    char left[48], letter[8] = "", help[240], values[120] = "";
+    char left[48], letter[8] = "", help[440];
     if (row->letter) snprintf(letter, sizeof letter, "-%c, ", row->letter);
     snprintf(left, sizeof left, "%s--%s%s%s", letter, row->name, row->argument ? " " : "",
              row->argument ? row->argument : "");
-    if (row->help)
-        snprintf(help, sizeof help, "%s", row->help);
-    else
-        case_key_help(row->sets, help, sizeof help);
-    if (row->values) row->values(values, sizeof values);
-    fprintf(file, "  %-24s%s%s%s%s\n", left, help, *values ? " (" : "", values, *values ? ")" : "");
+    option_help(row, help, sizeof help);
+    fprintf(file, "  %-*s", HELP_COLUMN - 3, left);
+    fputc(' ', file);
+    report_wrapped(file, HELP_COLUMN, help);
 }
 
 static bool is_of_layer(const struct option_row *row) {

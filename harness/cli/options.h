@@ -86,6 +86,7 @@ struct status option_split(const char *option, const char *typed, char **copy, s
 /* Option i of a command, in the order of --help: the keys it takes, its own, those of all. false:
  * there are fewer. */
 bool option_at(const struct command *command, int i, struct option_row *out);
+void option_help(const struct option_row *row, char *text, size_t size); /* what it does, on one line */
 void options_print(FILE *file, const struct command *command); /* one line an option */
 
 #endif
