@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layer/line.h"
+
 enum { MAX_REPORT_BYTES = 256 << 20 };
 
 /* Doubling: pipes have no size. */
@@ -41,11 +43,33 @@ struct status file_read(const char *label, const char *path, size_t most, const 
                         wanted);
 }
 
+/* JSON can spell any character, and these are going to be shown. */
+static void clean_mismatch(struct mismatch *m) {
+    line_clean(m->stage), line_clean(m->tensor), line_clean(m->where), line_clean(m->note);
+}
+
+static void clean_case(struct case_result *r) {
+    char *const texts[] = {r->line,   r->reason,    r->waived, r->unchained, r->where,
+                           r->likely, r->resembles, r->read,   r->mutant,    r->repro};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i]) line_clean(texts[i]);
+    clean_mismatch(&r->first);
+    clean_mismatch(&r->worst);
+    for (int i = 0; i < r->n_stages; i++) line_clean(r->stage[i].stage), line_clean(r->stage[i].kernel);
+}
+
+static void clean(struct report_read *r) {
+    line_clean(r->version), line_clean(r->device), line_clean(r->command);
+    for (int f = 0; f < r->run.n_facts; f++) line_clean(r->fact[f].name);
+    for (int64_t i = 0; i < r->run.n_cases; i++) clean_case(&r->cases[i]);
+}
+
 struct status report_file_read(const char *label, const char *path, struct report_read *out) {
     char *text = NULL;
     size_t length = 0;
     TRY(file_read(label, path, MAX_REPORT_BYTES, "a JSON report", &text, &length));
     const char *const problem = report_read(text, length, out);
     free(text);
+    if (!problem) clean(out);
     return problem ? status_error("%s%.200s: %s", label, path, problem) : status_ok();
 }

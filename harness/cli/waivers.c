@@ -80,11 +80,8 @@ static struct status read_line(struct waivers *w, char *line, int number) {
     return check_date(w, one);
 }
 
-struct status waivers_read(const char *path, struct waivers *out) {
-    size_t length;
-    *out = (struct waivers){.path = path};
-    TRY(file_read("--waivers ", path, MAX_WAIVER_BYTES, "one with PATTERN STAGE YYYY-MM-DD REASON a line",
-                  &out->text, &length));
+struct status waivers_parse(const char *path, char *text, size_t length, struct waivers *out) {
+    *out = (struct waivers){.path = path, .text = text};
     struct status s = status_ok();
     int lines = 1, number = 1;
     if (memchr(out->text, 0, length)) s = line_error(out, 1, "not a text", "", "write one waiver a line");
@@ -97,6 +94,14 @@ struct status waivers_read(const char *path, struct waivers *out) {
     }
     if (s.code) waivers_free(out);
     return s;
+}
+
+struct status waivers_read(const char *path, struct waivers *out) {
+    char *text;
+    size_t length;
+    TRY(file_read("--waivers ", path, MAX_WAIVER_BYTES, "one with PATTERN STAGE YYYY-MM-DD REASON a line",
+                  &text, &length));
+    return waivers_parse(path, text, length, out);
 }
 
 void waivers_free(struct waivers *w) {

@@ -4,6 +4,8 @@
 #ifndef HARNESS_CLI_WAIVERS_H
 #define HARNESS_CLI_WAIVERS_H
 
+#include <stddef.h>
+
 #include "layer/status.h"
 #include "reports/result.h"
 
@@ -22,6 +24,8 @@ struct waivers {
  * names (*, ?, [...]; * takes in /). STAGE is that of the failure, `chain` for that edge, `crash` for an end in
  * no stage. The date is the last day, local time. Errors name line and remedy. */
 struct status waivers_read(const char *path, struct waivers *out);
+/* The same of a text, taken over, with a zero behind its `length` bytes. */
+struct status waivers_parse(const char *path, char *text, size_t length, struct waivers *out);
 void waivers_free(struct waivers *waivers);
 
 /* A failed case becomes a waived one if waivers that are in date cover every stage at which it failed. */

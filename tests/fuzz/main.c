@@ -20,8 +20,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 static const struct {
     const char *name;
     void (*run)(const uint8_t *data, size_t n);
-} targets[] = {
-    {"axes", fuzz_axes}, {"case_line", fuzz_case_line}, {"config", fuzz_config}, {"options", fuzz_options}};
+} targets[] = {{"axes", fuzz_axes},       {"case_line", fuzz_case_line}, {"config", fuzz_config},
+               {"options", fuzz_options}, {"report", fuzz_report},       {"waivers", fuzz_waivers}};
 
 enum { MAX_INPUT = 1 << 20, MAX_INPUT_SECONDS = 10 };
 
