@@ -229,7 +229,7 @@ const struct option_row check_options[] = {
      "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
     {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
-     "repeatable; text goes to standard output unless another report does", report_values},
+     "repeatable; text unless standard output has another", report_values},
     {"baseline", 0, 0, "FILE", -1, apply_baseline,
      "a JSON report: what is worse than there is a defect, too (see compare)", NULL},
     {"fail-on", 0, REPEATABLE, "WHAT[=RATIO]", -1, apply_fail_on,
