@@ -120,8 +120,11 @@ layers: ## check who includes whom
 format: ## apply .clang-format
 	@clang-format -i $$(git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp')
 
-install: all ## copy the binary to PREFIX/bin
+install: all ## copy the binary to PREFIX/bin, its manual page and shell completion to PREFIX/share
 	@install -Dm755 $(BUILD)/shardcheck $(DESTDIR)$(PREFIX)/bin/shardcheck
+	@for f in man:man/man1/shardcheck.1 bash:bash-completion/completions/shardcheck zsh:zsh/site-functions/_shardcheck; do \
+	    $(BUILD)/shardcheck generate $${f%%:*} >$(BUILD)/generated && \
+	    install -Dm644 $(BUILD)/generated $(DESTDIR)$(PREFIX)/share/$${f#*:} || exit 1; done
 
 clean: ## remove the build folders
 	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-race $(BUILD)-arm

@@ -21,6 +21,14 @@
 
 /* ---- options ---- */
 
+void model_values(struct choices *choices) {
+    for (const char *const *name = model_preset_names(); *name; name++) choices_add(choices, "%s", *name);
+}
+
+static void part_values(struct choices *choices) {
+    for (int p = 0; p < PART_COUNT; p++) choices_add(choices, "%s", part_name((enum part)p));
+}
+
 static struct status apply_part(struct parse *parse, const struct option_row *row, const char *value) {
     struct value_list list = {0};
     char *copy;
@@ -108,6 +116,10 @@ static bool names_stdout(const char *path) {
     return false;
 }
 
+static void report_values(struct choices *choices) {
+    for (const struct report_format *f = report_formats; f->name; f++) choices_add(choices, "%s", f->name);
+}
+
 static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
     char name[32], text[200];
@@ -117,8 +129,7 @@ static struct status apply_report(struct parse *parse, const struct option_row *
     const struct report_format *format = report_by_name(name);
     if (!format) {
         struct choices choices = {0};
-        for (const struct report_format *f = report_formats; f->name; f++)
-            choices_add(&choices, "%s", f->name);
+        report_values(&choices);
         choices_text(&choices, name, text, sizeof text);
         return status_error("--report %.48s: no such format; use %s, then :FILE for a file", value, text);
     }
@@ -131,12 +142,6 @@ static struct status apply_report(struct parse *parse, const struct option_row *
         return status_error("--report %.60s: at most %d reports", value, MAX_REPORTS - 1);
     out->report[out->n_reports++] = (struct report_target){format, path};
     return status_ok();
-}
-
-static void report_values(char *text, size_t size) {
-    size_t n = 0;
-    for (const struct report_format *f = report_formats; f->name && n < size; f++)
-        n += (size_t)snprintf(text + n, size - n, "%s%s", n ? ", " : "", f->name);
 }
 
 static struct status apply_flag(struct parse *parse, const struct option_row *row, const char *value) {
@@ -217,7 +222,7 @@ static struct status apply_verbosity(struct parse *parse, const struct option_ro
 }
 
 const struct option_row check_options[] = {
-    {"part", 0, 0, "NAME,...", -1, apply_part, "attention or ffn; default both", NULL},
+    {"part", 0, 0, "NAME,...", -1, apply_part, "default both", part_values},
     {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable", NULL},
     {"fixture", 0, IN_REPRO, "FILE", -1, apply_fixture,
      "weights and activations of an HDF5 file; brings its own model", NULL},
@@ -227,7 +232,8 @@ const struct option_row check_options[] = {
      NULL},
     {"schedules", 0, IN_REPRO, "N", -1, apply_schedules,
      "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
-    {"mutant", 0, IN_REPRO, "NAME", -1, apply_mutant, "seed a known mistake and see it caught", NULL},
+    {"mutant", 0, IN_REPRO | UNLISTED, "NAME", -1, apply_mutant, "seed a known mistake and see it caught",
+     mutant_values},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text unless standard output has another", report_values},
     {"baseline", 0, 0, "FILE", -1, apply_baseline,

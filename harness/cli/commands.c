@@ -7,6 +7,7 @@
 
 #include "layer/choices.h"
 
+static void command_values(struct choices *choices);
 static struct status help_parse(struct parse *parse);
 static struct status help_run(const struct options *options, enum exit_code *code);
 static struct status version_parse(struct parse *parse);
@@ -18,6 +19,7 @@ const struct command command_table[] = {
      .describes = "check; MODEL is a preset or a path to a config.json",
      .options = check_options,
      .takes_keys = true,
+     .words = model_values,
      .parse = check_parse,
      .run = check_run,
      .explain = check_explain},
@@ -31,6 +33,7 @@ const struct command command_table[] = {
     {.name = "list",
      .usage = "WHAT",
      .describes = "print a table of what there is",
+     .words = list_values,
      .parse = list_parse,
      .run = list_run,
      .explain = list_explain},
@@ -44,10 +47,19 @@ const struct command command_table[] = {
      .usage = "[NAME...]",
      .describes = "seed every known mistake, and see what finds it",
      .options = mutants_options,
+     .words = mutant_values,
      .parse = mutants_parse,
      .run = mutants_run},
+    {.name = "generate",
+     .usage = "WHAT",
+     .describes = "print a manual page, or what completes command lines in a shell",
+     .words = generate_values,
+     .parse = generate_parse,
+     .run = generate_run,
+     .explain = generate_explain},
     {.name = "help",
      .usage = "[COMMAND]",
+     .words = command_values,
      .describes = "print this text, or that of a command",
      .parse = help_parse,
      .run = help_run},
@@ -61,9 +73,13 @@ const struct command *command_by_name(const char *name) {
     return NULL;
 }
 
+static void command_values(struct choices *choices) {
+    for (const struct command *c = command_table; c->name; c++) choices_add(choices, "%s", c->name);
+}
+
 void command_choices(const char *typed, char *text, size_t size) {
     struct choices choices = {0};
-    for (const struct command *c = command_table; c->name; c++) choices_add(&choices, "%s", c->name);
+    command_values(&choices);
     choices_text(&choices, typed, text, size);
 }
 

@@ -19,6 +19,7 @@ struct command {
     const char *name, *usage, *describes;        /* usage: what follows the name; NULL: nothing */
     const struct option_row *options;            /* its own; ended by {0}; NULL: none */
     bool takes_keys;                             /* every key of a case is an option too */
+    void (*words)(struct choices *choices);      /* what may follow the name; NULL: nothing that is known */
     struct status (*parse)(struct parse *parse); /* what the words and options mean together */
     struct status (*run)(const struct options *options, enum exit_code *code);
     void (*explain)(FILE *file); /* lines for help; NULL: none */
@@ -34,6 +35,7 @@ extern const struct option_row check_options[];
 struct status check_parse(struct parse *parse);
 struct status check_run(const struct options *options, enum exit_code *code);
 void check_explain(FILE *file);
+void model_values(struct choices *choices);
 
 /* ---- compare: two files, what has changed ---- */
 extern const struct option_row compare_options[];
@@ -46,6 +48,7 @@ struct status apply_fail_on(struct parse *parse, const struct option_row *row, c
 struct status list_parse(struct parse *parse);
 struct status list_run(const struct options *options, enum exit_code *code);
 void list_explain(FILE *file);
+void list_values(struct choices *choices);
 struct status list_print(const char *what, FILE *file); /* error: what can be listed */
 
 /* ---- probe: measures the errors that contracts assume of elementary functions ---- */
@@ -57,7 +60,14 @@ struct status probe_run(const struct options *options, enum exit_code *code);
 extern const struct option_row mutants_options[];
 struct status mutants_parse(struct parse *parse);
 struct status mutants_run(const struct options *options, enum exit_code *code);
+void mutant_values(struct choices *choices); /* of mistakes that can be made */
 /* The row of that name, of a mistake that can be made. The error begins with `label` and the name. */
 struct status mutant_find(const char *label, const char *name, const struct mutant **out);
+
+/* ---- generate: files for other programs, from the tables of commands and options ---- */
+struct status generate_parse(struct parse *parse);
+struct status generate_run(const struct options *options, enum exit_code *code);
+void generate_explain(FILE *file);
+void generate_values(struct choices *choices);
 
 #endif

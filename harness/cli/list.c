@@ -167,9 +167,13 @@ static const struct {
 };
 enum { N_LISTS = sizeof list_table / sizeof *list_table };
 
+void list_values(struct choices *choices) {
+    for (int i = 0; i < N_LISTS; i++) choices_add(choices, "%s", list_table[i].name);
+}
+
 static void list_choices(const char *typed, char *text, size_t size) {
     struct choices choices = {0};
-    for (int i = 0; i < N_LISTS; i++) choices_add(&choices, "%s", list_table[i].name);
+    list_values(&choices);
     choices_text(&choices, typed, text, size);
 }
 

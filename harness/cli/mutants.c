@@ -13,18 +13,22 @@
 #include "harness/worker/process.h"
 #include "layer/choices.h"
 
+void mutant_values(struct choices *choices) {
+    const struct mutant *m;
+    for (int i = 0; (m = mutant_at(i)); i++)
+        if (!m->missing) choices_add(choices, "%s", m->name);
+}
+
 struct status mutant_find(const char *label, const char *name, const struct mutant **out) {
     struct choices choices = {0};
     char text[300];
-    const struct mutant *m;
     *out = mutant_by_name(name);
     if (*out && !(*out)->missing) return status_ok();
     if (*out)
         return status_error("%s%.48s: needs %s, which no layer here has; use one that list mutants shows "
                             "with a case",
                             label, name, (*out)->missing);
-    for (int i = 0; (m = mutant_at(i)); i++)
-        if (!m->missing) choices_add(&choices, "%s", m->name);
+    mutant_values(&choices);
     choices_text(&choices, name, text, sizeof text);
     return status_error("%s%.48s: no such mutant; use %s", label, name, text);
 }

@@ -199,13 +199,23 @@ void options_free(struct options *options) {
 
 enum { HELP_COLUMN = 27 }; /* where what an option does begins */
 
+void option_values(const struct option_row *row, struct choices *out) {
+    *out = (struct choices){0};
+    if (row->values) row->values(out);
+    const struct case_key *const key = row->apply == apply_key ? &case_keys[row->sets] : NULL;
+    for (int i = 0; key && key->value && i < key->n_values; i++)
+        if (key->value(i)) choices_add(out, "%s", key->value(i));
+}
+
 void option_help(const struct option_row *row, char *text, size_t size) {
+    struct choices choices;
     char values[200] = "";
     if (row->help)
         snprintf(text, size, "%s", row->help);
     else
         case_key_help(row->sets, text, size);
-    if (row->values) row->values(values, sizeof values);
+    option_values(row, &choices);
+    if (row->values && !(row->traits & UNLISTED)) choices_text(&choices, NULL, values, sizeof values);
     const size_t n = strlen(text);
     if (*values) snprintf(text + n, size - n, " (%s)", values);
 }

@@ -6,6 +6,7 @@
 #include "harness/cli/request.h"
 #include "harness/cli/waivers.h"
 #include "harness/worker/pool.h"
+#include "layer/choices.h"
 #include "reports/compare.h"
 #include "reports/report.h"
 
@@ -24,7 +25,7 @@ struct options {
     char typed[400]; /* the command line, cut */
 
     const struct command *topic; /* of help; NULL: all commands */
-    const char *list_what;       /* of list */
+    const char *list_what;       /* of list and generate */
     enum device_kind device;     /* of probe */
     bool only[MAX_MUTANTS];      /* of mutants: by row */
     bool json;                   /* of mutants */
@@ -67,7 +68,8 @@ struct parse {
 
 enum {
     REPEATABLE = 1,
-    IN_REPRO = 2 /* changes what a case does without being a key of it: the repro line needs it */
+    IN_REPRO = 2, /* changes what a case does without being a key of it: the repro line needs it */
+    UNLISTED = 4  /* its values are too many for the help */
 };
 struct option_row {
     const char *name;
@@ -78,7 +80,7 @@ struct option_row {
     struct status (*apply)(struct parse *parse, const struct option_row *row,
                            const char *value); /* of a flag: NULL */
     const char *help;                          /* NULL: the key's */
-    void (*values)(char *text, size_t size);   /* what --help adds in parentheses; NULL: nothing */
+    void (*values)(struct choices *choices);   /* what it may be; NULL: anything */
 };
 
 /* Cuts "a,b,c" into *copy, to be freed; empty and repeated values are errors. */
@@ -86,7 +88,8 @@ struct status option_split(const char *option, const char *typed, char **copy, s
 /* Option i of a command, in the order of --help: the keys it takes, its own, those of all. false:
  * there are fewer. */
 bool option_at(const struct command *command, int i, struct option_row *out);
+void option_values(const struct option_row *row, struct choices *out);   /* none: anything */
 void option_help(const struct option_row *row, char *text, size_t size); /* what it does, on one line */
-void options_print(FILE *file, const struct command *command); /* one line an option */
+void options_print(FILE *file, const struct command *command);           /* one line an option */
 
 #endif

@@ -226,7 +226,10 @@ static struct status apply_device(struct parse *parse, const struct option_row *
     return status_ok();
 }
 
-static void device_values(char *text, size_t size) { case_key_values(CASE_KEY(device), text, size); }
+static void device_values(struct choices *choices) {
+    const struct case_key *const key = &case_keys[CASE_KEY(device)];
+    for (int i = 0; i < key->n_values; i++) choices_add(choices, "%s", key->value(i));
+}
 
 const struct option_row probe_options[] = {
     {"device", 0, 0, "NAME", -1, apply_device, "default host", device_values},
