@@ -39,6 +39,8 @@ void report_text_failure(FILE *file, const struct case_result *result);
 void report_margin(char *text, size_t size, double margin);
 /* Of the facts that apply on the device: how many were met, and how many there are. */
 void report_count_facts(const struct run_result *run, int *met, int *all);
+/* Its stages, as at -v. */
+void report_text_stages(FILE *file, const struct case_result *result);
 /* "shard FAIL (margin 812, 3 of 400 elements)"; and shorter, for a table: "FAIL 812", "<0.01", "ok". */
 void report_text_edge(FILE *file, enum edge edge, const struct edge_result *result);
 void report_edge_cell(char *text, size_t size, const struct edge_result *result);

@@ -2,6 +2,7 @@
  * run it again; at -v the stages. The last line stands alone and counts the cases. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "reports/report.h"
@@ -121,8 +122,6 @@ void report_text_failure(FILE *file, const struct case_result *r) {
     print_field(file, "repro", r->repro);
 }
 
-/* ---- -v: the stages as a table ---- */
-
 void report_edge_cell(char *text, size_t size, const struct edge_result *r) {
     char margin[32];
     report_margin(margin, sizeof margin, r->margin);
@@ -130,82 +129,6 @@ void report_edge_cell(char *text, size_t size, const struct edge_result *r) {
         snprintf(text, size, "FAIL %s", only_bits(r) ? "bits" : only_together(r) ? "stat." : margin);
     else
         snprintf(text, size, "%s", r->state == EDGE_OK && r->margin > 0 ? margin : edge_state_name(r->state));
-}
-
-static void print_stage(FILE *file, const struct stage_result *s) {
-    char cell[EDGE_COUNT][40], rows[48] = "-", sharpness[32] = "0";
-    int64_t elements = 0, ambiguous = 0, in_order = 0;
-    for (int e = 0; e < EDGE_CHAIN; e++) { /* the chain is of the whole layer */
-        report_edge_cell(cell[e], sizeof cell[e], &s->edge[e]);
-        elements += s->edge[e].elements;
-        ambiguous += s->edge[e].ambiguous;
-        in_order += s->edge[e].in_order;
-    }
-    const struct edge_result *plan = &s->edge[EDGE_PLAN];
-    if (plan->rows)
-        snprintf(rows, sizeof rows, "%lld/%lld", (long long)plan->sampled_rows, (long long)plan->rows);
-    const struct edge_result *kernel = &s->edge[EDGE_KERNEL];
-    if (kernel->sharpness > 0) snprintf(sharpness, sizeof sharpness, "%.1e", kernel->sharpness);
-    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9lld %11lld %11lld %9lld %13s %9.3f %9.3f",
-            s->stage, s->kernel, cell[EDGE_KERNEL], cell[EDGE_PLAN], cell[EDGE_SHARD], cell[EDGE_ORACLE],
-            sharpness, (long long)kernel->vacuous, (long long)in_order, (long long)elements,
-            (long long)ambiguous, rows, s->seconds_kernel, s->seconds_reference);
-    if (kernel->sets)
-        fprintf(file, "  exact %lld of %lld", (long long)kernel->single, (long long)kernel->sets);
-    fputc('\n', file);
-}
-
-/* "gain +3e-07 (resolution 5.2e-04)" */
-static void print_figure(FILE *file, const char *name, struct figure f) {
-    if (f.resolution > 0 && f.resolution < 1)
-        fprintf(file, "%s %+.1e (resolution %.1e), ", name, f.estimate, f.resolution);
-}
-
-static void print_trend(FILE *file, const char *stage, enum edge edge, const struct trend *t) {
-    fprintf(file, "  %-17s %-22s ", stage, edge_name(edge));
-    if (t->state == TREND_SILENT) {
-        fprintf(file, "not tested: %s\n", t->reason);
-        return;
-    }
-    print_figure(file, "gain", t->gain);
-    print_figure(file, "scale", t->scale);
-    fprintf(file, "%s%s: %.2f of the threshold (%s)\n", t->state == TREND_VAGUE ? "says nothing; " : "",
-            t->state == TREND_WRONG ? "FAIL" : "worst", t->statistic, t->about);
-}
-
-/* What values say together; stages whose values are exact have no line. */
-static void print_trends(FILE *file, const struct case_result *r) {
-    bool any = false;
-    for (int i = 0; i < r->n_stages; i++)
-        for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++) {
-            const struct trend *const t = &r->stage[i].edge[e].trend;
-            if (t->state == TREND_NONE) continue;
-            if (!any) fprintf(file, "  %-17s %-22s\n", "statistical", "edge");
-            any = true;
-            print_trend(file, r->stage[i].stage, (enum edge)e, t);
-        }
-}
-
-static void print_orders(FILE *file, const struct case_result *r) {
-    bool any = false;
-    for (int i = 0; i < r->n_stages; i++)
-        for (int e = EDGE_KERNEL; e <= EDGE_SHARD; e++) {
-            const char *const order = r->stage[i].edge[e].order;
-            if (!order[0]) continue;
-            if (!any) fprintf(file, "  %-17s %-22s\n", "order of sums", "edge");
-            any = true;
-            fprintf(file, "  %-17s %-22s %s\n", r->stage[i].stage, edge_name((enum edge)e), order);
-        }
-}
-
-static void print_stages(FILE *file, const struct case_result *r) {
-    if (r->n_stages == 0) return;
-    fprintf(file, "  %-17s %-22s %-11s %-11s %-11s %-11s %8s %9s %11s %11s %9s %13s %9s %9s\n", "stage",
-            "implementation", "kernel", "plan", "shard", "oracle", "E/|y|", "vacuous", "in order", "elements",
-            "ambiguous", "plan rows", "kernel s", "ref s");
-    for (int i = 0; i < r->n_stages; i++) print_stage(file, &r->stage[i]);
-    print_trends(file, r);
-    print_orders(file, r);
 }
 
 /* ---- the report ---- */
@@ -230,7 +153,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         print_field(file, "where", r->where);
     }
     if (r->verdict == CASE_FAILED && !r->same_cause) report_text_failure(file, r);
-    if (verbosity >= VERBOSE) print_stages(file, r);
+    if (verbosity >= VERBOSE) report_text_stages(file, r);
 }
 
 /* The device stands first in every report: green on host must not read as green on a GPU. */
@@ -260,11 +183,11 @@ static void print_grid(FILE *file, const struct run_result *run) {
 }
 
 /* All at -v; else so many that a line can be read. */
-static void print_coverage(FILE *file, const struct run_result *run, int verbosity) {
+static void list_unmet(FILE *file, const struct run_result *run, int verbosity) {
     enum { SHOWN = 6 };
     int met, all, shown = 0;
     report_count_facts(run, &met, &all);
-    fprintf(file, "coverage %d of %d facts", met, all);
+    fprintf(file, "%d of %d facts", met, all);
     for (int f = 0; f < run->n_facts; f++) {
         if (!run->fact[f].applies || run->fact[f].n_cases) continue;
         if (verbosity >= VERBOSE || shown < SHOWN)
@@ -272,7 +195,16 @@ static void print_coverage(FILE *file, const struct run_result *run, int verbosi
         shown++;
     }
     if (verbosity < VERBOSE && shown > SHOWN) fprintf(file, " and %d more", shown - SHOWN);
-    fputc('\n', file);
+}
+
+static void print_coverage(FILE *file, const struct run_result *run, int verbosity) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *const stream = open_memstream(&text, &size);
+    if (stream) list_unmet(stream, run, verbosity);
+    fputs("coverage ", file);
+    report_wrapped(file, LABEL, stream && !fclose(stream) ? text : "not listed: out of memory");
+    free(text);
 }
 
 void report_text_end(FILE *file, const struct run_result *run, int verbosity) {

@@ -304,6 +304,18 @@ Test(cli, reports_of_real_runs_parse) {
     free(failed);
 }
 
+Test(cli, verbose_lines_are_at_most_120_columns_wide) {
+    struct answer a = sh("shardcheck run tiny/ffn:tp=2 tiny/attention:tp=4,fill=exact -v");
+    cr_expect(strstr(a.out, "\n  counted\n") && strstr(a.out, "\n  statistical\n") &&
+              strstr(a.out, "not met: "));
+    for (char *line = strtok(a.out, "\n"); line; line = strtok(NULL, "\n")) {
+        int columns = 0;
+        for (const char *at = line; *at; at++) columns += (*at & 0xc0) != 0x80;
+        cr_expect_leq(columns, 120, "%s", line);
+    }
+    answer_free(&a);
+}
+
 /* `script` runs its command on a terminal. */
 Test(cli, a_terminal_gets_colours_unless_it_or_its_user_wants_none) {
     static const struct {

@@ -114,8 +114,9 @@ Test(reports, text_is_short_when_quiet_and_shows_stages_when_verbose) {
     expect_contains(quiet, "FAIL dir");
     expect_contains(quiet, "host (SIMT executor");
     expect_contains(verbose, "gemm_simt");
-    expect_contains(verbose, "12/33");
-    expect_contains(verbose, " 2.5e-03        31 ");
+    expect_contains(verbose, "\n  route             plan    12 of 33 rows\n");
+    expect_contains(verbose, " 2.5e-03 ");
+    expect_contains(verbose, "\n  counted\n  qkv_proj          kernel  31 vacuous\n");
     free(quiet);
     free(verbose);
 }
