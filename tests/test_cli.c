@@ -263,12 +263,12 @@ static void expect_well_formed(const char *text) {
         }
         const bool closing = at[1] == '/';
         const char *const name = at + 1 + closing;
-        const size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz");
+        const size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz-");
         cr_assert(n > 0, "'<' in text: %.30s", at);
         at = name + n;
         while (*at != '>' && *at != '/') {
             at += strspn(at, " \n");
-            const size_t key = strspn(at, "abcdefghijklmnopqrstuvwxyz");
+            const size_t key = strspn(at, "abcdefghijklmnopqrstuvwxyz-");
             cr_assert(key > 0 && at[key] == '=' && at[key + 1] == '"', "%.40s", at);
             const char *const end = strchr(at + key + 2, '"');
             cr_assert(end && !memchr(at + key + 2, '<', (size_t)(end - at) - key - 2));
