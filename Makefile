@@ -55,8 +55,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-FAULTS = kernels shrink limits writes
-.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults $(FAULTS:%=faults-%) campaign arm bench grid layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults campaign arm bench grid layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -94,9 +93,11 @@ bugs: setup-done ## every seeded kernel bug is caught, the kernels without are c
 mutants: all ## every known mistake is caught where it shows and nowhere else; the score may only rise
 	@BUILD=$(BUILD) tests/mutants/check
 
-faults: $(FAULTS:%=faults-%) ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
-$(FAULTS:%=faults-%): faults-%: all $(BUILD)/faults/shardcheck # side by side: each waits most of its time
-	@BUILD=$(BUILD) tests/faults/$*
+faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
+	@BUILD=$(BUILD) tests/faults/kernels
+	@BUILD=$(BUILD) tests/faults/shrink
+	@BUILD=$(BUILD) tests/faults/limits
+	@BUILD=$(BUILD) tests/faults/writes
 
 bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds

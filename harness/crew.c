@@ -29,8 +29,7 @@ void crew_indices(struct crew *crew, enum dtype table_dtype) {
         if (made)
             memcpy(data, made, (size_t)count * sizeof *made);
         else
-            ref_rope_table(data, table_dtype, crew->plan.size[AXIS_P], crew->spec.rot_dim,
-                           crew->spec.rope_theta);
+            ref_rope_table(data, table_dtype, crew->plan.size[AXIS_P], crew->spec.rot_dim, &crew->spec);
     }
 }
 

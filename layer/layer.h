@@ -13,9 +13,10 @@ extern "C" {
 #endif
 
 enum part { PART_ATTENTION, PART_FFN, PART_COUNT };
-const char *part_name(enum part part);               /* "attention", "ffn" */
-bool part_by_name(const char *name, enum part *out); /* false: no such part */
-enum rope_pairing { ROPE_NEOX, ROPE_GPTJ };          /* pairs (i, i + rot/2) | (2i, 2i + 1) */
+const char *part_name(enum part part);                         /* "attention", "ffn" */
+bool part_by_name(const char *name, enum part *out);           /* false: no such part */
+enum rope_pairing { ROPE_NEOX, ROPE_GPTJ };                    /* pairs (i, i + rot/2) | (2i, 2i + 1) */
+enum rope_scaling { ROPE_UNSCALED, ROPE_LINEAR, ROPE_LLAMA3 }; /* reference/rope.c */
 enum score_function { SCORE_SOFTMAX, SCORE_SIGMOID };
 enum group_score { GROUP_TOP2_SUM, GROUP_MAX };
 
@@ -29,6 +30,10 @@ struct layer_spec {
     enum rope_pairing rope_pairing;
     int64_t rot_dim; /* leading dims that rotate, even, 0 = none */
     double rope_theta;
+    enum rope_scaling rope_scaling;
+    double rope_factor;         /* the frequencies are divided by it: all, or the low ones */
+    double rope_low, rope_high; /* llama3: turns over the trained context below and above which */
+    int64_t rope_trained;       /* llama3: positions of the context before scaling */
 
     bool moe;             /* routed experts; otherwise the shared path alone is the dense ffn */
     int64_t shared_width; /* total width of the shared experts, or of the dense ffn; 0 = none */

@@ -47,12 +47,24 @@ static void linear(double *out, const double *x, const double *w, const double *
 
 /* ---- attention ---- */
 
-/* Turn the first rot_dim dims of one head, x [D], by the angles position * theta^(-2i /
- * rot_dim). */
+/* Radians a position of pair i. A long wave is one of more positions than the trained context has
+ * rope_low of. */
+static double speed(int64_t i, const struct layer_spec *s) {
+    const double plain = pow(s->rope_theta, -2.0 * (double)i / (double)s->rot_dim);
+    const double wave = 2 * acos(-1.0) / plain, slow = plain / s->rope_factor;
+    if (s->rope_scaling == ROPE_UNSCALED) return plain;
+    if (s->rope_scaling == ROPE_LINEAR) return slow;
+    if (wave < (double)s->rope_trained / s->rope_high) return plain;
+    if (wave > (double)s->rope_trained / s->rope_low) return slow;
+    const double smooth = ((double)s->rope_trained / wave - s->rope_low) / (s->rope_high - s->rope_low);
+    return slow + smooth * (plain - slow);
+}
+
+/* Turn the first rot_dim dims of one head, x [D], by the angles position * speed. */
 static void rotate(double *x, int64_t position, const struct layer_spec *s) {
     const int64_t half = s->rot_dim / 2;
     for (int64_t i = 0; i < half; i++) {
-        const double angle = (double)position * pow(s->rope_theta, -2.0 * (double)i / (double)s->rot_dim);
+        const double angle = (double)position * speed(i, s);
         double *a = s->rope_pairing == ROPE_NEOX ? x + i : x + 2 * i;
         double *b = s->rope_pairing == ROPE_NEOX ? x + i + half : x + 2 * i + 1;
         const double a_i = *a, b_i = *b;
@@ -274,11 +286,12 @@ static void ffn_part(const struct plain_layer *l, int64_t T, double *y) {
  * named below. */
 static struct layer_spec known_fields(const struct layer_spec *s) {
     return (struct layer_spec){
-        s->hidden,     s->n_heads,     s->n_kv_heads,   s->head_dim,   s->attn_scale,   s->qkv_bias,
-        s->o_bias,     s->causal,      s->norm_eps,     s->qk_norm,    s->rope_pairing, s->rot_dim,
-        s->rope_theta, s->moe,         s->shared_width, s->n_experts,  s->top_k,        s->expert_width,
-        s->score,      s->select_bias, s->n_group,      s->topk_group, s->group_score,  s->renormalise,
-        s->renorm_eps, s->routed_scale};
+        s->hidden,      s->n_heads,      s->n_kv_heads,  s->head_dim,    s->attn_scale,   s->qkv_bias,
+        s->o_bias,      s->causal,       s->norm_eps,    s->qk_norm,     s->rope_pairing, s->rot_dim,
+        s->rope_theta,  s->rope_scaling, s->rope_factor, s->rope_low,    s->rope_high,    s->rope_trained,
+        s->moe,         s->shared_width, s->n_experts,   s->top_k,       s->expert_width, s->score,
+        s->select_bias, s->n_group,      s->topk_group,  s->group_score, s->renormalise,  s->renorm_eps,
+        s->routed_scale};
 }
 
 /* What the part makes use of and this file does not know, or NULL. */
@@ -286,6 +299,7 @@ static const char *unknown_feature(const struct layer_spec *s, enum part part) {
     const bool rotates = part == PART_ATTENTION && s->rot_dim > 0, routes = part == PART_FFN && s->moe;
     if (part != PART_ATTENTION && part != PART_FFN) return "part";
     if (rotates && s->rope_pairing != ROPE_NEOX && s->rope_pairing != ROPE_GPTJ) return "rope_pairing";
+    if (rotates && s->rope_scaling > ROPE_LLAMA3) return "rope_scaling";
     if (routes && s->score != SCORE_SOFTMAX && s->score != SCORE_SIGMOID) return "score";
     if (routes && s->group_score != GROUP_TOP2_SUM && s->group_score != GROUP_MAX) return "group_score";
     return NULL;

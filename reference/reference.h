@@ -66,7 +66,9 @@ void ref_route_group(const struct route_args *a, const struct route_contract *co
 int64_t ref_permute(const struct call *call, int32_t *offsets, int32_t *row_slot, int32_t *slot_row);
 
 /* Rope table of `rot_dim` dims: [n_positions, rot_dim], cosines then sines, rounded to d. The
- * inverse frequencies theta^(-2i/rot) and the product with the position are computed in double. */
-void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim, double theta);
+ * inverse frequencies theta^(-2i/rot), scaled as the spec says, and the product with the position are
+ * computed in double. */
+void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim,
+                    const struct layer_spec *spec);
 
 #endif

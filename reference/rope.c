@@ -10,10 +10,23 @@
 #include <math.h>
 #include <stdlib.h>
 
-void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim, double theta) {
+/* A frequency makes so many turns over the context that was trained. Llama 3.1 leaves those with more than
+ * rope_high, divides those with fewer than rope_low, and goes linearly from one to the other between
+ * (transformers' rope_type llama3); linear divides all (Chen et al. 2023). */
+static double scaled(double frequency, const struct layer_spec *s) {
+    static const double two_pi = 6.283185307179586;
+    if (s->rope_scaling == ROPE_UNSCALED) return frequency;
+    if (s->rope_scaling == ROPE_LINEAR) return frequency / s->rope_factor;
+    const double turns = (double)s->rope_trained * frequency / two_pi;
+    const double part = fmin(1, fmax(0, (turns - s->rope_low) / (s->rope_high - s->rope_low)));
+    return (1 - part) * frequency / s->rope_factor + part * frequency;
+}
+
+void ref_rope_table(void *table, enum dtype d, int64_t n_positions, int64_t rot_dim,
+                    const struct layer_spec *spec) {
     const int64_t half = rot_dim / 2;
     for (int64_t i = 0; i < half; i++) {
-        const double frequency = pow(theta, -2.0 * (double)i / (double)rot_dim);
+        const double frequency = scaled(pow(spec->rope_theta, -2.0 * (double)i / (double)rot_dim), spec);
         for (int64_t p = 0; p < n_positions; p++) {
             dtype_store(table, d, p * rot_dim + i, cos((double)p * frequency));
             dtype_store(table, d, p * rot_dim + half + i, sin((double)p * frequency));

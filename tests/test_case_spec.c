@@ -30,6 +30,8 @@ static double number(const struct layer_spec *s, size_t offset, size_t size) {
     if (offset == offsetof(struct layer_spec, attn_scale) ||
         offset == offsetof(struct layer_spec, norm_eps) ||
         offset == offsetof(struct layer_spec, rope_theta) ||
+        offset == offsetof(struct layer_spec, rope_factor) ||
+        offset == offsetof(struct layer_spec, rope_low) || offset == offsetof(struct layer_spec, rope_high) ||
         offset == offsetof(struct layer_spec, renorm_eps) ||
         offset == offsetof(struct layer_spec, routed_scale))
         return memcpy(&real, at, sizeof real), real;
@@ -42,11 +44,12 @@ static const struct {
     const char *name;
     size_t offset, size;
 } fields[] = {
-    FIELD(hidden),       FIELD(n_heads),    FIELD(n_kv_heads),   FIELD(head_dim),    FIELD(attn_scale),
-    FIELD(qkv_bias),     FIELD(o_bias),     FIELD(causal),       FIELD(norm_eps),    FIELD(qk_norm),
-    FIELD(rope_pairing), FIELD(rot_dim),    FIELD(rope_theta),   FIELD(moe),         FIELD(shared_width),
-    FIELD(n_experts),    FIELD(top_k),      FIELD(expert_width), FIELD(score),       FIELD(select_bias),
-    FIELD(n_group),      FIELD(topk_group), FIELD(group_score),  FIELD(renormalise), FIELD(renorm_eps),
+    FIELD(hidden),       FIELD(n_heads),    FIELD(n_kv_heads),   FIELD(head_dim),     FIELD(attn_scale),
+    FIELD(qkv_bias),     FIELD(o_bias),     FIELD(causal),       FIELD(norm_eps),     FIELD(qk_norm),
+    FIELD(rope_pairing), FIELD(rot_dim),    FIELD(rope_theta),   FIELD(rope_scaling), FIELD(rope_factor),
+    FIELD(rope_low),     FIELD(rope_high),  FIELD(rope_trained), FIELD(moe),          FIELD(shared_width),
+    FIELD(n_experts),    FIELD(top_k),      FIELD(expert_width), FIELD(score),        FIELD(select_bias),
+    FIELD(n_group),      FIELD(topk_group), FIELD(group_score),  FIELD(renormalise),  FIELD(renorm_eps),
     FIELD(routed_scale),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };

@@ -91,7 +91,14 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         const char *preset, *patch, *key, *cause;
     } cases[] = {
         {"llama-3.1-8b", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}}",
-         "rope_scaling.rope_type", "\"llama3\" is not supported"},
+         "rope_scaling.low_freq_factor", "missing"},
+        {"llama-3.1-8b",
+         "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
+         "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}}",
+         "rope_scaling.high_freq_factor", "not above"},
+        {"llama-3.1-8b", "{\"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling.factor", "missing"},
+        {"llama-3.1-8b", "{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2, \"low_freq_factor\": 1}}",
+         "rope_scaling.low_freq_factor", "unknown"},
         {"llama-3.1-8b", "{\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling.rope_type", "yarn"},
         {"llama-3.1-8b", "{\"rope_scaling\": {\"factor\": 8.0}}", "rope_scaling.factor", "unknown"},
         {"llama-3.1-8b", "{\"rope_scaling\": 8}", "rope_scaling", "not an object"},
@@ -133,9 +140,9 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         {"tiny", "{\"partial_rotary_factor\": 0.07}", "partial_rotary_factor", "even number"},
         {"tiny", "{\"partial_rotary_factor\": 1.5}", "partial_rotary_factor", "up to 1"},
         {"tiny", "{\"model_type\": \"gemma3\"}", "model_type", "mixtral"},
-        {"tiny", "{\"model_type\": \"qwen3moe\"}", "model_type", "use qwen3_moe, qwen3, glm4_moe,"},
+        {"tiny", "{\"model_type\": \"qwen3moe\"}", "model_type", "use qwen3_moe, qwen3, "},
         {"tiny", "{\"model_type\": null}", "model_type",
-         "missing; use param2moe, glm4_moe, llama, qwen3, qwen3_moe or mixtral"},
+         "missing; use param2moe, glm4_moe, llama, mistral, qwen2, qwen3, qwen3_moe or mixtral"},
         {"tiny", "{\"num_hidden_layers\": 1025}", "num_hidden_layers", "from 1 to 1024"},
         {"tiny", "{\"model_type\": \"mixtral\", \"router_jitter_noise\": 0.1}", "router_jitter_noise",
          "only 0"},
@@ -236,6 +243,27 @@ Test(config, text_that_is_no_config_is_refused) {
     char deep[5000];
     memset(deep, '[', sizeof deep);
     must_say(model_parse("test.json", deep, sizeof deep, &m), "JSON", "");
+}
+
+Test(config, scaled_rope_and_the_biases_of_two_more_types_are_read) {
+    struct model m = preset("llama-3.1-8b");
+    const struct layer_spec *const s = &m.kind[0];
+    cr_expect(s->rope_scaling == ROPE_LLAMA3 && s->rope_factor == 8 && s->rope_low == 1 &&
+              s->rope_high == 4 && s->rope_trained == 8192);
+    struct status status =
+        parse_patched("llama-3.1-8b", "{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", &m);
+    cr_expect(!status.code && s->rope_scaling == ROPE_LINEAR && s->rope_factor == 2, "%s", status.message);
+    status = parse_patched("llama-3.1-8b",
+                           "{\"model_type\": \"qwen2\", \"attention_bias\": null, \"sliding_window\": 4096, "
+                           "\"use_sliding_window\": false}",
+                           &m);
+    cr_expect(!status.code && s->qkv_bias && !s->o_bias && !s->qk_norm, "%s", status.message);
+    status = parse_patched("llama-3.1-8b", "{\"model_type\": \"mistral\", \"attention_bias\": null}", &m);
+    cr_expect(!status.code && !s->qkv_bias && !s->o_bias, "%s", status.message);
+    must_say(parse_patched(
+                 "llama-3.1-8b",
+                 "{\"model_type\": \"mistral\", \"attention_bias\": null, \"sliding_window\": 4096}", &m),
+             "sliding_window", "not supported");
 }
 
 Test(config, null_and_spelling_variants_mean_the_same) {

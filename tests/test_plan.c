@@ -296,31 +296,6 @@ Test(plan, elements_of_any_width_are_moved_whole) {
     free(slice);
 }
 
-/* Cut along the first axis, in three blocks, and along the second. */
-Test(plan, slices_that_all_cores_copy_hold_the_same_elements) {
-    static const enum tensor_id ids[] = {T_W_QKV, T_W_O};
-    const size_t width = 16; /* over 16 MiB a slice */
-    struct model model;
-    cr_assert(!model_load("param2-17b", &model).code);
-    const struct layer_spec spec = model_layer(&model, 1);
-    struct shard_plan p;
-    plan_build(&p, &spec, 2, 1);
-    for (int t = 0; t < 2; t++) {
-        const int64_t n = slice_count(&p, ids[t], -1), part = slice_count(&p, ids[t], 1);
-        int64_t *const whole = calloc((size_t)n, width), *const slice = calloc((size_t)part, width);
-        cr_assert(part * (int64_t)width > 16 << 20);
-        for (int64_t i = 0; i < n; i++) whole[2 * i] = whole[2 * i + 1] = i;
-        slice_copy(&p, ids[t], 1, width, slice, whole);
-        for (int64_t i = 0; i < part; i += 101) {
-            const struct place place = slice_place(&p, ids[t], 1, i);
-            cr_assert_eq(slice[2 * i], whole_index(&p, ids[t], &place));
-            cr_assert_eq(slice[2 * i + 1], slice[2 * i]);
-        }
-        free(whole);
-        free(slice);
-    }
-}
-
 Test(plan, a_rank_whose_experts_have_no_rows_has_an_empty_slice) {
     struct model model;
     cr_assert_eq(model_load("tiny", &model).code, STATUS_OK);

@@ -103,7 +103,7 @@ static void make_split(struct trial *t) {
 static void make_rope(struct trial *t) {
     static const int32_t positions[T] = {5, 0, 11};
     struct view table = strided(numbers(12 * 2), 2, 0, 0);
-    ref_rope_table(table.data, DTYPE_F64, 12, 2, 1e4);
+    ref_rope_table(table.data, DTYPE_F64, 12, 2, &(struct layer_spec){.rope_theta = 1e4});
     t->call.u.rope = (struct rope_args){.q = fuzzy(t, 0, T * H * D, H * D, D, 0),
                                         .k = fuzzy(t, 1, T * G * D, G * D, D, 0),
                                         .table = table,

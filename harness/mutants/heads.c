@@ -116,7 +116,7 @@ static bool rotate_whole_head(struct mistake *m) {
     const enum dtype dtype = a->table.dtype;
     void *const table = mistake_memory(m, n * a->head_dim, dtype_bytes(dtype));
     if (!table) return false;
-    ref_rope_table(table, dtype, n, a->head_dim, mistake_spec(m)->rope_theta);
+    ref_rope_table(table, dtype, n, a->head_dim, mistake_spec(m));
     a->table = (struct view){.data = table, .dtype = dtype, .stride = {a->head_dim}, .hi = n * a->head_dim};
     a->rot_dim = a->head_dim;
     return true;

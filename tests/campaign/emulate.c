@@ -84,7 +84,7 @@ static void rope(struct trial *t) {
     float *const q = trial_values(t, rows * heads * d, trial_dtype(t), any_scale(t)),
                  *const table = trial_array(t, rows * d, 4), *const got = trial_array(t, rows * heads * d, 4);
     int32_t *const positions = trial_array(t, rows, sizeof *positions);
-    ref_rope_table(table, DTYPE_F32, rows, d, 1e4);
+    ref_rope_table(table, DTYPE_F32, rows, d, &(struct layer_spec){.rope_theta = 1e4});
     for (int64_t r = 0; r < rows; r++) positions[r] = (int32_t)r;
     struct call c = {.op = OP_ROPE};
     c.u.rope = (struct rope_args){.q = dense(q, rows * heads * d, heads * d, d),
