@@ -19,7 +19,7 @@ COMMON = -I. -g -O2 -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(COMMON) -Wconversion -Wno-sign-conversion -isystem $(RANDOM123) \
              $(if $(PKG),$(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g')) $(SAN) $(CFLAGS)
 # Places in headers are named kernels/.., as those in the file that is compiled.
-CXXFLAGS_ALL = -std=c++17 $(COMMON) -O3 $(ARCH) -Wno-psabi -fmacro-prefix-map=./= $(SAN) $(CXXFLAGS)
+CXXFLAGS_ALL = -std=c++17 $(COMMON) $(if $(SANITIZE),-O1,-O3) $(ARCH) -Wno-psabi -fmacro-prefix-map=./= $(SAN) $(CXXFLAGS)
 # ptxas says C75xx when it serialises wgmma or ignores setmaxnreg: an "info" that fails the build here.
 NVCCFLAGS = -std=c++17 -I. -O3 -lineinfo --Werror all-warnings -MMD -MP -Xcompiler -Wall \
             -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a

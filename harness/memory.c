@@ -23,7 +23,11 @@ void *memory_zeroed(size_t count, size_t size) {
 void memory_copy(void *to, const void *from, size_t bytes) {
     enum { PIECE = 4 << 20 };
     const size_t n = (bytes + PIECE - 1) / PIECE;
-#pragma omp parallel for schedule(static) if (n > 1)
+    if (n < 2) {
+        memcpy(to, from, bytes);
+        return;
+    }
+#pragma omp parallel for schedule(static)
     for (size_t i = 0; i < n; i++)
         memcpy((char *)to + i * PIECE, (const char *)from + i * PIECE, i + 1 < n ? PIECE : bytes - i * PIECE);
 }
