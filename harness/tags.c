@@ -124,7 +124,6 @@ void tags_read(const struct placed *at, const struct outcome *o, const struct an
                             .id = answer->id[i],
                             .dtype = placed_dtype(at, answer->id[i]),
                             .count = answer->count[i],
-                            .row_size = answer->row_size[i],
                             .y = y,
                             .got = got,
                             .text = text,

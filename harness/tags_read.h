@@ -12,7 +12,7 @@ struct reading {
     const struct outcome *outcome;
     enum tensor_id id;
     enum dtype dtype;
-    int64_t count, row_size;
+    int64_t count;
     const double *y, *got; /* [count] what is right, what was stored */
     char *text;            /* stays empty where nothing can be said */
     size_t size;

@@ -4,36 +4,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include "tests/folder.h"
-
-static char text[1 << 16];
+#include "tests/shell.h"
 
 TestSuite(cli_run, .init = folder_enter_with_binary, .fini = folder_leave);
-
-/* Exit status of "shardcheck ARGUMENTS"; what it printed is in text. */
-static int run(const char *arguments) {
-    char command[600];
-    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s 2>&1", arguments);
-    FILE *const out = popen(command, "r");
-    cr_assert(out);
-    text[fread(text, 1, sizeof text - 1, out)] = 0;
-    const int status = pclose(out);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
 
 static int count(const char *word) {
     int n = 0;
     for (const char *at = text; (at = strstr(at, word)); at += strlen(word)) n++;
     return n;
-}
-
-static void expect(const char *arguments, int status, const char *word) {
-    const int got = run(arguments);
-    cr_expect_eq(got, status, "%s: exit %d instead of %d\n%s", arguments, got, status, text);
-    cr_expect(strstr(text, word), "%s: no '%s' in\n%s", arguments, word, text);
 }
 
 Test(cli_run, mutants_are_scored_by_what_found_and_named_them) {

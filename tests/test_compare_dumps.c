@@ -5,11 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
-#include "tests/folder.h"
-
-static char text[1 << 16];
+#include "tests/shell.h"
 
 static void enter(void) {
     folder_enter_with_binary();
@@ -19,17 +16,6 @@ static void enter(void) {
 }
 
 TestSuite(compare_dumps, .init = enter, .fini = folder_leave);
-
-static void expect(const char *arguments, int status, const char *word) {
-    char command[600];
-    snprintf(command, sizeof command, "\"$SHARDCHECK\" compare %s 2>&1", arguments);
-    FILE *const out = popen(command, "r");
-    cr_assert(out);
-    text[fread(text, 1, sizeof text - 1, out)] = 0;
-    const int got = WEXITSTATUS(pclose(out));
-    cr_expect_eq(got, status, "%s: exit %d instead of %d\n%s", arguments, got, status, text);
-    cr_expect(strstr(text, word), "%s: no '%s' in\n%s", arguments, word, text);
-}
 
 /* Changes bits of one element of a bf16 tensor. */
 static void spoil(const char *path, const char *name, int64_t element, unsigned bits) {
@@ -50,37 +36,38 @@ static void remove_from(const char *path, const char *name) {
 }
 
 Test(compare_dumps, the_same_dump_is_identical) {
-    expect("two.h5 two.h5", 0, "identical: ");
+    expect("compare two.h5 two.h5", 0, "identical: ");
     cr_assert(!system("\"$SHARDCHECK\" run tiny --tp 2 --dump again.h5 --ranks -q >log"));
-    expect("two.h5 again.h5", 0, " tensors, bit for bit\n");
+    expect("compare two.h5 again.h5", 0, " tensors, bit for bit\n");
 }
 
 Test(compare_dumps, two_layouts_are_put_together_and_partial_sums_may_have_other_bits) {
-    expect("two.h5 four.h5", 0, ", ranks put together (tp 2 ep 1 | tp 4 ep 1)");
+    expect("compare two.h5 four.h5", 0, ", ranks put together (tp 2 ep 1 | tp 4 ep 1)");
     cr_expect(strstr(text, "OTHER  layers.0.attention.o_part (stage o_proj)"), "%s", text);
     cr_expect(strstr(text, "both within bounds: the reference on each file's own inputs"), "%s", text);
     cr_expect_not(strstr(text, ".o (stage attention)"), "heads side by side have the same bits\n%s", text);
-    expect("whole.h5 four.h5", 0, "(whole | tp 4 ep 1)");
+    expect("compare whole.h5 four.h5", 0, "(whole | tp 4 ep 1)");
 }
 
 Test(compare_dumps, one_wrong_element_of_one_rank_is_named) {
     spoil("four.h5", "ranks/3/layers.0.attention.o", 5 * 32 + 16 + 3, 0x8000); /* token 5, head 7, dim 3 */
-    expect("two.h5 four.h5", 1, "first stage that differs: attention of layer 0\n");
+    expect("compare two.h5 four.h5", 1, "first stage that differs: attention of layer 0\n");
     cr_expect(strstr(text, "1 of 4224 elements, first token 5 head 7 dim 3: "), "%s", text);
     cr_expect(strstr(text, "B is wrong: stage attention, rank 3 of 4"), "%s", text);
     cr_expect(strstr(text, "first     rank 3 token 5 head 7 dim 3, attention.o: got "), "%s", text);
-    expect("four.h5 two.h5", 1, "A is wrong: stage attention, rank 3 of 4");
+    expect("compare four.h5 two.h5", 1, "A is wrong: stage attention, rank 3 of 4");
 }
 
 Test(compare_dumps, a_replica_of_other_bits_is_wrong) {
     spoil("four.h5", "ranks/2/layers.0.attention.y", 70, 1);
-    expect("two.h5 four.h5", 1, "WRONG  B: rank 2 holds other bits of y than a rank before it\n");
+    expect("compare two.h5 four.h5", 1, "WRONG  B: rank 2 holds other bits of y than a rank before it\n");
 }
 
 Test(compare_dumps, a_wrong_element_of_the_whole_is_named_in_bounds) {
     cr_assert(!system("cp whole.h5 wrong.h5"));
     spoil("wrong.h5", "activations/layers.0.attention.o", 67, 0x0040);
-    expect("whole.h5 wrong.h5", 1, "OTHER  layers.0.attention.o (stage attention): 1 of 4224 elements");
+    expect("compare whole.h5 wrong.h5", 1,
+           "OTHER  layers.0.attention.o (stage attention): 1 of 4224 elements");
     cr_expect(strstr(text, " of A's bounds)\n") && strstr(text, "is ok in A (margin "), "%s", text);
     cr_expect(strstr(text, "B is wrong: stage attention, token 0, head 4, dim 3"), "%s", text);
     cr_expect(strstr(text, "outside or not judged\n"), "%s", text);
@@ -89,20 +76,20 @@ Test(compare_dumps, a_wrong_element_of_the_whole_is_named_in_bounds) {
 Test(compare_dumps, other_inputs_and_missing_tensors_are_never_within_bounds) {
     cr_assert(!system("cp whole.h5 wrong.h5 && cp whole.h5 less.h5"));
     spoil("wrong.h5", "weights/layers.0.attention.w_o", 3, 0x8000);
-    expect("whole.h5 wrong.h5", 1, "OTHER  layers.0.attention.w_o: 1 of ");
+    expect("compare whole.h5 wrong.h5", 1, "OTHER  layers.0.attention.w_o: 1 of ");
     cr_expect(strstr(text, "an input: what follows"), "%s", text);
     remove_from("less.h5", "activations/layers.0.attention.o");
-    expect("whole.h5 less.h5", 1, "GONE   layers.0.attention.o\n");
-    expect("less.h5 whole.h5", 0, "NEW    layers.0.attention.o\n");
+    expect("compare whole.h5 less.h5", 1, "GONE   layers.0.attention.o\n");
+    expect("compare less.h5 whole.h5", 0, "NEW    layers.0.attention.o\n");
 }
 
 Test(compare_dumps, files_without_a_model_are_compared_by_bits) {
     cr_assert(!system("cp whole.h5 plain.h5 && cp whole.h5 other.h5"));
     remove_from("plain.h5", "config_json");
-    expect("plain.h5 whole.h5", 0, " datasets, bit for bit\n");
+    expect("compare plain.h5 whole.h5", 0, " datasets, bit for bit\n");
     spoil("other.h5", "activations/layers.0.attention.o", 67, 1);
     remove_from("other.h5", "weights/layers.0.attention.w_o");
-    expect("plain.h5 other.h5", 1,
+    expect("compare plain.h5 other.h5", 1,
            "OTHER  activations/layers.0.attention.o: 1 of 4224 elements, the first is "
            "number 67: ");
     cr_expect(strstr(text, "GONE   weights/layers.0.attention.w_o\n"), "%s", text);
@@ -111,11 +98,11 @@ Test(compare_dumps, files_without_a_model_are_compared_by_bits) {
 
 Test(compare_dumps, what_cannot_be_compared_is_refused_in_one_line) {
     cr_assert(!system("echo '{}' >r.json; head -c 5000 whole.h5 >cut.h5"));
-    expect("whole.h5 r.json", 2,
+    expect("compare whole.h5 r.json", 2,
            "whole.h5: is an HDF5 file, r.json is none; compare two reports or two dumps\n");
-    expect("$ROOT/fixtures/golden/llama.h5 $ROOT/fixtures/golden/mixtral.h5", 2,
+    expect("compare $ROOT/fixtures/golden/llama.h5 $ROOT/fixtures/golden/mixtral.h5", 2,
            "; give two dumps of one layer");
-    expect("whole.h5 $ROOT/fixtures/golden/llama.h5", 2,
+    expect("compare whole.h5 $ROOT/fixtures/golden/llama.h5", 2,
            "; give two dumps of one layer and as many tokens\n");
-    expect("cut.h5 whole.h5", 2, "cut.h5: truncated or damaged HDF5 file; write it again\n");
+    expect("compare cut.h5 whole.h5", 2, "cut.h5: truncated or damaged HDF5 file; write it again\n");
 }

@@ -5,24 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
-#include "tests/folder.h"
-
-static char text[1 << 16];
+#include "tests/shell.h"
 
 TestSuite(dump_ranks, .init = folder_enter_with_binary, .fini = folder_leave);
-
-static void expect(const char *arguments, int status, const char *word) {
-    char command[600];
-    snprintf(command, sizeof command, "\"$SHARDCHECK\" %s 2>&1", arguments);
-    FILE *const out = popen(command, "r");
-    cr_assert(out);
-    text[fread(text, 1, sizeof text - 1, out)] = 0;
-    const int got = WEXITSTATUS(pclose(out));
-    cr_expect_eq(got, status, "%s: exit %d instead of %d\n%s", arguments, got, status, text);
-    cr_expect(strstr(text, word), "%s: no '%s' in\n%s", arguments, word, text);
-}
 
 /* Turns the sign of one element of a bf16 tensor. */
 static void spoil(const char *path, const char *name, int64_t element) {
