@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "reference/reference.h"
+#include "layer/copy.h"
 
 void crew_open(struct crew *crew, const struct layer_spec *spec, enum part part, const struct batch *batch,
                int64_t tp, int64_t ep) {
@@ -79,7 +80,7 @@ void placed_dense(const struct placed *at, enum tensor_id id, void *dst) {
     const size_t size = dtype_bytes(s->dtype);
     if (!placed_count(at, id)) return;
     if (s->count == placed_count(at, id))
-        memory_copy(dst, s->memory.data, (size_t)s->count * size);
+        copy_bytes(dst, s->memory.data, (size_t)s->count * size);
     else
         slice_copy(&at->crew->plan, id, at->rank, size, dst, s->memory.data);
 }

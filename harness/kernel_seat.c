@@ -13,6 +13,7 @@
 #include "harness/clock.h"
 #include "harness/schedules.h"
 #include "harness/traces.h"
+#include "layer/copy.h"
 #include "layer/line.h"
 
 #define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
@@ -70,7 +71,7 @@ static struct view buffer_view(const struct placed *at, enum tensor_id id, const
 static void copy_rows(char *dst, size_t dst_stride, const char *src, size_t src_stride, size_t row,
                       int64_t n) {
     for (int64_t i = 0; i < n; i++)
-        memory_copy(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
+        copy_bytes(dst + (size_t)i * dst_stride, src + (size_t)i * src_stride, row);
 }
 
 /* ---- laying out ---- */

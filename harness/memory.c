@@ -4,7 +4,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 #define HUGE_FROM ((size_t)8 << 20) /* large pages from here on: fewer faults */
@@ -18,18 +17,6 @@ static void *or_die(void *p, size_t bytes) {
 
 void *memory_zeroed(size_t count, size_t size) {
     return or_die(calloc(count ? count : 1, size), count * size);
-}
-
-void memory_copy(void *to, const void *from, size_t bytes) {
-    enum { PIECE = 4 << 20 };
-    const size_t n = (bytes + PIECE - 1) / PIECE;
-    if (n < 2) {
-        memcpy(to, from, bytes);
-        return;
-    }
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++)
-        memcpy((char *)to + i * PIECE, (const char *)from + i * PIECE, i + 1 < n ? PIECE : bytes - i * PIECE);
 }
 
 void mapping_renew(struct mapping *m, size_t bytes) {

@@ -7,8 +7,6 @@
 #include <stddef.h>
 
 void *memory_zeroed(size_t count, size_t size); /* free() it */
-/* memcpy by all cores: half of the time of a copy to new memory is that its pages are made. */
-void memory_copy(void *to, const void *from, size_t bytes);
 
 struct mapping {
     void *data;

@@ -18,6 +18,7 @@
 #include "harness/relate.h"
 #include "harness/stage.h"
 #include "harness/tags.h"
+#include "layer/copy.h"
 
 /* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
  * expert. */
@@ -153,8 +154,8 @@ static void partial_add(struct rank_work *w, double *sum) {
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < a->count[0]; n++) sum[first + n] += y[n];
     if (tensor_continues(a->id[0]))
-        memory_copy(store_renew(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]), y,
-                    (size_t)a->count[0] * sizeof *y);
+        copy_bytes(store_renew(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]), y,
+                   (size_t)a->count[0] * sizeof *y);
     free(unrounded);
 }
 

@@ -17,6 +17,7 @@
 #include "harness/relate.h"
 #include "harness/stage.h"
 #include "harness/tags.h"
+#include "layer/copy.h"
 
 void trunk_open(struct trunk *t, const struct check_case *c, const struct model *model,
                 const struct fixture *fixture, struct device *device, const struct mutant *fault) {
@@ -163,7 +164,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
 }
 
 static void keep_exact(struct store *store, enum tensor_id id, int64_t count, const double *values) {
-    memory_copy(store_renew(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
+    copy_bytes(store_renew(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
 }
 
 /* Of a stage that failed, NaN, infinity and poison go on as the reference's values: what one kernel

@@ -2,6 +2,7 @@
  * sit? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/plan.h"
+#include "layer/copy.h"
 
 #include <assert.h>
 #include <string.h>
@@ -144,7 +145,8 @@ struct copy_job {
 static void copy_piece(const struct copy_job *job, int64_t part, int64_t whole, int64_t count) {
     char *const in_part = job->part + (size_t)part * job->inner_bytes;
     char *const in_whole = job->whole + (size_t)whole * job->inner_bytes;
-    memcpy(job->back ? in_whole : in_part, job->back ? in_part : in_whole, (size_t)count * job->inner_bytes);
+    copy_bytes(job->back ? in_whole : in_part, job->back ? in_part : in_whole,
+               (size_t)count * job->inner_bytes);
 }
 
 static void copy_axis(const struct copy_job *job, int axis, int64_t part, int64_t whole) {
