@@ -1,74 +1,9 @@
-/* What does a green page not say?  Everything that was not judged, or judged in a way that proves
- * nothing, is counted before anything else, and named with its reason at the end. */
+/* What does a green page not say?  In a line before anything else, and item by item with reasons at its
+ * end. */
 /* SPDX-License-Identifier: MIT */
 #include <string.h>
 
 #include "reports/html.h"
-
-struct gaps {
-    int64_t skipped, unchained, sampled, rows, all_rows, invisible; /* cases; rows of the plan edge */
-    int64_t loose, silent;                                          /* edges of stages */
-    bool oracle;                                                    /* some case had one */
-    int unmet;                                                      /* facts */
-};
-
-static void count_stage(struct gaps *g, const struct stage_result *s) {
-    for (int e = 0; e < EDGE_COUNT; e++) {
-        const struct edge_result *const r = &s->edge[e];
-        g->loose += r->state == EDGE_LOOSE;
-        g->silent += r->trend.state == TREND_SILENT || r->trend.state == TREND_VAGUE;
-    }
-}
-
-static bool is_invisible(const struct case_result *c) { return c->mutant[0] && c->verdict == CASE_PASSED; }
-
-/* What another case did in its place is counted there. */
-static struct gaps count(const struct run_result *run) {
-    struct gaps g = {0};
-    int met, all;
-    for (int64_t i = 0; i < run->n_cases; i++) {
-        const struct case_result *const c = &run->cases[i];
-        const struct edge_result *const plan = &c->edge[EDGE_PLAN];
-        g.skipped += c->verdict == CASE_SKIPPED;
-        g.unchained += c->unchained[0] != 0;
-        g.invisible += is_invisible(c);
-        g.oracle |= c->edge[EDGE_ORACLE].state != EDGE_NOT_RUN;
-        if (c->same_as) continue;
-        g.sampled += plan->sampled_rows < plan->rows;
-        g.rows += plan->sampled_rows;
-        g.all_rows += plan->rows;
-        g.loose += c->edge[EDGE_CHAIN].state == EDGE_LOOSE;
-        for (int s = 0; s < c->n_stages; s++) count_stage(&g, &c->stage[s]);
-    }
-    report_count_facts(run, &met, &all);
-    g.unmet = all - met;
-    return g;
-}
-
-static void print_count(FILE *file, int64_t n, const char *one, const char *many) {
-    if (n) fprintf(file, "%lld %s; ", (long long)n, n == 1 ? one : many);
-}
-
-void report_gaps(FILE *file, const struct run_result *run) {
-    const struct gaps g = count(run);
-    print_count(file, g.skipped, "case skipped", "cases skipped");
-    print_count(file, run->n_waived, "failure waived", "failures waived");
-    print_count(file, run->n_stale, "stale waiver", "stale waivers");
-    print_count(file, g.invisible, "case whose seeded mistake changes nothing",
-                "cases whose seeded mistake changes nothing");
-    if (run->fact)
-        print_count(file, g.unmet, "fact of coverage not met", "facts of coverage not met");
-    else
-        fputs("coverage, which was not counted; ", file);
-    print_count(file, g.loose, "edge too loose to prove anything", "edges too loose to prove anything");
-    print_count(file, g.silent, "statistical test that says nothing", "statistical tests that say nothing");
-    print_count(file, g.unchained, "case without the chain edge", "cases without the chain edge");
-    if (g.sampled)
-        fprintf(file, "plan edge of %lld cases, %lld of %lld rows recomputed; ", (long long)g.sampled,
-                (long long)g.rows, (long long)g.all_rows);
-    fputs(g.oracle ? "oracle edge: only what its file holds" : "oracle edge: no file", file);
-    if (run->in_process) fputs("; no worker stood between the code under test and this report", file);
-}
 
 void html_gaps_line(FILE *file, const struct run_result *run) {
     fputs("<p class=\"gaps\"><b>Not checked:</b> ", file);
@@ -196,7 +131,7 @@ static void print_notes(FILE *file, const struct run_result *run) {
 }
 
 void html_gaps(FILE *file, const struct run_result *run) {
-    const struct gaps g = count(run);
+    const struct gaps g = report_count_gaps(run);
     const bool unmet = run->fact && g.unmet;
     if (!g.skipped && !run->n_waived && !run->n_stale && !g.unchained && !g.loose && !g.silent && !unmet)
         return;

@@ -65,7 +65,15 @@ struct failure_cause {
     int64_t index, n_cases;         /* of `told` in the run */
 };
 int64_t report_causes(const struct run_result *run, struct failure_cause *cause);
-/* What a pass of this run does not say, in one line of plain text without its end: "2 cases skipped;
+/* What a pass of this run does not say, counted. */
+struct gaps {
+    int64_t skipped, unchained, sampled, rows, all_rows, invisible; /* cases; rows of the plan edge */
+    int64_t loose, silent;                                          /* edges of stages */
+    bool oracle;                                                    /* some case had one */
+    int unmet;                                                      /* facts */
+};
+struct gaps report_count_gaps(const struct run_result *run);
+/* And in one line of plain text without its end: "2 cases skipped;
  * oracle edge: no file". */
 void report_gaps(FILE *file, const struct run_result *run);
 
