@@ -126,7 +126,7 @@ int main(int argc, char **argv) {
     struct run r = {0};
     bool follow = true;
     must(device_open(kind, &r.device));
-    printf("on %s, %d rows of each product\n", device_label(r.device), SAMPLE_ROWS);
+    printf("on %s; %d rows of each are held against a declared order\n", device_label(r.device), SAMPLE_ROWS);
     for (int i = 0; i < (n_names ? n_names : 2); i++) {
         const struct kernel *const k = kernel_by_name(names[i]);
         if (!k || k->op != OP_LINEAR || !k->launch[kind])

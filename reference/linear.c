@@ -244,6 +244,11 @@ static double *moved_sums(const struct linear_args *a, const double *const *radi
     return moved;
 }
 
+static void put_nothing(const struct ref_out *out, int64_t n) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) put(out, i, (double)NAN, (double)NAN, (double)NAN);
+}
+
 void ref_linear(const struct call *call, const struct contract *contract, const double *const *radius,
                 int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct linear_args *a = &call->u.linear;
@@ -253,9 +258,7 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
-#pragma omp parallel for schedule(static) if (a->offsets.data) /* rows that no group owns stay NaN */
-    for (int64_t i = 0; i < (a->offsets.data ? row1 - row0 : 0) * a->n_cols; i++)
-        put(out, i, (double)NAN, (double)NAN, (double)NAN);
+    if (a->offsets.data) put_nothing(out, (row1 - row0) * a->n_cols); /* stays where no group owns a row */
     struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;
 #pragma omp parallel

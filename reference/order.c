@@ -23,9 +23,10 @@ static const struct {
 static const int splits[] = {1, 2, 3, 4, 5, 6, 7, 8, 16, 32}, units[] = {16, 64};
 enum { N_STEPS = sizeof steps / sizeof *steps, N_SPLITS = sizeof splits / sizeof *splits, N_UNITS = 2 };
 
-int order_count(void) { return N_STEPS * N_SPLITS * N_UNITS; }
+enum { N_ORDERS = N_STEPS * N_SPLITS * N_UNITS };
 
-bool order_at(int number, int64_t n_inner, struct order *out) {
+/* False: n_inner terms cannot be cut so. */
+static bool order_at(int number, int64_t n_inner, struct order *out) {
     const int step = number / (N_SPLITS * N_UNITS), split = splits[number / N_UNITS % N_SPLITS];
     const int unit = units[number % N_UNITS];
     const int64_t each = (n_inner + split - 1) / split, slice = (each + unit - 1) / unit * unit;
@@ -205,7 +206,7 @@ void order_find(const struct call *call, const struct contract *declared, struct
         const struct call piece = piece_of(&s, i);
         out->sampled += piece_size(&piece);
     }
-    for (int i = 0; i < order_count() && s.telling >= ORDER_TELLING; i++) {
+    for (int i = 0; i < N_ORDERS && s.telling >= ORDER_TELLING; i++) {
         if (!order_at(i, n_inner, &o) || !ref_replays(call, &o.contract)) continue;
         if (!all_have_order(&s, &o.contract)) continue;
         if (!out->found || wider(&o, &out->order, n_inner)) out->order = o;

@@ -12,9 +12,6 @@ struct order {
     struct contract contract; /* OP_LINEAR, in_order: what ref_replay takes */
     char name[72];            /* "3 slices of 3072, tensor core, 16 a step, 25 bits (sm_90)" */
 };
-int order_count(void);
-/* False: n_inner terms cannot be cut so. */
-bool order_at(int number, int64_t n_inner, struct order *out);
 
 /* What a sample says: every corner and a few elements of every tile of 64 x 128 or, of more than
  * ORDER_TILES (fewer where sums are long), of as many spread evenly; and where those do not tell,
