@@ -80,6 +80,17 @@ double addition_grid(double unit, double s1) {
     return accumulator_grid(&(struct accumulator){.unit = unit, .block = 1}, s1);
 }
 
+/* ---- known roundings ---- */
+
+void image_of(double *y, double *e, int64_t n, enum dtype d) {
+    if (d == DTYPE_F64) return;
+    for (int64_t i = 0; i < n; i++) {
+        const double low = dtype_round(d, y[i] - e[i]), high = dtype_round(d, y[i] + e[i]);
+        y[i] = dtype_round(d, y[i]);
+        e[i] = fmax(high - y[i], y[i] - low);
+    }
+}
+
 /* ---- the acceptance set ---- */
 
 static double bf16_neighbour(double v, bool up) {

@@ -30,6 +30,12 @@ double accumulator_grid(const struct accumulator *acc, double s1);
 /* The same for additions of relative error `unit`, one a term. */
 double addition_grid(double unit, double s1);
 
+/* What numbers known to within e become when they are rounded to dtype d: rounding is monotone, so a number
+ * in [y - e, y + e] goes into [round(y - e), round(y + e)], mostly one number. y[0..n) becomes round(y), e
+ * what is left of the doubt: 0 unless a tie of d is within reach. DTYPE_F64: nothing changes. Where the
+ * interval reaches overflow e is infinite; NaN stays NaN. */
+void image_of(double *y, double *e, int64_t n, enum dtype d);
+
 enum verdict_kind {
     ELEMENT_OK,
     ELEMENT_OUTSIDE,  /* finite, but outside the acceptance set: proof of an error */

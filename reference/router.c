@@ -59,14 +59,6 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* x known to +-r, rounded to dtype d, which is monotone: what it becomes, and how far off that is. */
-static void round_known(enum dtype d, double *x, double *r) {
-    const double low = dtype_round(d, *x - *r), high = dtype_round(d, *x + *r);
-    if (d == DTYPE_F64) return;
-    *x = dtype_round(d, *x);
-    *r = fmax(high - *x, *x - low);
-}
-
 /* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it
  * first. */
 static void score_token(const struct route_row *row, const struct route_args *a,
@@ -75,12 +67,11 @@ static void score_token(const struct route_row *row, const struct route_args *a,
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
     const double unit = dtype_unit(a->logits.dtype) < c->unit ? c->unit : 0;
     radius_row(logit_error, radius, 0, &a->logits, t * a->logits.stride[0], a->n_experts);
-    for (int64_t e = 0; e < a->n_experts; e++) {
+    for (int64_t e = 0; e < a->n_experts; e++)
         logit_error[e] += unit * (fabs(row->score[e]) + logit_error[e]);
-        round_known(c->logits, &row->score[e], &logit_error[e]);
-    }
+    image_of(row->score, logit_error, a->n_experts, c->logits);
     (a->score == SCORE_SIGMOID ? sigmoid_scores : softmax_scores)(row, logit_error, a->n_experts, c);
-    for (int64_t e = 0; e < a->n_experts; e++) round_known(c->scores, &row->score[e], &row->error[e]);
+    image_of(row->score, row->error, a->n_experts, c->scores);
     free(logit_error);
 }
 
