@@ -1,0 +1,74 @@
+/* The table of producers: who is found by which text, and what of it a text may change. */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <string.h>
+
+#include "layer/producers.h"
+
+static const struct hf64_range usual = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8};
+
+static struct producer find(const char *text) {
+    struct producer p;
+    const struct status s = producer_find(text, &p);
+    cr_assert_eq(s.code, STATUS_OK, "%s: %s", text, s.message);
+    return p;
+}
+
+Test(producers, every_row_says_all_there_is_to_say_and_has_a_contract_for_every_stage) {
+    for (const struct producer_row *r = producer_table; r->name; r++) {
+        cr_expect(r->describes && r->source && r->contract, "%s", r->name);
+        const struct producer p = find(r->name);
+        cr_expect(p.row == r && p.storage == r->storage && p.n_changes == 0, "%s", r->name);
+        for (int stage = 0; stage < S_COUNT; stage++)
+            cr_expect_eq(producer_contract(&p, stage, &usual).op, stage_table[stage].op, "%s, %s", r->name,
+                         stage_table[stage].name);
+        for (enum tensor_id id = 0; id < T_COUNT; id++)
+            if (tensor_table[id].dtype == DTYPE_I32)
+                cr_expect_eq(producer_between(&p, id), DTYPE_F64, "%s, %s", r->name, tensor_table[id].name);
+    }
+}
+
+Test(producers, a_key_changes_its_field_and_no_other) {
+    const struct producer p = find("exact:attention.p=bf16:attention.p_in_l=yes:attention.block=128");
+    const struct contract c = producer_contract(&p, S_ATTENTION, &usual);
+    struct contract want = producer_contract(&(struct producer){.row = p.row}, S_ATTENTION, &usual);
+    want.u.attention.p_unit = UNIT_BF16, want.u.attention.p_in_l = true, want.u.attention.block = 128;
+    cr_expect_eq(memcmp(&c.u.attention, &want.u.attention, sizeof want.u.attention), 0);
+    const struct contract norm = producer_contract(&p, S_ATTN_NORM, &usual);
+    cr_expect_eq(norm.u.norm.unit, UNIT_F32);
+    const struct producer none = find("exact:attention.p=bf16:attention.p=none");
+    cr_expect_eq(producer_contract(&none, S_ATTENTION, &usual).u.attention.p_unit, 0);
+}
+
+Test(producers, a_tensor_that_is_named_is_rounded_as_it_says) {
+    const struct producer p = find("exact:o_part=none:down=fp32");
+    cr_expect_eq(producer_between(&p, T_O_PART), DTYPE_F64);
+    cr_expect_eq(producer_between(&p, T_DOWN), DTYPE_F32);
+    cr_expect_eq(producer_between(&p, T_MOE_PART), DTYPE_BF16);
+    cr_expect_eq(producer_between(&p, T_GATES), DTYPE_F32);
+}
+
+Test(producers, what_is_wrong_is_named_with_what_is_legal) {
+    static const struct {
+        const char *text, *says;
+    } wrong[] = {
+        {"", "use exact, hf64"},
+        {"exac", "use exact, hf64"},
+        {"exact2", "use exact, hf64"},
+        {"exact:", "no KEY=VALUE"},
+        {"exact:attention.p", "no KEY=VALUE"},
+        {"exact:attention.q=bf16", "no key 'attention.q'; use attention.p, "},
+        {"exact:attention.p=int32", "none, bf16 or fp32"},
+        {"exact:attention.p=", "none, bf16 or fp32"},
+        {"exact:attention.block=0", "a whole number"},
+        {"exact:attention.block=12x", "a whole number"},
+        {"exact:attention.p_in_l=true", "yes or no"},
+        {"exact:ids=bf16", "no key 'ids'"},
+        {"exact:w_qkv=bf16", "no key 'w_qkv'"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        struct producer p;
+        const struct status s = producer_find(wrong[i].text, &p);
+        cr_expect(s.code && strstr(s.message, wrong[i].says), "%s: %s", wrong[i].text, s.message);
+    }
+}
