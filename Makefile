@@ -10,7 +10,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
 endif
 
-PKG = hdf5 jansson
+PKG = hdf5 jansson zlib
 # OpenMP threads that wait by spinning slow a machine that has other work
 export OMP_WAIT_POLICY ?= passive
 WARN = -Wall -Wextra -Wshadow -Werror
@@ -148,7 +148,7 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
     $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/line.o $(BUILD)/layer/dtype.o,$(OBJECTS))
-	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson,$(LDLIBS))
+	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lz,$(LDLIBS))
 $(BUILD)/layer/dtype.o $(BUILD)/fixtures/fill.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 # What objects are made with; written only when that changes, and then all of them are made again. `:=`
 # because a reference object's own CFLAGS_ALL would reach its prerequisites.

@@ -7,47 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fixtures/tensor_file.h"
-#include "layer/line.h"
-#include "tests/folder.h"
+#include "tests/tensor_files.h"
 
 TestSuite(tensor_file, .init = folder_enter, .fini = folder_leave);
-
-static void write_file(const char *path, const void *bytes, size_t n) {
-    FILE *const file = fopen(path, "wb");
-    cr_assert(file && fwrite(bytes, 1, n, file) == n && !fclose(file));
-}
-
-static struct tensor_file *opened(const char *path) {
-    struct tensor_file *file;
-    const struct status s = tensor_file_open(path, &file);
-    cr_assert(!s.code, "%s", s.message);
-    return file;
-}
-
-static void refused(const char *path, const char *cause) {
-    struct tensor_file *file;
-    const struct status s = tensor_file_open(path, &file);
-    cr_expect(s.code && !file, "accepted, expected: %s", cause);
-    cr_expect(strstr(s.message, cause) && strstr(s.message, path) && line_is_clean(s.message), "%s\n%s",
-              cause, s.message);
-    tensor_file_close(file);
-}
-
-/* All elements of a tensor are these. */
-static void holds(struct tensor_file *file, const char *name, int n, const double *wanted) {
-    const struct named_tensor *const t = tensor_file_find(file, name);
-    cr_assert(t, "%s", name);
-    cr_assert_eq(t->count, n, "%s: %lld", name, (long long)t->count);
-    double got[64] = {0};
-    const struct status s = tensor_read(file, t, 0, n, got);
-    cr_assert(!s.code, "%s", s.message);
-    for (int i = 0; i < n; i++)
-        cr_expect(got[i] == wanted[i] || (isnan(got[i]) && isnan(wanted[i])), "%s[%d]: %g, not %g", name, i,
-                  got[i], wanted[i]);
-}
-#define HOLDS(file, name, ...)                                                                               \
-    holds(file, name, sizeof((double[]){__VA_ARGS__}) / sizeof(double), (double[]){__VA_ARGS__})
 
 /* ---- safetensors ---- */
 

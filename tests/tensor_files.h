@@ -1,0 +1,89 @@
+/* tensor_files - what tests of files of named tensors ask of one. */
+/* SPDX-License-Identifier: MIT */
+#ifndef TESTS_TENSOR_FILES_H
+#define TESTS_TENSOR_FILES_H
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixtures/tensor_file.h"
+#include "layer/line.h"
+#include "tests/folder.h"
+
+static inline void write_file(const char *path, const void *bytes, size_t n) {
+    FILE *const file = fopen(path, "wb");
+    cr_assert(file && fwrite(bytes, 1, n, file) == n && !fclose(file));
+}
+
+static inline struct tensor_file *opened(const char *path) {
+    struct tensor_file *file;
+    const struct status s = tensor_file_open(path, &file);
+    cr_assert(!s.code, "%s", s.message);
+    return file;
+}
+
+static inline void refused(const char *path, const char *cause) {
+    struct tensor_file *file;
+    const struct status s = tensor_file_open(path, &file);
+    cr_expect(s.code && !file, "accepted, expected: %s", cause);
+    cr_expect(strstr(s.message, cause) && strstr(s.message, path) && line_is_clean(s.message), "%s\n%s",
+              cause, s.message);
+    tensor_file_close(file);
+}
+
+/* All elements of a tensor are these. */
+static inline void holds(struct tensor_file *file, const char *name, int n, const double *wanted) {
+    const struct named_tensor *const t = tensor_file_find(file, name);
+    cr_assert(t, "%s", name);
+    cr_assert_eq(t->count, n, "%s: %lld", name, (long long)t->count);
+    double got[64] = {0};
+    const struct status s = tensor_read(file, t, 0, n, got);
+    cr_assert(!s.code, "%s", s.message);
+    for (int i = 0; i < n; i++)
+        cr_expect(got[i] == wanted[i] || (isnan(got[i]) && isnan(wanted[i])), "%s[%d]: %g, not %g", name, i,
+                  got[i], wanted[i]);
+}
+#define HOLDS(file, name, ...)                                                                               \
+    holds(file, name, sizeof((double[]){__VA_ARGS__}) / sizeof(double), (double[]){__VA_ARGS__})
+
+/* A file of fixtures/golden, copied here and opened. */
+static inline struct tensor_file *golden(const char *name) {
+    char command[200];
+    snprintf(command, sizeof command, "cp \"$ROOT/fixtures/golden/%s\" .", name);
+    cr_assert_eq(system(command), 0);
+    return opened(name);
+}
+
+/* No prefix of a file is accepted; with any one byte turned over it is read or refused, in one line. */
+static inline void survives_damage(const char *path) {
+    static char bytes[8192], copy[8192];
+    FILE *const file = fopen(path, "rb");
+    cr_assert(file);
+    const size_t n = fread(bytes, 1, sizeof bytes, file);
+    fclose(file);
+    cr_assert(n > 0 && n < sizeof bytes);
+    for (size_t length = 0; length < n; length += 1 + length / 64) {
+        write_file("cut", bytes, length);
+        refused("cut", "");
+    }
+    for (size_t at = 0; at < n; at++) {
+        struct tensor_file *f;
+        memcpy(copy, bytes, n);
+        copy[at] ^= (char)(at % 2 ? 0xff : 1 << at / 2 % 8);
+        write_file("damaged", copy, n);
+        const struct status s = tensor_file_open("damaged", &f);
+        cr_expect(!s.code || (s.message[0] && line_is_clean(s.message)), "%zu", at);
+        for (int i = 0; f && i < tensor_file_count(f); i++) {
+            const struct named_tensor *const t = tensor_file_at(f, i);
+            double *const all = calloc((size_t)t->count + 1, sizeof *all);
+            if (all && t->count < 1 << 20) tensor_read(f, t, 0, t->count, all);
+            free(all);
+        }
+        tensor_file_close(f);
+    }
+}
+
+#endif
