@@ -55,7 +55,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults campaign arm bench grid layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults campaign arm bench grid python-test layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -113,6 +113,12 @@ arm: $(BUILD)/conformance_record ## the executor cross-built for 64-bit Arm, und
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-arm CC=aarch64-linux-gnu-gcc CXX=aarch64-linux-gnu-g++ ARCH= NVCC= PKG= $(BUILD)-arm/conformance_record
 	@qemu-aarch64 -L /usr/aarch64-linux-gnu $(BUILD)-arm/conformance_record host | tail -n +2 >$(BUILD)-arm/bits
 	@$(BUILD)/conformance_record host | tail -n +2 | cmp - $(BUILD)-arm/bits && echo "arm: $$(wc -l <$(BUILD)-arm/bits) cases, the same bits as on this machine"
+
+PYTHON ?= python3
+python-test: ## the tests of python/shardcheck, where torch is installed (PYTHON=venv/bin/python)
+	@for package in torch safetensors transformers; do \
+	    $(PYTHON) -c "import $$package" 2>/dev/null || { echo "python-test: skipped: $$package is not installed"; exit 0; }; done; \
+	    $(PYTHON) -W ignore -m unittest discover -s tests/python
 
 layers: ## check who includes whom
 	@scripts/layers
