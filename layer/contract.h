@@ -1,7 +1,7 @@
 /* contract - how an implementation computes an op: accumulators, intermediate roundings, elementary
- * functions. A contract never changes the right answer y; it only sizes E, the half-width of the
- * interval before the final rounding to the storage dtype. Constants and formulas:
- * docs/numerics.md. */
+ * functions. A contract sizes E, the half-width of the interval before the final rounding to the storage
+ * dtype, and may say where else a value is rounded: that, and nothing else, moves the right answer y.
+ * Constants and formulas: docs/numerics.md. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_CONTRACT_H
 #define LAYER_CONTRACT_H
@@ -37,7 +37,7 @@ struct norm_contract {
     double unit;        /* arithmetic: 2^-24 or 2^-53 */
     int64_t depth;      /* roundings on the longest path of the sum of squares; 0: width */
     double rsqrt_error; /* relative */
-    double mid_unit;    /* unit of the dtype x*r is rounded to before the weight; 0: not rounded */
+    enum dtype mid;     /* x*r is rounded to it before the weight; DTYPE_F64: not rounded */
     double input_unit;  /* unit of the dtype the input is rounded to first; 0: not rounded */
 };
 struct linear_contract {
@@ -82,7 +82,7 @@ struct route_contract {
 };
 struct activation_contract {
     double unit, exp_error;
-    double mid_unit; /* silu(gate) rounded to this unit before * up; 0: not */
+    enum dtype mid; /* silu(gate) is rounded to it before * up; DTYPE_F64: not rounded */
 };
 struct gated_linear_contract {
     struct accumulator acc;

@@ -1,5 +1,5 @@
-/* experts - rows sorted by expert and back: permute, the SwiGLU activation between the expert
- * products, combine. */
+/* experts - rows sorted by expert and back: permute, the rows of the SwiGLU activation between the
+ * expert products, combine. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -88,21 +88,6 @@ void ref_permute_rows(const struct call *call, const struct contract *contract, 
 
 /* ---- activation ---- */
 
-/* y = silu(g) u. One exponential whose argument is off by 2 u |g|, 1 + e, a division, a product: 6 u in all.
- * Where 1 + exp(-g) exceeds 2^126, honest code may give 0: exp(-g) overflows, its inverse is
- * subnormal, or a fast division gives up (CUDA's __fdividef does above 2^126). That is where |silu| <
- * 87.4 / 2^126 < 2^-119, and only below g = -87. */
-double activation_error(const struct activation_contract *c, double gate, double up, double y) {
-    const double unit = c->unit + UNIT_F64;
-    const double rest = 6 * unit + 2 * unit * fabs(gate) + c->exp_error;
-    const double relative = rest + c->mid_unit * (1 + rest);
-    const double lost = gate < -87 && c->unit > UNIT_F64 ? 0x1p-119 * fabs(up) : 0;
-    const double mid =
-        c->mid_unit > 0 ? flush_unit(c->unit) : underflow_unit(c->unit); /* bf16 ends at 2^-133 */
-    const double tiny = y != 0 ? underflow_unit(c->unit) + mid * fabs(up) : 0;
-    return relative * fabs(y) + lost + tiny;
-}
-
 void ref_activation(const struct call *call, const struct contract *contract, const double *const *radius,
                     int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct activation_args *a = &call->u.activation;
@@ -117,12 +102,10 @@ void ref_activation(const struct call *call, const struct contract *contract, co
             radius_row(rg, radius, 0, &a->gate_up, r * a->gate_up.stride[0], a->width);
             radius_row(ru, radius, 0, &a->gate_up, r * a->gate_up.stride[0] + a->gate_up.stride[1], a->width);
             for (int64_t c = 0; c < a->width; c++) {
-                const double y = gate[c] / (1 + exp(-gate[c])) * up[c];
-                const double e = has_radius(radius, 0)
-                                     ? gated_error(&contract->u.activation, gate[c], rg[c], up[c], ru[c])
-                                     : activation_error(&contract->u.activation, gate[c], up[c], y);
-                const double lost = y != 0 ? flushed(contract, 1 + fabs(up[c]) + ru[c]) : 0;
-                put(out, (r - row0) * a->width + c, y, e + lost, fabs(y));
+                const struct fuzzy g = {gate[c], rg[c]}, u = {up[c], ru[c]};
+                const struct fuzzy y = gated_value(&contract->u.activation, g, u);
+                const double lost = y.value != 0 ? flushed(contract, 1 + fabs(up[c]) + ru[c]) : 0;
+                put(out, (r - row0) * a->width + c, y.value, y.radius + lost, fabs(y.value));
             }
         }
         free(gate);

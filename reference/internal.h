@@ -47,6 +47,25 @@ static inline double flushed(const struct contract *c, double operations) {
     return c->flushes ? operations * 0x1p-126 : 0;
 }
 
+/* One number with its radius. */
+struct fuzzy {
+    double value, radius;
+};
+
+/* What becomes of it when it is rounded to d; DTYPE_F64: nothing. */
+static inline struct fuzzy image(struct fuzzy x, enum dtype d) {
+    image_of(&x.value, &x.radius, 1, d);
+    return x;
+}
+
+/* x b, rounded to `unit`; known exactly where both are multiples of powers of two coarse enough. */
+static inline struct fuzzy product(struct fuzzy x, double b, double unit) {
+    const double y = x.value * b, moved = x.radius * fabs(b);
+    const bool exact = x.radius == 0 && value_grid(x.value) * value_grid(b) >= addition_grid(unit, fabs(y));
+    const double tiny = y != 0 || moved != 0 ? underflow_unit(unit) : 0;
+    return (struct fuzzy){y, exact ? 0 : (unit + UNIT_F64) * (fabs(y) + moved) + moved + tiny};
+}
+
 /* ---- lanes ---- */
 
 /* Four independent sums side by side. A GCC vector, because the compiler does not keep arrays of
@@ -147,12 +166,10 @@ void linear_rows_free(struct linear_rows *rows);
 /* One half of a gated call's w, [groups, F, K], as a linear call: 0 is the gate, 1 is up (gated.c). */
 struct call gated_half(const struct gated_linear_args *a, int half);
 
-/* ---- the activation (experts.c) ---- */
+/* ---- the activation (gated.c) ---- */
 
-/* How far silu(gate) * up = y, computed under the contract, can be from y. */
-double activation_error(const struct activation_contract *c, double gate, double up, double y);
-/* The same where gate and up are off by at most eg and eu (gated.c). */
-double gated_error(const struct activation_contract *c, double gate, double eg, double up, double eu);
+/* silu(gate) * up as the contract computes it. */
+struct fuzzy gated_value(const struct activation_contract *c, struct fuzzy gate, struct fuzzy up);
 
 /* ---- how far scores and values are off by radii (radius.c); operands q, k_cache, v_cache are 0,
  * 1, 2 ---- */

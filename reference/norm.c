@@ -22,14 +22,13 @@ static double relative_error(const struct norm_row *row) {
     const struct norm_contract *c = row->contract;
     const double mean = (double)((c->depth ? c->depth : row->n) + 2) * c->unit;
     const double own = (double)(row->n + 16) * UNIT_F64;
-    const double rest = mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + 2 * c->input_unit + own;
-    return rest + c->mid_unit * (1 + rest);
+    return mean / (1 - mean) / 2 + c->rsqrt_error + 4 * c->unit + 2 * c->input_unit + own;
 }
 
 /* x' = x + d, |d_i| <= r_i. R = sqrt(mean x^2 + eps) is a norm of (x, sqrt(n eps)) / sqrt(n), so it moves by at most
  * rho = sqrt(mean r^2), and |x'/R' - x/R| <= (|d| + |x| rho / R) / (R - rho). */
 static double moved_by(const struct norm_row *row, const double *x, double root, double rho, int64_t i) {
-    return root > rho ? fabs(row->w[i]) * (row->r[i] + fabs(x[i]) * rho / root) / (root - rho) : INFINITY;
+    return root > rho ? (row->r[i] + fabs(x[i]) * rho / root) / (root - rho) : INFINITY;
 }
 
 static double radius_of_root(const struct norm_row *row) {
@@ -38,20 +37,41 @@ static double radius_of_root(const struct norm_row *row) {
     return sqrt(square / (double)row->n);
 }
 
+/* What the errors of a row are made of: relative to y, and absolute ones where numbers end. */
+struct norm_errors {
+    double relative, tiny;
+};
+
+/* y = z w, z = x / R known to within `moved`; nothing is rounded on the way. */
+static struct fuzzy weighed(struct norm_errors e, double x, double y, double w, double moved) {
+    const double far = fabs(w) * moved, size = fabs(y) + far;
+    return (struct fuzzy){y, size != 0 ? e.relative * size + e.tiny * (1 + fabs(x) + fabs(w)) + far : size};
+}
+
+/* z is rounded to the contract's mid, then multiplied: E is what is left of the doubt in z, times |w|. */
+static struct fuzzy weighed_mid(const struct norm_row *row, struct norm_errors e, double x, double z,
+                                double w, double moved) {
+    const double size = fabs(z) + moved;
+    const double off = size != 0 ? e.relative * size + e.tiny * (1 + fabs(x)) + moved : size;
+    struct fuzzy y = product(image((struct fuzzy){z, off}, row->contract->mid), w, row->contract->unit);
+    if (y.value != 0) y.radius += row->flushed;
+    return y;
+}
+
 static void norm_one(const struct norm_row *row, const double *x, const struct ref_out *out, int64_t at) {
     double sum = 0;
     for (int64_t i = 0; i < row->n; i++) sum += x[i] * x[i];
     const double root = sqrt(sum / (double)row->n + row->eps), r = 1 / root;
-    const double rho = row->r ? radius_of_root(row) : 0;
-    const double unit = row->contract->unit, tiny = underflow_unit(unit) + row->flushed;
-    const double mid = row->contract->mid_unit > 0 ? flush_unit(unit) : tiny;       /* bf16 ends at 2^-133 */
-    const double relative = relative_error(row) + flush_unit(unit) / (root * root); /* squares that vanish */
+    const double rho = row->r ? radius_of_root(row) : 0, unit = row->contract->unit;
+    const struct norm_errors errors = {relative_error(row) +
+                                           flush_unit(unit) / (root * root), /* squares that vanish */
+                                       underflow_unit(unit) + row->flushed};
     for (int64_t i = 0; i < row->n; i++) {
-        const double y = x[i] * r * row->w[i];
-        const double moved = row->r ? moved_by(row, x, root, rho, i) : 0, size = fabs(y) + moved;
-        put(out, at + i, y,
-            size != 0 ? relative * size + tiny * (1 + fabs(x[i])) + mid * fabs(row->w[i]) + moved : size,
-            fabs(y));
+        const double w = row->w[i], moved = row->r ? moved_by(row, x, root, rho, i) : 0;
+        const struct fuzzy y = row->contract->mid != DTYPE_F64
+                                   ? weighed_mid(row, errors, x[i], x[i] * r, w, moved)
+                                   : weighed(errors, x[i], x[i] * r * w, w, moved);
+        put(out, at + i, y.value, y.radius, fabs(y.value));
     }
 }
 

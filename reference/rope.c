@@ -42,11 +42,6 @@ struct rotation {
     double flushed;              /* what two products and a sum lose where they underflow */
 };
 
-/* One number with its radius. */
-struct fuzzy {
-    double value, radius;
-};
-
 /* a' = a c - b s; b' is the same with (b, -a). */
 static void put_rotated(const struct rotation *r, const struct ref_out *out, int64_t at, struct fuzzy a,
                         struct fuzzy b, int64_t i) {

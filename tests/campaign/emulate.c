@@ -29,7 +29,7 @@ static void norm(struct trial *t) {
     c.u.norm = (struct norm_args){
         .x = dense(x, rows * n, n, 0), .w = dense(w, n, 1, 0), .n_tokens = rows, .width = n, .eps = 1e-6};
     contract.u.norm.depth = adding_depth(&a, n);
-    contract.u.norm.mid_unit = rounded ? UNIT_BF16 : 0;
+    contract.u.norm.mid = rounded ? DTYPE_BF16 : DTYPE_F64;
     contract.flushes = flushes;
     snprintf(t->made_of, sizeof t->made_of, "%lld of %lld, %s%s%s", (long long)rows, (long long)n,
              adding_name(&a), rounded ? ", bf16 before the weight" : "", flushes ? ", flushed" : "");
@@ -130,7 +130,7 @@ static void activation(struct trial *t) {
     struct call c = {.op = OP_ACTIVATION};
     struct contract contract = contract_exact(OP_ACTIVATION);
     c.u.activation = (struct activation_args){.gate_up = dense(x, 2 * n, 2 * n, n), .n_rows = 1, .width = n};
-    contract.u.activation.mid_unit = rounded ? UNIT_BF16 : 0;
+    contract.u.activation.mid = rounded ? DTYPE_BF16 : DTYPE_F64;
     contract.flushes = flushes;
     snprintf(t->made_of, sizeof t->made_of, "%lld gates, way %lld%s%s", (long long)n, (long long)way,
              rounded ? ", bf16 before up" : "", flushes ? ", flushed" : "");

@@ -1,0 +1,130 @@
+/* Stages that round inside, where a contract says so: honest arithmetic in float and bf16 is never outside
+ * of its set, and arithmetic that rounds elsewhere is, often. */
+/* SPDX-License-Identifier: MIT */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "reference/reference.h"
+
+enum { ROWS = 40, WIDTH = 48, SIZE = ROWS * WIDTH, TRIALS = 60 };
+
+static float bf16(float x) { return (float)dtype_round(DTYPE_BF16, (double)x); }
+static float draw(void) { return bf16((float)(drand48() * 2 - 1)); }
+/* A magnitude of the trial: mostly usual, some tiny, some large. */
+static float scale_of(int trial) {
+    static const int exponents[] = {0, 0, 2, -4, 20, -70, 60, -40};
+    return ldexpf(1, exponents[trial % 8]);
+}
+static struct view floats(float *data, int64_t n, int64_t row) {
+    return (struct view){data, DTYPE_F32, {row}, 0, n};
+}
+
+/* How many of got[0..n), stored in bf16, are outside of what the reference says. */
+static int outside(const struct call *c, const struct contract *by, const double *const *radius,
+                   const float *got) {
+    static double y[SIZE], e[SIZE];
+    struct ref_out out[MAX_REF_OUT] = {{y, e, NULL}};
+    ref_compute(c, by, radius, 0, ref_n_rows(c), out);
+    int n = 0;
+    for (int64_t i = 0; i < ref_n_rows(c) * ref_row_size(c, 0); i++)
+        n += element_judge(DTYPE_BF16, (double)got[i], y[i], e[i]).kind != ELEMENT_OK;
+    return n;
+}
+
+/* What a producer that rounds and one that does not have stored; each under each contract. */
+struct tally {
+    int n, honest, plain, rounded_by_exact, plain_by_mid;
+};
+static void count(struct tally *t, const struct call *c, const struct contract *mid,
+                  const double *const *radius, const float *rounded, const float *plain) {
+    const struct contract exact = contract_exact(c->op);
+    t->n += (int)(ref_n_rows(c) * ref_row_size(c, 0));
+    t->honest += outside(c, mid, radius, rounded), t->plain += outside(c, &exact, radius, plain);
+    t->rounded_by_exact += outside(c, &exact, radius, rounded);
+    t->plain_by_mid += outside(c, mid, radius, plain);
+}
+static void expect(const struct tally *t, int percent) {
+    cr_expect(t->honest == 0 && t->plain == 0, "%d and %d of %d outside", t->honest, t->plain, t->n);
+    cr_expect_gt(t->rounded_by_exact, t->n / 100 * percent, "%d of %d", t->rounded_by_exact, t->n);
+    cr_expect_gt(t->plain_by_mid, t->n / 100 * percent, "%d of %d", t->plain_by_mid, t->n);
+}
+
+/* ---- norm: x r is rounded, then times the weight ---- */
+
+static struct tally norms(bool fuzzy) {
+    static float x[SIZE], given[SIZE], w[WIDTH], rounded[SIZE], plain[SIZE];
+    static double r[SIZE];
+    struct tally tally = {0};
+    srand48(81);
+    for (int trial = 0; trial < TRIALS; trial++) {
+        for (int i = 0; i < WIDTH; i++) w[i] = draw();
+        for (int i = 0; i < SIZE; i++) {
+            x[i] = draw() * scale_of(trial) + (fuzzy ? draw() * scale_of(trial) / 512 : 0);
+            given[i] = fuzzy ? bf16(x[i]) : x[i]; /* the reference sees it rounded, and knows how far */
+            r[i] = fabs((double)given[i] - (double)x[i]);
+        }
+        for (int t = 0; t < ROWS; t++) {
+            float square = 0;
+            for (int i = 0; i < WIDTH; i++) square += x[t * WIDTH + i] * x[t * WIDTH + i];
+            const float root = 1 / sqrtf(square / WIDTH + 1e-6f);
+            for (int i = 0; i < WIDTH; i++) {
+                rounded[t * WIDTH + i] = bf16(bf16(x[t * WIDTH + i] * root) * w[i]);
+                plain[t * WIDTH + i] = bf16(x[t * WIDTH + i] * root * w[i]);
+            }
+        }
+        struct call c = {.op = OP_NORM};
+        c.u.norm = (struct norm_args){.x = floats(given, SIZE, WIDTH),
+                                      .w = floats(w, WIDTH, 0),
+                                      .n_tokens = ROWS,
+                                      .width = WIDTH,
+                                      .eps = 1e-6};
+        struct contract mid = contract_exact(OP_NORM);
+        mid.u.norm.mid = DTYPE_BF16;
+        const double *const radius[] = {r, NULL};
+        count(&tally, &c, &mid, fuzzy ? radius : NULL, rounded, plain);
+    }
+    return tally;
+}
+
+Test(known_roundings, a_norm_rounded_before_its_weight_is_inside_and_one_that_is_not_outside) {
+    const struct tally tally = norms(false);
+    expect(&tally, 12);
+}
+
+Test(known_roundings, a_norm_of_a_row_that_nobody_saw_is_inside) {
+    const struct tally tally = norms(true);
+    cr_expect_eq(tally.honest, 0, "%d of %d", tally.honest, tally.n);
+}
+
+/* ---- activation: silu is rounded, then times up ---- */
+
+Test(known_roundings, an_activation_rounded_before_up_is_inside_and_one_that_is_not_outside) {
+    static float x[2 * SIZE], rounded[SIZE], plain[SIZE], given[2 * SIZE];
+    static double r[2 * SIZE];
+    for (int fuzzy = 0; fuzzy < 2; fuzzy++) {
+        struct tally tally = {0};
+        srand48(82);
+        for (int trial = 0; trial < TRIALS; trial++) {
+            for (int i = 0; i < 2 * SIZE; i++) {
+                x[i] = draw() * (trial % 4 ? 6.0f : 95.0f) * (i % 2 ? 1 : scale_of(trial));
+                x[i] = fuzzy ? x[i] + draw() * 0x1p-10f * fabsf(x[i]) : bf16(x[i]);
+                given[i] = bf16(x[i]);
+                r[i] = fabs((double)given[i] - (double)x[i]);
+            }
+            for (int i = 0; i < SIZE; i++) {
+                const float silu = x[i] / (1 + expf(-x[i]));
+                rounded[i] = bf16(bf16(silu) * x[SIZE + i]), plain[i] = bf16(silu * x[SIZE + i]);
+            }
+            struct call c = {.op = OP_ACTIVATION};
+            c.u.activation = (struct activation_args){
+                .gate_up = {given, DTYPE_F32, {0, SIZE}, 0, 2 * SIZE}, .n_rows = 1, .width = SIZE};
+            struct contract mid = contract_exact(OP_ACTIVATION);
+            mid.u.activation.mid = DTYPE_BF16;
+            const double *const radius[] = {r};
+            count(&tally, &c, &mid, fuzzy ? radius : NULL, rounded, plain);
+        }
+        if (!fuzzy) expect(&tally, 8);
+        cr_expect_eq(tally.honest, 0, "%d of %d", tally.honest, tally.n);
+    }
+}
