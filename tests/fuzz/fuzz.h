@@ -16,6 +16,7 @@ void fuzz_case_line(const uint8_t *data, size_t n);
 void fuzz_config(const uint8_t *data, size_t n);
 void fuzz_report(const uint8_t *data, size_t n);
 void fuzz_waivers(const uint8_t *data, size_t n);
+void fuzz_tensors(const uint8_t *data, size_t n);
 void fuzz_options(const uint8_t *data, size_t n);
 
 #define FUZZ_CHECK(condition)                                                                                \
