@@ -64,6 +64,7 @@ struct attention_contract {
     int64_t l_depth;         /* roundings on the longest path of the denominator; 0: number of keys */
     int splits;              /* split-KV pieces merged through their log-sum-exp; 0 and 1 mean none */
     int64_t slice;           /* keys of every piece but the last, from the first on; 0: not known */
+    enum dtype piece; /* every split-KV piece's output is rounded to it before the merge; DTYPE_F64: not */
     int merges; /* exponentials that a piece passes when merged: 1 relative to the largest of all; 0: splits,
                    as when they are merged one after the other */
 };

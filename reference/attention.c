@@ -9,6 +9,7 @@
  * of
  *   E_h    sum w h |v - o|            scores and exponentials
  *   E_P    u_P sum w |v|              P rounded before P V
+ *   E_split u_split sum w |v|         the outputs of split-KV pieces rounded before they are merged
  *   E_acc  accumulating P V in every slice, rescaling it once per key block; merging the slices
  *   E_l    |o| (depth + 8) u          the denominator, its reciprocal, the last product
  *   E_tiny 2^-126 sum |v|             weights flushed to zero
@@ -74,18 +75,22 @@ struct output_factors output_factors(const struct attention_contract *c, const s
     const struct accumulation sum = accumulation(c, n);
     const double unit = c->unit, depth = (double)(c->l_depth ? c->l_depth : n);
     const double p = c->p_in_l ? 0 : fmin(c->p_unit * (1 + h->h_max), h->p_off), /* else it is in h */
-        moved = h->h_max + p; /* of s1: how far the terms w v moved */
+        piece = c->splits > 1 && c->piece != DTYPE_F64 ? dtype_unit(c->piece) * (1 + h->h_max + p) : 0,
+                 moved = h->h_max + p + piece; /* of s1: how far the terms w v moved */
     const double accumulated = (sum.spans + sum.w) * moved + sum.s1 * (1 + moved);
+    const double rounded_pieces = piece * (1 + sum.spans + sum.s1); /* what they accumulated, too */
     const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
     const double divided = (1 + denominator) / h->least;
-    return (struct output_factors){.centred = (1.01 + denominator) / h->least,
-                                   .spans = sum.spans * divided,
-                                   .w = sum.w * divided,
-                                   .s1 = (p + accumulated) * divided,
-                                   .accumulated = accumulated / h->least,
-                                   .o = denominator,
-                                   .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
-                                   .tiny = (sum.tiny + 3 * (double)n * flush_unit(unit)) * divided};
+    return (struct output_factors){
+        .centred = (1.01 + denominator) / h->least,
+        .spans = sum.spans * divided,
+        .w = sum.w * divided,
+        .s1 = (p + rounded_pieces + accumulated) * divided,
+        .accumulated = accumulated / h->least,
+        .o = denominator,
+        .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
+        .tiny =
+            (sum.tiny + 3 * (double)n * flush_unit(unit) + (piece > 0 ? dtype_tiny(c->piece) : 0)) * divided};
 }
 
 static lanes output_error(const struct output_factors *f, const struct dot_sums *o, lanes spans,

@@ -23,6 +23,7 @@ static const char *const silence_reasons[SCORE_SILENCES] = {
     [SILENT_NUMBERS] = "a value is no number",
     [SILENT_CELLS] = "the values are not spread over the cells of the storage format",
     [SILENT_WEIGHTS] = "the roundings of P have a mean",
+    [SILENT_PIECES] = "the pieces of a split are rounded",
     [SILENT_NOTHING] = "values are exact, or 0",
 };
 const char *score_silence_reason(enum score_silence s) { return silence_reasons[s]; }
@@ -275,6 +276,8 @@ void ref_score(const struct score_case *c, struct score_report *report) {
         report->gain.silence = SILENT_LATTICE;
     else if (c->contract->flushes)
         report->gain.silence = SILENT_FLUSHED;
+    else if (c->contract->op == OP_ATTENTION && c->contract->u.attention.piece != DTYPE_F64)
+        report->gain.silence = SILENT_PIECES;
     else if (c->call->op == OP_ATTENTION)
         score_attention(c, report);
     else

@@ -38,6 +38,7 @@ enum score_silence {
     SILENT_NUMBERS, /* not all is finite */
     SILENT_CELLS,   /* stored values do not follow known shifts of y */
     SILENT_WEIGHTS, /* roundings of P have a mean */
+    SILENT_PIECES,  /* the pieces of a split are rounded: one rounding in many keys' weights */
     SILENT_NOTHING, /* no direction, or exact values: bit for bit elsewhere */
     SCORE_SILENCES
 };

@@ -11,7 +11,7 @@ enum { MAX_DIM = 64, MAX_TILE = 128 };
 struct habits {
     int64_t n, d, tile, slice; /* keys, dims, keys of a tile and of a slice */
     bool backwards, prescaled; /* the last tile first; scale q rounded to bf16 */
-    bool rounds_p, p_in_l, tensor_core;
+    bool rounds_p, p_in_l, tensor_core, rounds_pieces;
     struct adding qk, pv;
     float scale;
 };
@@ -72,6 +72,9 @@ static void attend_all(const struct habits *h, const float *q, const float *k, c
         piece[n] = attend(h, q, k, v, first, end);
         top = fmaxf(top, piece[n].lse);
     }
+    for (int64_t i = 0; i < n && n > 1 && h->rounds_pieces; i++)
+        for (int64_t d = 0; d < h->d; d++)
+            piece[i].o[d] = (float)dtype_round(DTYPE_BF16, (double)piece[i].o[d]);
     for (int64_t d = 0; d < h->d; d++) out[d] = n == 1 ? piece[0].o[d] : 0;
     for (int64_t i = 0; i < n && n > 1; i++) {
         const float weight = expf(piece[i].lse - top);
@@ -96,6 +99,7 @@ static struct habits draw_habits(struct trial *t, enum dtype d) {
     h.pv = (struct adding){.fma = trial_flip(t)};
     if (h.tensor_core) h.pv.order = TENSOR_CORE;
     h.scale = (float)trial_real(t, 0.01, 1);
+    h.rounds_pieces = d == DTYPE_BF16 && trial_flip(t);
     return h;
 }
 
@@ -113,6 +117,7 @@ static struct contract declare(const struct habits *h, struct trial *t) {
     c.u.attention.splits = (int)slices;
     c.u.attention.slice = trial_flip(t) ? h->slice : 0; /* known, or not */
     c.u.attention.merges = trial_flip(t);
+    if (h->rounds_pieces) c.u.attention.piece = DTYPE_BF16;
     return c;
 }
 
@@ -148,10 +153,10 @@ void emulate_attention(struct trial *t) {
     c.u.attention.v_cache.data = v;
     for (int64_t i = 0; i < h.n * h.d; i++) v[i] = (float)dtype_round(d, (double)v[i] + offset);
     snprintf(t->made_of, sizeof t->made_of,
-             "%lld keys of %lld in tiles of %lld%s, slices of %lld, q.k %s%s%s%s%s", (long long)h.n,
+             "%lld keys of %lld in tiles of %lld%s, slices of %lld%s, q.k %s%s%s%s%s", (long long)h.n,
              (long long)h.d, (long long)h.tile, h.backwards ? " backwards" : "", (long long)h.slice,
-             adding_name(&h.qk), h.prescaled ? ", bf16 scale q" : "", h.rounds_p ? ", bf16 P" : "",
-             h.p_in_l ? " in l" : "", h.tensor_core ? ", tensor core" : "");
+             h.rounds_pieces ? " in bf16" : "", adding_name(&h.qk), h.prescaled ? ", bf16 scale q" : "",
+             h.rounds_p ? ", bf16 P" : "", h.p_in_l ? " in l" : "", h.tensor_core ? ", tensor core" : "");
     struct habits made = h;
     made.n = keys;
     for (int64_t r = 0; r < rows; r++) attend_all(&made, q + r * h.d, k, v, piece, got + r * h.d);
