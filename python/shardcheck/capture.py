@@ -8,9 +8,9 @@ One safetensors file a step and rank. A step is one pass through the layers. In 
     batch.FIELD                         how the rows fall into sequences, where the server tells
 
 A module called again within a step is MODULE.call1, MODULE.call2 ... Metadata: format, producer and its
-version, tp_rank, tp_size (ep_, pp_, dp_ where they are more than one), step, dtype, attention, config_json;
-stride.NAME of a tensor that was not packed, in elements (the file holds it packed); quantised.MODULE and
-unstored.NAME with their reasons."""
+version, tp_rank, tp_size (ep_, pp_, dp_ where they are more than one), step, dtype, attention and device
+(what computed), config_json; stride.NAME of a tensor that was not packed, in elements (the file holds it
+packed); quantised.MODULE and unstored.NAME with their reasons."""
 
 # SPDX-License-Identifier: MIT
 import atexit
@@ -180,7 +180,12 @@ class capture:
         name = self.base + (f".step{step}" if self.steps > 1 else "") + ".safetensors"
         path, now = os.path.join(self.folder, name), os.path.join(self.folder, f".{name}.{os.getpid()}")
         try:
+            with open(now, "wb") as file:
+                mode = os.fstat(
+                    file.fileno()
+                ).st_mode  # as the umask has it; save_file lets the owner read only
             save_file(self.tensors, now, {**self.constant, **self.notes, "step": str(step)})
+            os.chmod(now, mode)
             os.replace(now, path)
         except BaseException:
             if os.path.exists(now):
@@ -201,6 +206,7 @@ class capture:
             "producer_version": producers.version(producer),
             "torch_version": producers.version(producers.PRODUCERS[-1]),
             "attention": producer.attention(model),
+            "device": _device(model),
             "dtype": next(
                 (str(p.dtype).rpartition(".")[2] for p in model.parameters() if p.is_floating_point()), ""
             ),
@@ -241,6 +247,16 @@ def _unseen():
     return torch.compiler.is_compiling() or (
         torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
     )
+
+
+def _device(model):
+    """What computed: kernels for a CPU round otherwise with other vector instructions."""
+    import torch
+
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    if device.type == "cuda":
+        return f"cuda {torch.cuda.get_device_name(device)}"
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
 def _unstorable(tensor):

@@ -18,6 +18,7 @@ from torch import nn
 PYTHON = os.path.join(os.path.dirname(__file__), "..", "..", "python")
 sys.path.insert(0, PYTHON)
 from shardcheck import capture, producers  # noqa: E402
+from shardcheck.vllm import Worker  # noqa: E402
 
 
 @dataclasses.dataclass
@@ -168,6 +169,27 @@ class Capture(unittest.TestCase):
             tensors, metadata = self.run_model(Model(1))
         self.assertEqual(metadata["unstored.layers.0.output.phase"], "complex128")
         self.assertNotIn("layers.0.output.phase", tensors)
+
+    def test_a_file_is_readable_as_the_umask_says_and_tells_what_computed(self):
+        _, metadata = self.run_model(Model())
+        before = os.umask(0)
+        os.umask(before)
+        mode = os.stat(os.path.join(self.folder, "rank0.safetensors")).st_mode
+        self.assertEqual(mode & 0o777, 0o666 & ~before)
+        self.assertEqual(metadata["device"], f"cpu {torch.backends.cpu.get_cpu_capability()}")
+
+    def test_the_worker_of_vllm_attaches_and_closes(self):
+        model = Model()
+        config = mock.Mock(spec=["to_dict"], to_dict=lambda: {"hidden_size": 4})
+        worker = Worker()
+        worker.model_runner = mock.Mock(
+            get_model=lambda: model, model_config=mock.Mock(hf_text_config=config)
+        )
+        worker.capture_attach(self.folder, layers=[2])
+        model(self.x)
+        tensors, metadata = read(worker.capture_close()[0])
+        self.assertIn("layers.2.proj.output.0", tensors)
+        self.assertEqual(json.loads(metadata["config_json"]), {"hidden_size": 4})
 
     def test_quantised_modules_are_marked_and_others_are_not(self):
         model = Model()
