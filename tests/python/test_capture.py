@@ -18,6 +18,7 @@ from torch import nn
 PYTHON = os.path.join(os.path.dirname(__file__), "..", "..", "python")
 sys.path.insert(0, PYTHON)
 from shardcheck import capture, producers  # noqa: E402
+from shardcheck.sglang import hook  # noqa: E402
 from shardcheck.vllm import Worker  # noqa: E402
 
 
@@ -190,6 +191,22 @@ class Capture(unittest.TestCase):
         tensors, metadata = read(worker.capture_close()[0])
         self.assertIn("layers.2.proj.output.0", tensors)
         self.assertEqual(json.loads(metadata["config_json"]), {"hidden_size": 4})
+
+    def test_the_hook_of_sglang_attaches_before_or_after_the_call_that_it_is_told(self):
+        for n, (register, skip, scale) in enumerate(
+            [
+                ("register_forward_pre_hook", 0, 1),
+                ("register_forward_pre_hook", 2, 3),
+                ("register_forward_hook", 0, 2),
+            ]
+        ):
+            folder = os.path.join(self.folder, str(n))
+            model = Model()
+            getattr(model, register)(hook({"folder": folder, "layers": [0], "skip": skip}))
+            for i in range(1, 5):
+                model(self.x * i)
+            tensors, _ = read(os.path.join(folder, "rank0.safetensors"))
+            self.assertTrue(torch.equal(tensors["model.layers.0.input.0"], self.x * scale))
 
     def test_quantised_modules_are_marked_and_others_are_not(self):
         model = Model()
