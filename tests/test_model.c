@@ -155,6 +155,39 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
     }
 }
 
+Test(config, all_refusals_come_at_once_and_none_follows_from_another) {
+    struct model m;
+    const struct status three =
+        parse_patched("llama-3.1-8b",
+                      "{\"mlp_bias\": true, \"num_key_value_heads\": 5, \"new\": 1, \"rope_scaling\": "
+                      "{\"rope_type\": \"llama3\", \"factor\": -1, \"low_freq_factor\": 9, "
+                      "\"high_freq_factor\": 4, \"original_max_position_embeddings\": 8192}}",
+                      &m);
+    static const char *const parts[] = {"num_key_value_heads\": 5 does", "; key \"rope_scaling.factor\": -1",
+                                        "; key \"rope_scaling.high_freq_factor\": 4 is not above",
+                                        "; key \"mlp_bias\": true", "; key \"new\": unknown"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) must_say(three, parts[i], "test.json: key");
+    cr_expect(!strstr(three.message, " more"), "%s", three.message);
+
+    /* 0 heads are refused; that 8 kv heads do not divide their number, that 4096 channels are no
+     * multiple of it or that too many dims rotate is no news. */
+    const struct status one =
+        parse_patched("llama-3.1-8b", "{\"num_attention_heads\": 0, \"head_dim\": null}", &m);
+    must_say(one, "num_attention_heads\": 0 is out of range", "");
+    cr_expect(!strstr(one.message, "; key"), "%s", one.message);
+
+    /* What does not fit into a line is counted, the same key twice is one. */
+    char many[2000] = "{\"layer_types\": [\"a\", \"b\"], \"num_hidden_layers\": 2";
+    for (int i = 0; i < 40; i++) snprintf(many + strlen(many), 30, ", \"unheard_of_%02d\": 1", i);
+    strcat(many, "}");
+    const struct status cut = parse_patched("llama-3.1-8b", many, &m);
+    must_say(cut, "key \"layer_types\": entry 0 ", "; and ");
+    int shown = 0, more = 0;
+    for (const char *at = cut.message; (at = strstr(at, "key \"")); at++) shown++;
+    cr_assert_eq(sscanf(strstr(cut.message, "; and "), "; and %d more", &more), 1);
+    cr_expect(shown > 2 && shown + more == 41, "%s", cut.message);
+}
+
 Test(config, sizes_are_checked_one_by_one_and_as_products) {
     static const char *const keys[] = {
         "num_hidden_layers",    "vocab_size", "max_position_embeddings", "hidden_size", "num_attention_heads",
