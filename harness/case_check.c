@@ -88,6 +88,18 @@ static struct status check_ranks(const struct check *k) {
     return status_error("%s%lld: %s has %s; use %s", LABEL(k, tp), (long long)c->tp, name, sizes, text);
 }
 
+/* Within the window every key is seen: there, and only there, it makes no difference. */
+static struct status check_window(const struct check *k, int64_t n_keys) {
+    const int64_t window = k->model->window;
+    if (k->c->part != PART_ATTENTION || !window || n_keys <= window) return status_ok();
+    const bool cached = k->c->cached > 0;
+    return status_error("%s%lld: the last token has %lld keys, and %s sees the last %lld only "
+                        "(sliding_window), which is not supported; use at most %lld keys",
+                        cached ? LABEL(k, cached) : LABEL(k, tokens),
+                        (long long)(cached ? k->c->cached : k->c->tokens), (long long)n_keys,
+                        short_name(k->model), (long long)window, (long long)window);
+}
+
 static struct status check_tokens(const struct check *k) {
     struct check_case c = *k->c;
     case_finish(&c);
@@ -106,7 +118,7 @@ static struct status check_tokens(const struct check *k) {
         return status_error("%s%lld: %lld sequences of %lld keys are too many; use at most %d keys in all",
                             LABEL(k, cached), (long long)c.cached, (long long)seqs,
                             (long long)(c.cached + new_tokens), MAX_KEYS);
-    return status_ok();
+    return check_window(k, c.cached + new_tokens);
 }
 
 /* A kernel of the table that this build cannot launch on the case's device. Where the device has no

@@ -326,8 +326,7 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
     if (!s.code && o->dump_path) s = dump_open(o, &dump);
     if (!s.code) {
         run_output_open(out, o);
-        snprintf(out->device_label, sizeof out->device_label, "%s", device_label(device));
-        if (o->watch && o->watch->device) o->watch->device(o->watch, out->device_label);
+        run_output_label(out, o, device_label(device));
         int64_t *const same = request_repeats(o);
         s = run_all(o, same, fixture, device, dump, out);
         free(same);

@@ -25,13 +25,14 @@ struct run_request {
     int schedules; /* of every launch, the plain one included; 0 and 1: no repetition */
     const struct inspection *print; /* what to show of the case; NULL: nothing. In this process only */
     struct watch *watch;            /* told what happens; NULL: nobody */
+    char quantised[32];             /* the quantisation that a model has and no case here; "": none */
     const char *repro; /* what a repro line needs besides the case, " --mutant NAME"; NULL: nothing */
 };
 
 struct run_output {
     struct run_result result;
-    struct case_result *cases; /* [n] */
-    char device_label[200], command[400];
+    struct case_result *cases;            /* [n] */
+    char device_label[320], command[400]; /* the label ends in what all cases leave out */
     struct fact_count fact[MAX_FACTS];
     struct status dump;    /* an error: the dump is not there, but all cases have their results */
     struct status trouble; /* what kept cases from being run, that is no defect of theirs */
@@ -52,6 +53,8 @@ int64_t *request_repeats(const struct run_request *request);
 void result_repeat(struct case_result *result, const struct case_result *of);
 /* One result a case, with its line and repro. */
 void run_output_open(struct run_output *out, const struct run_request *request);
+/* On which device, and without what; tells the watch. */
+void run_output_label(struct run_output *out, const struct run_request *request, const char *device);
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds);
 /* The code under test ended, or had to be ended. stage -1: nowhere in particular. */
 void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);

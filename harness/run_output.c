@@ -112,6 +112,16 @@ void run_output_open(struct run_output *out, const struct run_request *o) {
     }
 }
 
+void run_output_label(struct run_output *out, const struct run_request *o, const char *device) {
+    char *const label = out->device_label;
+    snprintf(label, sizeof out->device_label, "%.199s", device);
+    if (o->quantised[0])
+        snprintf(label + strlen(label), sizeof out->device_label - strlen(label),
+                 ", quantisation (%s) left out: the unquantised layer is checked", o->quantised);
+    line_clean(label);
+    if (o->watch && o->watch->device) o->watch->device(o->watch, label);
+}
+
 static void count_facts(struct run_output *out, enum device_kind device) {
     struct run_result *const all = &out->result;
     all->fact = out->fact;

@@ -87,7 +87,7 @@ struct report_read {
     struct run_result run; /* of what follows; grid and crashes are not counted again */
     struct case_result *cases;
     struct fact_count fact[MAX_FACTS];
-    char version[40], device[200], command[400];
+    char version[40], device[320], command[400];
 };
 const char *report_read(const char *text, size_t length, struct report_read *out);
 void report_read_free(struct report_read *report);

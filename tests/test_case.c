@@ -295,6 +295,31 @@ Test(case, a_refusal_calls_a_key_as_it_was_given) {
     cr_expect(strstr(case_check(&c, &model, &given).message, "tp=3: tiny has"));
 }
 
+Test(case, within_a_sliding_window_attention_is_full_and_beyond_it_is_refused) {
+    struct check_case c;
+    struct model model = load("tiny");
+    model.window = 40;
+    static const struct {
+        const char *line, *refused; /* NULL: legal */
+    } rows[] = {
+        {"tiny/attention:tokens=40", NULL},
+        {"tiny/attention:tokens=41",
+         "--tokens 41: the last token has 41 keys, and tiny sees the last 40 only"},
+        {"tiny/attention:phase=decode,cached=39,tokens=90", NULL},
+        {"tiny/attention:phase=decode,cached=40", "--cached 40: the last token has 41 keys"},
+        {"tiny/attention:phase=chunked,cached=30,tokens=11", "--cached 30: the last token has 41 keys"},
+        {"tiny/ffn:tokens=41", NULL},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct case_given given;
+        cr_assert_eq(case_read(rows[i].line, &c, &given).code, STATUS_OK);
+        const struct status status = case_check(&c, &model, NULL);
+        cr_expect_eq(status.code != STATUS_OK, rows[i].refused != NULL, "%s: %s", rows[i].line,
+                     status.message);
+        if (rows[i].refused) cr_expect(strstr(status.message, rows[i].refused), "%s", status.message);
+    }
+}
+
 Test(case, the_refusal_lists_the_legal_ranks) {
     cr_assert_str_eq(check("param2-17b/attention:tp=3").message,
                      "tp=3: param2-17b has 32 heads and 8 kv heads; use 1, 2, 4, 8, 16 or 32");

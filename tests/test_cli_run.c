@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tests/config_text.h"
 #include "tests/shell.h"
 
 TestSuite(cli_run, .init = folder_enter_with_binary, .fini = folder_leave);
@@ -32,6 +33,26 @@ Test(cli_run, a_worker_and_one_process_report_the_same) {
         "for f in a b c d; do grep -v 'seconds\\|command\\|in_process' $f.json >$f; done; cmp a b && cmp c d";
     cr_expect(!system(same));
     cr_expect(!system("grep -q '\"in_process\": true' b.json && ! grep -q in_process a.json"));
+}
+
+Test(cli_run, what_a_quantised_model_leaves_out_stands_in_the_first_line_and_in_every_report) {
+    static const char said[] = "quantisation (fp8) left out: the unquantised layer is checked";
+    patched_config_write("tiny", "{\"quantization_config\": {\"quant_method\": \"fp8\"}}", "q.json");
+    for (int i = 0; i < 2; i++) {
+        char line[200];
+        snprintf(line, sizeof line,
+                 "run q.json --no-grid --tp 1 --report text --report json:%d.json --report html:%d.html%s", i,
+                 i, i ? " --in-process" : "");
+        expect(line, 0, said);
+        cr_expect(strstr(text, said) < strchr(text, '\n'), "%s", text);
+    }
+    for (int i = 0; i < 4; i++) {
+        char search[200];
+        snprintf(search, sizeof search, "grep -q '%s' %d.%s", said, i / 2, i % 2 ? "json" : "html");
+        cr_expect(!system(search), "%s", search);
+    }
+    expect("run tiny --no-grid --tp 1", 0, "2 passed");
+    cr_expect(!strstr(text, "quantisation"), "%s", text);
 }
 
 Test(cli_run, shrink_ends_with_a_small_case_that_fails_and_its_tensors) {

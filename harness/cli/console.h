@@ -15,7 +15,7 @@ struct console {
     double *work;                 /* [n_cases] of the trunk; what estimates go by */
     double all, settled;          /* work: of all cases; of those with a result */
     double seconds_own;           /* until all cases but the grid's had theirs */
-    char device[200];
+    char device[320];
     bool broken; /* a report could not be written */
     bool live;   /* there is a terminal to write progress on */
     bool drawn;  /* and a line on it */

@@ -215,6 +215,8 @@ static struct status expand_subject(struct expansion *e) {
     } else {
         TRY(model_load(c.model, &e->model));
     }
+    if (e->model.quantised[0])
+        snprintf(e->out->quantised, sizeof e->out->quantised, "%s", e->model.quantised);
     for (int p = 0; p < PART_COUNT; p++)
         e->part[p] = e->given.part ? p == (int)c.part : e->request->part_given ? e->request->part[p] : true;
     TRY(apply_mutant(e, &c));

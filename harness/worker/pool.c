@@ -224,9 +224,9 @@ static void bury(struct pool *p, struct slot *s, struct death death) {
 static void take_label(struct pool *p, const char *text, size_t length) {
     if (p->labelled) return;
     p->labelled = true;
-    snprintf(p->out->device_label, sizeof p->out->device_label, "%.*s", (int)length, text);
-    if (p->request->watch && p->request->watch->device)
-        p->request->watch->device(p->request->watch, p->out->device_label);
+    char device[200];
+    snprintf(device, sizeof device, "%.*s", (int)length, text);
+    run_output_label(p->out, p->request, device);
 }
 
 static bool take_step(struct pool *p, struct slot *s, const char *text, size_t length) {
