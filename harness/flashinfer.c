@@ -17,8 +17,6 @@
 #include "harness/where.h"
 #include "layer/line.h"
 
-/* Rows are sampled in blocks, so that a call takes no more than so many multiply-adds. */
-#define SAMPLED_WORK 2e10
 enum { BLOCK_ROWS = 16 };
 
 static const struct function_row {
@@ -139,9 +137,9 @@ static double row_work(const struct flash_call *f) {
 }
 
 /* Every so many-th block of a sequence is judged, and its last. */
-static int64_t block_step(const struct flash_call *f, int64_t n_rows, bool full) {
-    const double share = row_work(f) * (double)n_rows / SAMPLED_WORK;
-    return full || share <= 1 ? 1 : (int64_t)ceil(share);
+static int64_t block_step(const struct flash_call *f, int64_t n_rows, double work) {
+    const double share = work > 0 ? row_work(f) * (double)n_rows / work : 0;
+    return share <= 1 ? 1 : (int64_t)ceil(share);
 }
 
 struct judging {
@@ -215,7 +213,7 @@ static void conclude(struct judging *g, struct case_result *r) {
     heat_draw(&g->findings->heats, &r->map);
 }
 
-static void judge_call(struct flash_call *f, bool full, struct case_result *r) {
+static void judge_call(struct flash_call *f, double work, struct case_result *r) {
     const int64_t n_rows = ref_n_rows(&f->call), row_size = ref_row_size(&f->call, 0), n = n_rows * row_size;
     struct judging g = {.f = f, .row_size = row_size};
     const double start = clock_seconds();
@@ -231,7 +229,7 @@ static void judge_call(struct flash_call *f, bool full, struct case_result *r) {
     crew_open(&g.crew, &f->spec, f->stage == S_SHARED_ACTIVATION ? PART_FFN : PART_ATTENTION, &f->batch, 1,
               1);
     if (!f->batch.query_start || f->call.u.attention.page_size != PAGE_SIZE) g.crew.batch = NULL;
-    const int64_t step = block_step(f, n_rows, full);
+    const int64_t step = block_step(f, n_rows, work);
     g.y = memory_zeroed((size_t)n, sizeof *g.y); /* untouched pages cost nothing */
     g.e = memory_zeroed((size_t)n, sizeof *g.e);
     const int64_t judged = judge_some(&g, step);
@@ -260,7 +258,7 @@ static bool make_call(struct flash_call *f) {
     return flash_refuse(f, "%.80s is not known here", f->logged->function);
 }
 
-static void judge_logged(struct call_log *log, int index, bool full, struct case_result *r) {
+static void judge_logged(struct call_log *log, int index, double work, struct case_result *r) {
     struct flash_call *const f = memory_zeroed(1, sizeof *f);
     const double start = clock_seconds();
     *f = (struct flash_call){.log = log, .index = index, .logged = call_log_at(log, index)};
@@ -269,7 +267,7 @@ static void judge_logged(struct call_log *log, int index, bool full, struct case
     if (f->logged->problem[0])
         flash_refuse(f, "%.220s", f->logged->problem);
     else if (make_call(f))
-        judge_call(f, full, r);
+        judge_call(f, work, r);
     if (f->reason[0]) {
         r->verdict = CASE_SKIPPED;
         snprintf(r->reason, sizeof r->reason, "not judged: %s", f->reason);
@@ -291,7 +289,7 @@ static void name_case(const char *folder, const struct logged_call *c, struct ca
     fclose(file);
 }
 
-static struct status judge_folder(const char *folder, bool full, struct run_output *out) {
+static struct status judge_folder(const char *folder, double work, struct run_output *out) {
     struct call_log *log;
     TRY(call_log_open(folder, &log));
     const int n = call_log_count(log);
@@ -303,7 +301,7 @@ static struct status judge_folder(const char *folder, bool full, struct run_outp
         struct case_result *const r = &out->cases[out->result.n_cases++];
         *r = (struct case_result){0};
         name_case(folder, c, r);
-        judge_logged(log, i, full, r);
+        judge_logged(log, i, work, r);
         if (!out->device_label[0] && c->version[0])
             snprintf(out->device_label, sizeof out->device_label, "calls of FlashInfer %.80s", c->version);
     }
@@ -311,11 +309,12 @@ static struct status judge_folder(const char *folder, bool full, struct run_outp
     return status_ok();
 }
 
-struct status judge_flashinfer(const char *const *folders, int n_folders, bool full, struct run_output *out) {
+struct status judge_flashinfer(const char *const *folders, int n_folders, double work,
+                               struct run_output *out) {
     const double start = clock_seconds();
     *out = (struct run_output){0};
     for (int i = 0; i < n_folders; i++) {
-        const struct status s = judge_folder(folders[i], full, out);
+        const struct status s = judge_folder(folders[i], work, out);
         if (!s.code) continue;
         run_output_free(out);
         return s;

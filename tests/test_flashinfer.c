@@ -12,12 +12,13 @@ TestSuite(flashinfer, .init = copy_calls, .fini = folder_leave);
 
 static struct run_output out;
 
-static void judge(void) {
+static void judge_within(double work) {
     const char *const folder_of_calls = "calls";
     run_output_free(&out);
-    const struct status s = judge_flashinfer(&folder_of_calls, 1, false, &out);
+    const struct status s = judge_flashinfer(&folder_of_calls, 1, work, &out);
     cr_assert(!s.code, "%s", s.message);
 }
+static void judge(void) { judge_within(FLASHINFER_WORK); }
 
 static const struct case_result *of(const char *function) {
     for (int64_t i = 0; i < out.result.n_cases; i++)
@@ -136,6 +137,27 @@ Test(flashinfer, the_place_of_a_wrong_element_is_told) {
     cr_expect(strstr(of(FA2)->repro, "shardcheck judge 'calls'"), "%s", of(FA2)->repro);
 }
 
+/* Rows 0-15 and 16-32 of a norm are two blocks and a last one of a single row; of 22 queries the last of each of
+ * three sequences stay. */
+Test(flashinfer, of_a_large_call_blocks_of_every_sequence_are_judged_and_counted) {
+    judge_within(1);
+    const struct edge_result *const norm = &of("437" NORM)->edge[EDGE_ORACLE], *const fa2 =
+                                                                                   &of(FA2)
+                                                                                        ->edge[EDGE_ORACLE];
+    cr_expect(norm->sampled_rows == 17 && norm->rows == 33 && norm->elements == 17 * 256, "%lld of %lld",
+              (long long)norm->sampled_rows, (long long)norm->rows);
+    cr_expect_eq(fa2->elements, 22 * 16 * 64);
+    put(file_of("437" NORM, "outputs.pt"), "result", 20 * 256, 0x42c8); /* in no block that is judged */
+    put(file_of(SILU, "outputs.pt"), "result", 32 * 256 + 7, 0x42c8);   /* in the last */
+    judge_within(1);
+    expect_verdict("437" NORM, CASE_PASSED, "");
+    expect_verdict(SILU, CASE_FAILED, "");
+    cr_expect_str_eq(of(SILU)->first.where, "token 32 shared column 7");
+    judge_within(0);
+    expect_verdict("437" NORM, CASE_FAILED, "");
+    cr_expect_eq(of("437" NORM)->edge[EDGE_ORACLE].rows, 0);
+}
+
 /* ---- arguments ---- */
 
 Test(flashinfer, arguments_are_read_by_name_and_by_position) {
@@ -250,7 +272,7 @@ Test(flashinfer, a_cache_with_heads_first_is_read) {
 Test(flashinfer, folders_without_calls_are_refused) {
     static const char *const folders[] = {"saved", "/dev/null", "calls/absent"};
     for (int i = 0; i < 3; i++) {
-        const struct status s = judge_flashinfer(&folders[i], 1, false, &out);
+        const struct status s = judge_flashinfer(&folders[i], 1, 0, &out);
         cr_expect(s.code && strstr(s.message, "metadata.jsonl") && strstr(s.message, folders[i]), "%s",
                   s.message);
     }
