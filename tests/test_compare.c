@@ -101,5 +101,5 @@ Test(compare, what_is_no_report_of_this_format_is_refused_in_one_line) {
     expect("compare odd.json a.json", 2, "a damaged report");
     expect("compare a.json", 2, "compare: takes two files, these are 1; use shardcheck compare A B\n");
     expect("compare a.json nowhere.json", 2,
-           "nowhere.json: No such file or directory; give a JSON report or an HDF5 file\n");
+           "nowhere.json: No such file or directory; give a JSON report or a file of tensors\n");
 }

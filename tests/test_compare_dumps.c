@@ -86,7 +86,7 @@ Test(compare_dumps, other_inputs_and_missing_tensors_are_never_within_bounds) {
 Test(compare_dumps, files_without_a_model_are_compared_by_bits) {
     cr_assert(!system("cp whole.h5 plain.h5 && cp whole.h5 other.h5"));
     remove_from("plain.h5", "config_json");
-    expect("compare plain.h5 whole.h5", 0, " datasets, bit for bit\n");
+    expect("compare plain.h5 whole.h5", 0, " tensors, bit for bit\n");
     spoil("other.h5", "activations/layers.0.attention.o", 67, 1);
     remove_from("other.h5", "weights/layers.0.attention.w_o");
     expect("compare plain.h5 other.h5", 1,
@@ -96,10 +96,19 @@ Test(compare_dumps, files_without_a_model_are_compared_by_bits) {
     cr_expect(strstr(text, "nothing says which bits may differ\n"), "%s", text);
 }
 
+Test(compare_dumps, tensors_of_any_format_are_compared_by_name) {
+    expect("compare $ROOT/fixtures/golden/stored.npz $ROOT/fixtures/golden/stored.npz", 2,
+           "?      big: holds >f4, no numbers that are read; not compared\n");
+    expect("compare $ROOT/fixtures/golden/state_dict.pt $ROOT/fixtures/golden/state_dict.pt", 0,
+           "identical: 2 tensors, bit for bit\n");
+    expect("compare $ROOT/fixtures/golden/alone.pt $ROOT/fixtures/golden/state_dict.pt", 1,
+           "GONE   data\nNEW    bias\nNEW    weight\n0 tensors are the same");
+}
+
 Test(compare_dumps, what_cannot_be_compared_is_refused_in_one_line) {
     cr_assert(!system("echo '{}' >r.json; head -c 5000 whole.h5 >cut.h5"));
     expect("compare whole.h5 r.json", 2,
-           "whole.h5: is an HDF5 file, r.json is none; compare two reports or two dumps\n");
+           "r.json: is a report, whole.h5 is none; compare two reports or two dumps\n");
     expect("compare $ROOT/fixtures/golden/llama.h5 $ROOT/fixtures/golden/mixtral.h5", 2,
            "; give two dumps of one layer");
     expect("compare whole.h5 $ROOT/fixtures/golden/llama.h5", 2,

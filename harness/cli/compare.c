@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fixtures/datasets.h"
+#include "fixtures/tensor_file.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/compare_dumps.h"
 #include "harness/cli/report_file.h"
@@ -39,7 +39,8 @@ const struct option_row compare_options[] = {
 
 void compare_explain(FILE *file) {
     fputs(
-        "A and B are JSON reports of runs, or two HDF5 files. Of reports worse, and exit status 1, is: a "
+        "A and B are JSON reports of runs, or two files of tensors. Of reports worse, and exit status 1, is: "
+        "a "
         "case or an\nedge that fails or is skipped as it was not, a case, stage or fact of coverage that is "
         "gone, fewer\nelements judged. Dumps are compared by bits; what differs is judged in both by the "
         "reference on the\nfile's own inputs, and exit status 1 is: outside its bounds, not judged, or "
@@ -79,36 +80,38 @@ static struct status compare_reports(const struct options *o, enum exit_code *co
 
 /* ---- what they are ---- */
 
-static struct status is_hdf5(const char *path, bool *hdf5) {
-    char bytes[4] = "";
+/* A report is a text that begins with '{': in its first bytes a safetensors file has zeros. */
+static struct status is_report(const char *path, bool *report) {
+    char bytes[8] = "";
     errno = 0;
     FILE *const file = fopen(path, "re");
-    const bool read = file && (fread(bytes, 1, sizeof bytes, file) || !ferror(file));
+    const size_t n = file ? fread(bytes, 1, sizeof bytes, file) : 0;
+    const bool read = n || (file && !ferror(file));
     if (file) fclose(file);
-    *hdf5 = !memcmp(bytes, "\x89HDF", sizeof bytes);
+    *report = !memchr(bytes, 0, n) && bytes[strspn(bytes, " \t\r\n")] == '{';
     return read ? status_ok()
-                : status_error("%.200s: %s; give a JSON report or an HDF5 file", path, strerror(errno));
+                : status_error("%.200s: %s; give a JSON report or a file of tensors", path, strerror(errno));
 }
 
 static struct status is_fixture(const char *path, bool *fixture) {
-    struct datasets *d;
-    TRY(datasets_open(path, &d));
-    *fixture = datasets_is_fixture(d);
-    datasets_close(d);
+    struct tensor_file *file;
+    TRY(tensor_file_open(path, &file));
+    *fixture = !strcmp(tensor_file_format(file), "HDF5") && tensor_file_fact(file, "config_json");
+    tensor_file_close(file);
     return status_ok();
 }
 
 struct status compare_run(const struct options *o, enum exit_code *code) {
     const char *const a = o->compared[0], *const b = o->compared[1];
-    bool hdf5_a, hdf5_b, fixture_a, fixture_b;
-    TRY(is_hdf5(a, &hdf5_a));
-    TRY(is_hdf5(b, &hdf5_b));
-    if (hdf5_a != hdf5_b)
-        return status_error("%.200s: is an HDF5 file, %.200s is none; compare two reports or two dumps",
-                            hdf5_a ? a : b, hdf5_a ? b : a);
-    if (!hdf5_a) return compare_reports(o, code);
+    bool report_a, report_b, fixture_a, fixture_b;
+    TRY(is_report(a, &report_a));
+    TRY(is_report(b, &report_b));
+    if (report_a != report_b)
+        return status_error("%.200s: is a report, %.200s is none; compare two reports or two dumps",
+                            report_a ? a : b, report_a ? b : a);
+    if (report_a) return compare_reports(o, code);
     TRY(is_fixture(a, &fixture_a));
     TRY(is_fixture(b, &fixture_b));
     return fixture_a && fixture_b ? compare_fixtures(stdout, a, b, code)
-                                  : compare_datasets(stdout, a, b, code);
+                                  : compare_tensors(stdout, a, b, code);
 }

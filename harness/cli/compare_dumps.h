@@ -1,4 +1,4 @@
-/* compare_dumps - two HDF5 files side by side: what differs, and whether both are right all the same. */
+/* compare_dumps - two files of tensors side by side: what differs, and whether both are right all the same. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_CLI_COMPARE_DUMPS_H
 #define HARNESS_CLI_COMPARE_DUMPS_H
@@ -10,8 +10,8 @@
 /* Fixture files: tensor by tensor in the order of the layer, rank layouts put together by the placement
  * strings; what differs is judged in both files by the reference on the file's own inputs. */
 struct status compare_fixtures(FILE *file, const char *a, const char *b, enum exit_code *code);
-/* Any HDF5 files: dataset by dataset, bit for bit. */
-struct status compare_datasets(FILE *file, const char *a, const char *b, enum exit_code *code);
+/* Any files of named tensors: tensor by tensor, bit for bit. */
+struct status compare_tensors(FILE *file, const char *a, const char *b, enum exit_code *code);
 
 /* Elements of other bits. */
 struct difference {
