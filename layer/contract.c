@@ -21,6 +21,16 @@
  * scale that, and f(x) = theta^-x gives
  * x ln(theta) f <= 1/e. |d angle| <= 4.37 p u; cosf and the two fp32 tables add 2 u + 1 u: 279 u for p < 64. */
 static double table_error(int64_t n_positions) { return (3.7 + 4.37 * (double)(n_positions - 1)) * UNIT_F32; }
+
+/* A frequency and its product with a position are off by a share r of at least 10 u. Linear scaling divides
+ * once more. Llama 3.1 mixes f / factor and f by a part that is linear in the turns: it is off by high /
+ * (high - low) (r + 3 u), which f multiplies, f itself by r, and 6 u are the mixing's own. */
+double rope_angle_growth(const struct layer_spec *s) {
+    if (s->rope_scaling == ROPE_UNSCALED) return 1;
+    const double linear = 1.1, mixed = 1 + s->rope_high / (s->rope_high - s->rope_low) * 1.3 + 0.6;
+    return (s->rope_scaling == ROPE_LINEAR ? linear : mixed) * (s->rope_factor < 1 ? 1 / s->rope_factor : 1);
+}
+
 /* A pair (c, s), each off by t, moves |q| by sqrt(2) t; q and k both: 2 sqrt(2) t of scale
  * |q||k|. */
 #define SCORE_NORM_ERROR 2.8285

@@ -47,7 +47,15 @@ struct linear_contract {
 struct rope_contract {
     double unit;
     double table_error; /* absolute error of each cosine and sine; 0: the given table is the truth */
+    /* The producer's own table: cosines and sines of angles computed in fp32, rounded to this dtype;
+     * DTYPE_F64: the given one. It needs the base of the frequencies, and what scaling them multiplies
+     * their errors by (rope_angle_growth). */
+    enum dtype table;
+    double theta, growth;
+    enum dtype products; /* a c and b s are rounded to it before they are added up; DTYPE_F64: not */
 };
+/* 1 for unscaled frequencies; docs/numerics.md. */
+double rope_angle_growth(const struct layer_spec *spec);
 struct attention_contract {
     struct accumulator qk, pv;
     double unit;             /* of the softmax arithmetic */

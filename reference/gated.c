@@ -43,9 +43,7 @@ static struct fuzzy gated_mid(const struct activation_contract *c, double silu, 
     const double size = fabs(silu) + moved, tiny = size != 0 ? underflow_unit(c->unit) : 0;
     const double off = moved + silu_roundings(c, farther) * size + lost_silu(c, farther) + tiny;
     const struct fuzzy z = image((struct fuzzy){silu, off}, c->mid);
-    struct fuzzy y = product(z, u.value, c->unit);
-    y.radius += (fabs(z.value) + z.radius) * u.radius * (1 + 2 * c->unit);
-    return y;
+    return product(z, u, c->unit);
 }
 
 /* The implementation has g' = g + dg and u' = u + du with |dg| <= eg, |du| <= eu.

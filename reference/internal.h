@@ -58,13 +58,15 @@ static inline struct fuzzy image(struct fuzzy x, enum dtype d) {
     return x;
 }
 
-/* x b, rounded to `unit`; known exactly where both are multiples of powers of two coarse enough. */
-static inline struct fuzzy product(struct fuzzy x, double b, double unit) {
-    const double y = x.value * b, moved = x.radius * fabs(b);
-    const bool exact = x.radius == 0 && value_grid(x.value) * value_grid(b) >= addition_grid(unit, fabs(y));
+/* x b, rounded to `unit`; nothing where both are known and multiples of powers of two coarse enough. */
+static inline struct fuzzy product(struct fuzzy x, struct fuzzy b, double unit) {
+    const double y = x.value * b.value, grid = value_grid(x.value) * value_grid(b.value);
+    const double moved = x.radius * (fabs(b.value) + b.radius) + fabs(x.value) * b.radius;
+    const bool exact = moved == 0 && grid >= addition_grid(unit, fabs(y));
     const double tiny = y != 0 || moved != 0 ? underflow_unit(unit) : 0;
     return (struct fuzzy){y, exact ? 0 : (unit + UNIT_F64) * (fabs(y) + moved) + moved + tiny};
 }
+static inline struct fuzzy known(double x) { return (struct fuzzy){x, 0}; }
 
 /* ---- lanes ---- */
 

@@ -53,7 +53,8 @@ static struct fuzzy weighed_mid(const struct norm_row *row, struct norm_errors e
                                 double w, double moved) {
     const double size = fabs(z) + moved;
     const double off = size != 0 ? e.relative * size + e.tiny * (1 + fabs(x)) + moved : size;
-    struct fuzzy y = product(image((struct fuzzy){z, off}, row->contract->mid), w, row->contract->unit);
+    struct fuzzy y =
+        product(image((struct fuzzy){z, off}, row->contract->mid), known(w), row->contract->unit);
     if (y.value != 0) y.radius += row->flushed;
     return y;
 }

@@ -227,8 +227,7 @@ static void replay_gated(const struct call *call, const struct contract *contrac
     const int64_t n = (row1 - row0) * call->u.gated_linear.width;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
-        const struct fuzzy replayed =
-            gated_value(&c->activation, (struct fuzzy){y[i], 0}, (struct fuzzy){e[i], 0});
+        const struct fuzzy replayed = gated_value(&c->activation, known(y[i]), known(e[i]));
         y[i] = replayed.value, e[i] = replayed.radius;
     }
 }

@@ -34,7 +34,7 @@ static int outside(const struct call *c, const struct contract *by, const double
 
 /* What a producer that rounds and one that does not have stored; each under each contract. */
 struct tally {
-    int n, honest, plain, rounded_by_exact, plain_by_mid;
+    int n, honest, plain, rounded_by_exact, plain_by_mid, other;
 };
 static void count(struct tally *t, const struct call *c, const struct contract *mid,
                   const double *const *radius, const float *rounded, const float *plain) {
@@ -127,4 +127,83 @@ Test(known_roundings, an_activation_rounded_before_up_is_inside_and_one_that_is_
         if (!fuzzy) expect(&tally, 8);
         cr_expect_eq(tally.honest, 0, "%d of %d", tally.honest, tally.n);
     }
+}
+
+/* ---- rope: the producer's own table, computed in fp32 and rounded, and rounded products ---- */
+
+enum { POSITIONS = 40, HEADS = 2, ROT = 24 }; /* POSITIONS * HEADS * ROT = SIZE */
+
+static float frequency(int i, double theta, enum rope_scaling scaling, const struct layer_spec *s) {
+    const float f = 1 / powf((float)theta, (float)(2 * i) / ROT);
+    if (scaling == ROPE_UNSCALED) return f;
+    if (scaling == ROPE_LINEAR) return f / (float)s->rope_factor;
+    const float turns = (float)s->rope_trained / (6.2831853f / f);
+    const float part = (turns - (float)s->rope_low) / (float)(s->rope_high - s->rope_low);
+    const float clamped = part < 0 ? 0 : part > 1 ? 1 : part;
+    return (1 - clamped) * f / (float)s->rope_factor + clamped * f;
+}
+
+static struct tally ropes(enum rope_scaling scaling, bool products, int64_t first) {
+    static float q[SIZE], rounded[SIZE], plain[SIZE], *table;
+    static int32_t positions[POSITIONS];
+    struct layer_spec s = layer_defaults();
+    struct tally tally = {0};
+    s.rope_theta = 5e5, s.rope_scaling = scaling, s.rope_factor = 8, s.rope_low = 1, s.rope_high = 4;
+    s.rope_trained = 8192;
+    table = malloc((size_t)(first + POSITIONS) * ROT * sizeof *table);
+    ref_rope_table(table, DTYPE_F32, first + POSITIONS, ROT, &s);
+    srand48(83);
+    for (int trial = 0; trial < 8; trial++) {
+        for (int i = 0; i < SIZE; i++) q[i] = draw() * scale_of(trial);
+        for (int p = 0; p < POSITIONS; p++) {
+            positions[p] = (int32_t)first + p;
+            for (int i = 0; i < ROT / 2; i++) {
+                const float angle = (float)positions[p] * frequency(i, s.rope_theta, scaling, &s);
+                const float co = bf16(cosf(angle)), si = bf16(sinf(angle));
+                const float *const exact = table + (int64_t)positions[p] * ROT;
+                for (int h = 0; h < HEADS; h++) {
+                    const int at = (p * HEADS + h) * ROT + i;
+                    const float a = q[at], b = q[at + ROT / 2];
+                    rounded[at] = products ? bf16(bf16(a * co) - bf16(b * si)) : bf16(a * co - b * si);
+                    rounded[at + ROT / 2] =
+                        products ? bf16(bf16(b * co) + bf16(a * si)) : bf16(b * co + a * si);
+                    plain[at] = bf16(a * exact[i] - b * exact[ROT / 2 + i]);
+                    plain[at + ROT / 2] = bf16(b * exact[i] + a * exact[ROT / 2 + i]);
+                }
+            }
+        }
+        struct call c = {.op = OP_ROPE};
+        c.u.rope = (struct rope_args){.q = {q, DTYPE_F32, {HEADS * ROT, ROT}, 0, SIZE},
+                                      .table = floats(table, (first + POSITIONS) * ROT, ROT),
+                                      .positions = {positions, DTYPE_I32, {1}, 0, POSITIONS},
+                                      .n_tokens = POSITIONS,
+                                      .n_heads = HEADS,
+                                      .head_dim = ROT,
+                                      .rot_dim = ROT};
+        struct contract mid = contract_exact(OP_ROPE);
+        mid.u.rope.table = DTYPE_BF16, mid.u.rope.theta = s.rope_theta;
+        mid.u.rope.growth = rope_angle_growth(&s);
+        mid.u.rope.products = products ? DTYPE_BF16 : DTYPE_F64;
+        count(&tally, &c, &mid, NULL, rounded, plain);
+        mid.u.rope.products = products ? DTYPE_F64 : DTYPE_BF16;
+        tally.other += outside(&c, &mid, NULL, rounded);
+    }
+    free(table);
+    return tally;
+}
+
+Test(known_roundings, rope_by_a_rounded_table_is_inside_whatever_scales_it_and_by_an_exact_one_outside) {
+    for (enum rope_scaling scaling = ROPE_UNSCALED; scaling <= ROPE_LLAMA3; scaling++)
+        for (int products = 0; products < 2; products++) {
+            const struct tally tally = ropes(scaling, products, 1);
+            expect(&tally, 5);
+            cr_expect_gt(tally.other, tally.n / 20, "%d of %d with products rounded or not", tally.other,
+                         tally.n);
+        }
+}
+
+Test(known_roundings, rope_far_from_the_first_position_is_inside) {
+    const struct tally tally = ropes(ROPE_LLAMA3, false, 100000);
+    cr_expect(tally.honest == 0 && tally.rounded_by_exact > tally.n / 50, "%d, %d of %d", tally.honest,
+              tally.rounded_by_exact, tally.n);
 }
