@@ -103,6 +103,10 @@ struct combine_contract {
 };
 struct sum_contract {
     double unit; /* of one addition */
+    /* OP_SUM: every `parts_per_rank` parts in a row are added up and rounded to `rank` before the ranks are;
+     * DTYPE_F64: all parts are added up in one. */
+    int parts_per_rank;
+    enum dtype rank;
 };
 
 struct contract {

@@ -43,36 +43,61 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-/* y = sum of the parts; n additions of relative error `unit`, in any order: E = n unit sum
- * (|part| + r) + sum r. */
+/* The sum of some numbers so far: of their magnitudes, of their radii, and the least of their grids. */
+struct running {
+    double y, s1, moved, grid;
+};
+static void running_clear(struct running *sum, int64_t n) {
+    for (int64_t c = 0; c < n; c++) sum[c] = (struct running){.grid = INFINITY};
+}
+static void running_add(struct running *sum, double value, double radius) {
+    sum->y += value, sum->s1 += fabs(value), sum->moved += radius;
+    sum->grid = fmin(sum->grid, value_grid(value));
+}
+
+/* n numbers: one is a copy, two round once, more at most n times in any order, at what is at most S1. */
+static struct fuzzy running_end(const struct running *sum, int64_t n, double unit) {
+    const bool exact = sum->moved == 0 && sum->grid >= addition_grid(unit, sum->s1);
+    const double factor = (unit + UNIT_F64) * (double)n, size = sum->s1 + sum->moved;
+    return (struct fuzzy){sum->y, (exact || n == 1 ? 0 : factor * size) + sum->moved};
+}
+
+static void add_part(struct running *sum, double *part, const struct sum_args *a, const double *const *radius,
+                     int64_t i, int64_t t) {
+    double *const r = part + a->width;
+    view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
+    radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
+    for (int64_t c = 0; c < a->width; c++) running_add(&sum[c], part[c], r[c]);
+}
+
+/* y = sum of the parts, those of a rank added up and rounded first where the contract says so. */
 void ref_sum(const struct call *call, const struct contract *contract, const double *const *radius,
              int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct sum_args *a = &call->u.sum;
-    const double n = (double)a->n_parts;
-    const double factor = a->n_parts > 1 ? n * (contract->u.sum.unit + UNIT_F64) : 0;
-    const double tiny = flushed(contract, n - 1);
-    double *part = ref_alloc((size_t)a->width * sizeof *part);
-    double *y = ref_alloc((size_t)a->width * sizeof *y), *s1 = ref_alloc((size_t)a->width * sizeof *s1);
-    double *r = ref_alloc((size_t)a->width * 3 * sizeof *r), *moved = r + a->width, *grid = moved + a->width;
+    const struct sum_contract *c = &contract->u.sum;
+    const int64_t each = c->rank != DTYPE_F64 ? max_i64(c->parts_per_rank, 1) : 1;
+    const double tiny = flushed(contract, (double)(a->n_parts - 1));
+    double *part = ref_alloc((size_t)a->width * 2 * sizeof *part);
+    struct running *all = ref_alloc((size_t)a->width * 2 * sizeof *all), *own = all + a->width;
     for (int64_t t = row0; t < row1; t++) {
-        for (int64_t c = 0; c < a->width; c++) y[c] = s1[c] = moved[c] = 0, grid[c] = INFINITY;
-        for (int64_t i = 0; i < a->n_parts; i++) {
-            view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
-            for (int64_t c = 0; c < a->width; c++) {
-                y[c] += part[c], s1[c] += fabs(part[c]);
-                grid[c] = fmin(grid[c], value_grid(part[c]));
+        running_clear(all, a->width);
+        for (int64_t i = 0; i < a->n_parts; i += each) {
+            const int64_t end = min_i64(i + each, a->n_parts);
+            running_clear(own, a->width);
+            for (int64_t j = i; j < end; j++) add_part(own, part, a, radius, j, t);
+            for (int64_t col = 0; col < a->width; col++) {
+                const struct fuzzy n = image(running_end(&own[col], end - i, c->unit), c->rank);
+                running_add(&all[col], n.value, n.radius);
             }
-            if (!has_radius(radius, (int)i)) continue;
-            radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
-            for (int64_t c = 0; c < a->width; c++) moved[c] += r[c];
         }
-        for (int64_t c = 0; c < a->width; c++) {
-            const bool exact = moved[c] == 0 && grid[c] >= addition_grid(contract->u.sum.unit, s1[c]);
-            const double e = exact ? 0 : factor * (s1[c] + moved[c]) + moved[c];
-            put(out, (t - row0) * a->width + c, y[c], e + (s1[c] > 0 ? tiny : 0), s1[c]);
+        const int64_t n_ranks = (a->n_parts + each - 1) / each;
+        for (int64_t col = 0; col < a->width; col++) {
+            const struct fuzzy y = running_end(&all[col], n_ranks, c->unit);
+            put(out, (t - row0) * a->width + col, y.value, y.radius + (all[col].s1 > 0 ? tiny : 0),
+                all[col].s1);
         }
     }
-    free(part), free(y), free(s1), free(r);
+    free(part), free(all);
 }
 
 /* y = x + add. Where the addition rounds straight into the output format, that rounding is the

@@ -207,3 +207,49 @@ Test(known_roundings, rope_far_from_the_first_position_is_inside) {
     cr_expect(tally.honest == 0 && tally.rounded_by_exact > tally.n / 50, "%d, %d of %d", tally.honest,
               tally.rounded_by_exact, tally.n);
 }
+
+/* ---- sum: two parts of each rank are added up and rounded, then the ranks ---- */
+
+static struct tally sums(int ranks, bool fuzzy) {
+    enum { MOST = 8 };
+    static float part[MOST][SIZE], given[MOST][SIZE], rounded[SIZE], plain[SIZE];
+    static double r[MOST][SIZE];
+    const double *radius[MOST];
+    struct view view[MOST];
+    struct tally tally = {0};
+    srand48(84);
+    for (int trial = 0; trial < TRIALS; trial++) {
+        for (int p = 0; p < 2 * ranks; p++) {
+            view[p] = floats(given[p], SIZE, WIDTH), radius[p] = r[p];
+            for (int i = 0; i < SIZE; i++) {
+                part[p][i] = draw() * scale_of(trial) + (fuzzy ? draw() * 0x1p-18f * scale_of(trial) : 0);
+                given[p][i] = bf16(part[p][i]), r[p][i] = fabs((double)part[p][i] - (double)given[p][i]);
+            }
+        }
+        for (int i = 0; i < SIZE; i++) {
+            float by_rank = 0, all = 0;
+            for (int p = 0; p < 2 * ranks; p += 2) {
+                by_rank += bf16(part[p][i] + part[p + 1][i]);
+                all = all + part[p][i] + part[p + 1][i];
+            }
+            rounded[i] = bf16(by_rank), plain[i] = bf16(all);
+        }
+        struct call c = {.op = OP_SUM};
+        c.u.sum = (struct sum_args){.part = view, .n_parts = 2 * ranks, .n_tokens = ROWS, .width = WIDTH};
+        struct contract mid = contract_exact(OP_SUM);
+        mid.u.sum.parts_per_rank = 2, mid.u.sum.rank = DTYPE_BF16;
+        count(&tally, &c, &mid, fuzzy ? radius : NULL, rounded, plain);
+        mid.u.sum.parts_per_rank = 1; /* rounded parts of a rank are no rounded rank */
+        tally.other += outside(&c, &mid, NULL, rounded);
+    }
+    return tally;
+}
+
+Test(known_roundings, sums_of_rounded_ranks_are_inside_and_of_rounded_parts_or_of_nothing_rounded_outside) {
+    for (int ranks = 2; ranks <= 4; ranks++) {
+        const struct tally tally = sums(ranks, false);
+        expect(&tally, 10);
+        cr_expect_gt(tally.other, tally.n / 10, "%d of %d", tally.other, tally.n);
+        cr_expect_eq(sums(ranks, true).honest, 0);
+    }
+}
