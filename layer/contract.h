@@ -100,6 +100,10 @@ struct gated_linear_contract {
 struct combine_contract {
     double unit;
     double gate_error; /* relative error of the gates, when a stage before rounded them; 0: none */
+    /* The sum with gates that lack the factor `scale` is rounded to `unscaled`, then multiplied; DTYPE_F64: the
+     * gates hold it. */
+    enum dtype unscaled;
+    double scale;
 };
 struct sum_contract {
     double unit; /* of one addition */
@@ -135,6 +139,8 @@ struct hf64_range {
     double logit, span;  /* largest |logit|; largest difference of two of a token */
     int64_t top_k;
     int64_t n_experts; /* whose softmax does not cancel, for gates are not renormalised; else 0 */
+    /* For producers whose contracts follow from it; exact and hf64: may be NULL. */
+    const struct layer_spec *spec;
 };
 struct contract contract_hf64_of(enum op op, const struct hf64_range *range);
 /* At positions below 64 and logits up to 8, as far apart, 8 experts a token, renormalised. */

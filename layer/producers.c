@@ -2,6 +2,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "layer/producers.h"
 
+#include <assert.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,89 @@ static struct contract hf64_contract(const struct producer *p, int stage, const 
     return c;
 }
 
+/* How many tensors of a rank a sum adds up. */
+static int parts_per_rank(int stage, const struct layer_spec *spec) {
+    int n = 0;
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
+        n += tensor_present(*id, spec);
+    return n;
+}
+
+/* Exponentials of a fifth-degree polynomial (vLLM's fast_exp for AVX512: 2^-21.3), the largest of those that
+ * its back ends and torch use. */
+#define VLLM_EXP_ERROR 0x1p-21
+/* A product by oneDNN, AMX or cuBLAS: which, and in which order, no file says. */
+#define ANY_FP32                                                                                             \
+    { .unit = UNIT_F32, .block = 1, .order = ORDER_ANY }
+
+/* What fp32 steps between bf16 tensors have in common, whoever wrote them. */
+static struct contract tensor_contract(int stage) {
+    struct contract c = contract_exact(stage_table[stage].op);
+    switch (c.op) {
+    case OP_LINEAR: c.u.linear.acc = (struct accumulator)ANY_FP32; break;
+    case OP_GATED_LINEAR: c.u.gated_linear.acc = (struct accumulator)ANY_FP32; break;
+    case OP_ATTENTION:
+        c.u.attention.qk = c.u.attention.pv = (struct accumulator)ANY_FP32;
+        c.u.attention.exp_error = VLLM_EXP_ERROR;
+        break;
+    case OP_ACTIVATION: c.u.activation.exp_error = VLLM_EXP_ERROR; break;
+    default: break;
+    }
+    return c;
+}
+
+/* What vLLM does otherwise for a model type than for param2moe and the dense ones. */
+static const struct vllm_family {
+    const char *model_type;
+    bool wide_logits;  /* the experts read the fp32 logits, and the scale multiplies their rounded sum */
+    bool narrow_gates; /* a softmax in the dtype of the logits (CPU back end) */
+} vllm_families[] = {
+    {"param2moe", false, false},
+    {"glm4_moe", true, false},
+    {"mixtral", false, true},
+    {"qwen3_moe", false, true},
+};
+
+static const struct vllm_family *vllm_family(const struct producer *p) {
+    enum { N = sizeof vllm_families / sizeof *vllm_families };
+    for (int i = 0; i < N && p->model_type; i++)
+        if (!strcmp(vllm_families[i].model_type, p->model_type)) return &vllm_families[i];
+    return &vllm_families[0];
+}
+
+static enum dtype vllm_between(const struct producer *p, enum tensor_id id) {
+    return id == T_GATES && vllm_family(p)->narrow_gates ? p->storage : tensor_dtype(id, p->storage);
+}
+
+/* vLLM 0.32, CPU back end: x r before the weight, the rope table and silu before up are rounded; the fused
+ * experts keep everything in fp32 but the activation and what leaves a rank. q is scaled before q.k. */
+static struct contract vllm_contract(const struct producer *p, int stage, const struct hf64_range *range) {
+    struct contract c = tensor_contract(stage);
+    const struct layer_spec *const spec = range->spec;
+    assert(spec);
+    switch (c.op) {
+    case OP_NORM:
+    case OP_QK_NORM: c.u.norm.mid = p->storage; break;
+    case OP_ROPE:
+        c.u.rope.table = p->storage, c.u.rope.theta = spec->rope_theta;
+        c.u.rope.growth = rope_angle_growth(spec);
+        break;
+    case OP_ATTENTION:
+        c.u.attention.qk.product_rounded = true;
+        c.u.attention.block = SMALLEST_TILE;
+        break;
+    case OP_ROUTE: c.u.route.logits = vllm_family(p)->wide_logits ? DTYPE_F64 : p->storage; break;
+    case OP_COMBINE:
+        if (!vllm_family(p)->wide_logits) break;
+        c.u.combine.unscaled = p->storage, c.u.combine.scale = spec->routed_scale;
+        break;
+    case OP_ACTIVATION: c.u.activation.mid = stage == S_ACTIVATION ? DTYPE_F64 : p->storage; break;
+    case OP_SUM: c.u.sum.rank = p->storage, c.u.sum.parts_per_rank = parts_per_rank(stage, spec); break;
+    default: break;
+    }
+    return c;
+}
+
 const struct producer_row producer_table[] = {
     {.name = "exact",
      .describes = "fp32 arithmetic, one rounding a stage",
@@ -40,6 +124,14 @@ const struct producer_row producer_table[] = {
      .storage = DTYPE_F64,
      .contract = hf64_contract,
      .keeps = {T_NONE}},
+    {.name = "vllm-bf16",
+     .describes = "vLLM's model code in bf16 on its CPU back end, attention with P in fp32",
+     .source = "vLLM 0.32: csrc/cpu, model_executor/layers; measured on tp 1, 2 and 4 of Param2MoE",
+     .storage = DTYPE_BF16,
+     .contract = vllm_contract,
+     .between = vllm_between,
+     .rounds_logits = true,
+     .keeps = {T_GATE_UP, T_DOWN, T_NONE}},
     {0},
 };
 
@@ -60,6 +152,22 @@ static const struct key {
      offsetof(struct contract, u.attention.p_in_l)},
     {"attention.block", "keys of a softmax tile", OP_ATTENTION, VALUE_COUNT,
      offsetof(struct contract, u.attention.block)},
+    {"norm.mid", "what x r is rounded to before the weight", OP_NORM, VALUE_DTYPE,
+     offsetof(struct contract, u.norm.mid)},
+    {"qk_norm.mid", "the same, of the heads of q and k", OP_QK_NORM, VALUE_DTYPE,
+     offsetof(struct contract, u.norm.mid)},
+    {"rope.table", "what cosines and sines are rounded to", OP_ROPE, VALUE_DTYPE,
+     offsetof(struct contract, u.rope.table)},
+    {"rope.products", "what a c and b s are rounded to before they are added up", OP_ROPE, VALUE_DTYPE,
+     offsetof(struct contract, u.rope.products)},
+    {"route.logits", "what logits are rounded to before the score", OP_ROUTE, VALUE_DTYPE,
+     offsetof(struct contract, u.route.logits)},
+    {"route.scores", "what scores are rounded to", OP_ROUTE, VALUE_DTYPE,
+     offsetof(struct contract, u.route.scores)},
+    {"activation.mid", "what silu is rounded to before up", OP_ACTIVATION, VALUE_DTYPE,
+     offsetof(struct contract, u.activation.mid)},
+    {"sum.rank", "what the sum of a rank's parts is rounded to before the ranks are added up", OP_SUM,
+     VALUE_DTYPE, offsetof(struct contract, u.sum.rank)},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 
@@ -190,5 +298,6 @@ enum dtype producer_between(const struct producer *p, enum tensor_id id) {
     for (const enum tensor_id *keeps = p->row->keeps; *keeps != T_NONE; keeps++)
         if (*keeps == id) return DTYPE_F64;
     if (id == T_LOGITS && p->router_fp32) return DTYPE_F32;
-    return tensor_dtype(id, p->storage);
+    if (id == T_LOGITS && p->row->rounds_logits) return p->storage;
+    return p->row->between ? p->row->between(p, id) : tensor_dtype(id, p->storage);
 }

@@ -18,6 +18,8 @@ struct producer_row {
     const char *name, *describes, *source;
     enum dtype storage; /* what it rounds the outputs of its steps to; DTYPE_F64: to nothing */
     struct contract (*contract)(const struct producer *producer, int stage, const struct hf64_range *range);
+    enum dtype (*between)(const struct producer *producer, enum tensor_id id); /* NULL: to `storage` */
+    bool rounds_logits;            /* to `storage`, too, but those that the model computes in fp32 */
     enum tensor_id keeps[T_COUNT]; /* not rounded on the way to the next step, ended by T_NONE */
 };
 extern const struct producer_row producer_table[]; /* ended by a row without a name */

@@ -114,6 +114,15 @@ void ref_activation(const struct call *call, const struct contract *contract, co
 
 /* ---- combine ---- */
 
+/* The gates lack a factor that multiplies their rounded sum: z = y / scale goes through R first. */
+static struct fuzzy scaled_after(const struct combine_contract *c, struct fuzzy y) {
+    const double unit = c->unit + UNIT_F64;
+    if (c->unscaled == DTYPE_F64) return y;
+    const struct fuzzy z = {y.value / c->scale,
+                            y.radius / fabs(c->scale) + 2 * unit * fabs(y.value / c->scale)};
+    return product(image(z, c->unscaled), known(c->scale), c->unit);
+}
+
 /* y = sum over the local choices of gate * row: K products and K additions, in any order, with
  * slack for a scale. */
 void ref_combine(const struct call *call, const struct contract *contract, const double *const *radius,
@@ -155,7 +164,8 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                 const bool exact = !contract->flushes && c->gate_error == 0 && moved[i] == 0 &&
                                    grid[i] >= addition_grid(c->unit, s1[i]);
                 const double e = relative * (s1[i] + moved[i]) + moved[i] + (s1[i] > 0 ? tiny : 0);
-                put(out, (t - row0) * a->width + i, y[i], exact ? 0 : e, s1[i]);
+                const struct fuzzy sum = scaled_after(c, (struct fuzzy){y[i], exact ? 0 : e});
+                put(out, (t - row0) * a->width + i, sum.value, sum.radius, s1[i]);
             }
         }
         free(down);

@@ -251,7 +251,9 @@ Test(bound, honest_sums_are_never_outside_and_dropped_terms_are) {
 
 /* Constants that were derived for short sequences and small logits grow with both. */
 Test(bound, hf64_constants_follow_from_positions_and_logits) {
-    const struct hf64_range usual = {64, 8, 8, 8, 0}, far = {32768, 144, 288, 8, 0}, raw = {64, 8, 8, 8, 128};
+    const struct hf64_range usual = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8};
+    const struct hf64_range far = {.n_positions = 32768, .logit = 144, .span = 288, .top_k = 8};
+    const struct hf64_range raw = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8, .n_experts = 128};
     cr_expect_float_eq(contract_hf64(OP_ROPE).u.rope.table_error / UNIT_F32, 279, 0.1);
     cr_expect_float_eq(contract_hf64(OP_COMBINE).u.combine.gate_error / UNIT_F32, 72, 0.1);
     cr_expect_eq(contract_hf64_of(OP_COMBINE, &usual).u.combine.gate_error,

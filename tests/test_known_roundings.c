@@ -253,3 +253,41 @@ Test(known_roundings, sums_of_rounded_ranks_are_inside_and_of_rounded_parts_or_o
         cr_expect_eq(sums(ranks, true).honest, 0);
     }
 }
+
+/* ---- combine: the rounded sum is scaled ---- */
+
+Test(known_roundings, a_rounded_sum_that_is_scaled_is_inside_and_one_with_scaled_gates_outside) {
+    enum { CHOICES = 4 };
+    static float down[CHOICES * SIZE], gates[ROWS * CHOICES], scaled[ROWS * CHOICES], rounded[SIZE],
+        plain[SIZE];
+    static int32_t slot_row[ROWS * CHOICES];
+    struct tally tally = {0};
+    srand48(85);
+    for (int trial = 0; trial < TRIALS; trial++) {
+        for (int i = 0; i < CHOICES * SIZE; i++) down[i] = draw() * scale_of(trial);
+        for (int i = 0; i < ROWS * CHOICES; i++) {
+            gates[i] = (float)drand48(), scaled[i] = gates[i] * 2.5f, slot_row[i] = i;
+        }
+        for (int i = 0; i < SIZE; i++) {
+            float sum = 0, with = 0;
+            for (int j = 0; j < CHOICES; j++) {
+                const int slot = i / WIDTH * CHOICES + j;
+                sum += gates[slot] * down[slot * WIDTH + i % WIDTH];
+                with += scaled[slot] * down[slot * WIDTH + i % WIDTH];
+            }
+            rounded[i] = bf16(bf16(sum) * 2.5f), plain[i] = bf16(with);
+        }
+        struct call c = {.op = OP_COMBINE};
+        c.u.combine = (struct combine_args){.down = floats(down, CHOICES * SIZE, WIDTH),
+                                            .gates = floats(scaled, ROWS * CHOICES, CHOICES),
+                                            .slot_row = {slot_row, DTYPE_I32, {CHOICES}, 0, ROWS * CHOICES},
+                                            .n_tokens = ROWS,
+                                            .top_k = CHOICES,
+                                            .width = WIDTH,
+                                            .n_rows = ROWS * CHOICES};
+        struct contract mid = contract_exact(OP_COMBINE);
+        mid.u.combine.unscaled = DTYPE_BF16, mid.u.combine.scale = 2.5;
+        count(&tally, &c, &mid, NULL, rounded, plain);
+    }
+    expect(&tally, 8);
+}

@@ -5,7 +5,15 @@
 
 #include "layer/producers.h"
 
-static const struct hf64_range usual = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8};
+static const struct layer_spec moe = {.hidden = 64,
+                                      .n_heads = 8,
+                                      .rope_theta = 1e4,
+                                      .moe = true,
+                                      .shared_width = 32,
+                                      .n_experts = 8,
+                                      .top_k = 2,
+                                      .routed_scale = 2.5};
+static const struct hf64_range usual = {.n_positions = 64, .logit = 8, .span = 8, .top_k = 8, .spec = &moe};
 
 static struct producer find(const char *text) {
     struct producer p;
@@ -71,4 +79,36 @@ Test(producers, what_is_wrong_is_named_with_what_is_legal) {
         const struct status s = producer_find(wrong[i].text, &p);
         cr_expect(s.code && strstr(s.message, wrong[i].says), "%s: %s", wrong[i].text, s.message);
     }
+}
+
+Test(producers, vllm_rounds_inside_the_dense_path_and_keeps_the_fused_experts_in_fp32) {
+    struct producer p = find("vllm-bf16");
+    p.router_fp32 = true, p.model_type = "param2moe";
+    cr_expect_eq(producer_contract(&p, S_FFN_NORM, &usual).u.norm.mid, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_SHARED_ACTIVATION, &usual).u.activation.mid, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_ACTIVATION, &usual).u.activation.mid, DTYPE_F64);
+    cr_expect_eq(producer_contract(&p, S_ROUTE, &usual).u.route.logits, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_ATTN_SUM, &usual).u.sum.parts_per_rank, 1);
+    cr_expect_eq(producer_contract(&p, S_FFN_SUM, &usual).u.sum.parts_per_rank, 2);
+    cr_expect_eq(producer_contract(&p, S_FFN_SUM, &usual).u.sum.rank, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_F64);
+    static const enum tensor_id kept[] = {T_GATE_UP, T_DOWN}, wide[] = {T_LOGITS, T_GATES},
+                                rounded[] = {T_O_PART, T_ACT, T_MOE_PART, T_SHARED_PART, T_NORMED};
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        cr_expect_eq(producer_between(&p, kept[i]), DTYPE_F64, "%s", tensor_table[kept[i]].name);
+    for (size_t i = 0; i < sizeof wide / sizeof *wide; i++)
+        cr_expect_eq(producer_between(&p, wide[i]), DTYPE_F32, "%s", tensor_table[wide[i]].name);
+    for (size_t i = 0; i < sizeof rounded / sizeof *rounded; i++)
+        cr_expect_eq(producer_between(&p, rounded[i]), DTYPE_BF16, "%s", tensor_table[rounded[i]].name);
+}
+
+Test(producers, vllm_routes_other_families_otherwise) {
+    struct producer p = find("vllm-bf16");
+    p.router_fp32 = true, p.model_type = "glm4_moe";
+    cr_expect_eq(producer_contract(&p, S_ROUTE, &usual).u.route.logits, DTYPE_F64);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.scale, 2.5);
+    p.router_fp32 = false, p.model_type = "mixtral";
+    cr_expect_eq(producer_between(&p, T_LOGITS), DTYPE_BF16);
+    cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16);
 }
