@@ -47,7 +47,7 @@ void edge_begin(struct edge_result *edge, const struct judged *j, struct finding
 /* Poison that is a number lies in a set that is wide enough; nobody stored it all the same, unless
  * it is about what should be there. */
 static bool is_poison(const struct judged *j, int64_t i, double y) {
-    return dtype_is_huge_poison(j->got, j->dtype, i) && !(fabs(y) > 0x1p120);
+    return dtype_is_huge_poison(j->got, j->dtype, i) && !(fabs(y) > dtype_huge(j->dtype));
 }
 
 static struct element_verdict judge_element(const struct judged *j, int64_t i) {
@@ -113,7 +113,7 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
 /* Neither the unsharded run nor the rank wrote it, and their poison is not the same: a failure of the
  * kernel edge, not of this one. */
 static bool unwritten_by_both(const struct judged *j, const void *expected, int64_t i) {
-    if (j->dtype == DTYPE_I32 || !j->y || fabs(j->y[i]) > 0x1p120) return false;
+    if (j->dtype == DTYPE_I32 || !j->y || fabs(j->y[i]) > dtype_huge(j->dtype)) return false;
     const bool huge = dtype_is_huge_poison(j->got, j->dtype, i),
                other_huge = dtype_is_huge_poison(expected, j->dtype, i);
     return (huge && isnan(dtype_load(expected, j->dtype, i))) ||

@@ -16,7 +16,7 @@
 bool reading_same(const struct reading *r, int64_t i) { return r->got[i] == dtype_round(r->dtype, r->y[i]); }
 
 /* NaN, and the huge numbers that buffers hold by turns (kernel_seat.c). */
-bool reading_is_poison(double got) { return !(fabs(got) < 0x1p120); }
+bool reading_is_poison(const struct reading *r, double got) { return !(fabs(got) < dtype_huge(r->dtype)); }
 
 /* The run of a row's innermost axis that element i is in: where it begins, and how long it is. */
 static int64_t run_around(const struct reading *r, int64_t i, int64_t *n) {
@@ -55,7 +55,7 @@ static bool read_run(struct reading *r, int64_t i) {
     int64_t n;
     const int64_t first = run_around(r, i, &n);
     const double *const y = r->y + first, *const got = r->got + first;
-    const bool poison = reading_is_poison(r->got[i]), none = nonzero(y, n) == 0;
+    const bool poison = reading_is_poison(r, r->got[i]), none = nonzero(y, n) == 0;
     if ((!none && nonzero(y, n) < ORIGIN_FEWEST)) return false;
     if (!none && !origin_find(r->at, r->outcome, y, n, NULL, &want)) return false;
     if (none)
@@ -83,7 +83,7 @@ static bool read_run(struct reading *r, int64_t i) {
 void read_moved(struct reading *r) {
     enum { TRIES = 64 }; /* each looks through all operands */
     for (int64_t i = 0, n, tries = 0; i < r->count && tries < TRIES; i++) {
-        if (reading_same(r, i) || (r->text[0] && reading_is_poison(r->got[i]))) continue;
+        if (reading_same(r, i) || (r->text[0] && reading_is_poison(r, r->got[i]))) continue;
         if (read_run(r, i)) return;
         tries++;
         i = run_around(r, i, &n) + n - 1; /* the next run */

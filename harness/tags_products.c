@@ -190,10 +190,10 @@ static bool another_output(const struct product *p) {
 
 static bool no_place(const struct product *p) {
     const double got = p->got[0], y = p->r->y[p->row * p->n_cols + p->col];
-    const char *const what = reading_is_poison(got) ? "what nobody has written, for"
-                             : got == 0             ? "nothing, for"
-                             : got == 2 * y         ? "twice"
-                                                    : NULL;
+    const char *const what = reading_is_poison(p->r, got) ? "what nobody has written, for"
+                             : got == 0                   ? "nothing, for"
+                             : got == 2 * y               ? "twice"
+                                                          : NULL;
     char row[80];
     if (!what || p->column[0] < 0) return false;
     name_row(p, p->row, row, sizeof row);

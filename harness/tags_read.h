@@ -18,7 +18,7 @@ struct reading {
     size_t size;
 };
 bool reading_same(const struct reading *r, int64_t i); /* element i is right */
-bool reading_is_poison(double got);
+bool reading_is_poison(const struct reading *r, double got);
 
 void read_moved(struct reading *r);
 void read_product(struct reading *r);

@@ -169,7 +169,6 @@ static void keep_exact(struct store *store, enum tensor_id id, int64_t count, co
 
 /* Of a stage that failed, NaN, infinity and poison go on as the reference's values: what one kernel
  * left is no defect of the stages that read it, nor of the ranks. */
-#define HUGE_FROM 0x1p120
 static void mend(struct trunk *t, int stage) {
     const struct placed at = {&t->crew, stage, 0};
     const struct answer *const a = &t->answer;
@@ -180,7 +179,7 @@ static void mend(struct trunk *t, int stage) {
         const void *const got = answer_stored(&at, &t->outcome.got, a, i, &owned);
         for (int64_t n = 0; n < a->count[i]; n++) {
             const double stored = dtype_load(got, dtype, n);
-            values[n] = fabs(stored) < HUGE_FROM || !isfinite(a->y[i][n]) ? stored : a->y[i][n];
+            values[n] = fabs(stored) < dtype_huge(dtype) || !isfinite(a->y[i][n]) ? stored : a->y[i][n];
         }
         answer_put(&at, &t->outcome.got, a, i, values);
         free(owned);

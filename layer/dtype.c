@@ -14,9 +14,8 @@ static const struct {
     int min_exponent;
     double max;
 } formats[DTYPE_COUNT] = {
-    [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MAX},
-    [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MAX},
-    [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1.fep127},
+    [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MAX},   [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MAX},
+    [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1.fep127}, [DTYPE_F16] = {"fp16", 2, 11, -14, 0x1.ffcp15},
     [DTYPE_I32] = {"int32", 4, 31, 0, 2147483647.0},
 };
 
@@ -24,6 +23,8 @@ const char *dtype_name(enum dtype d) { return formats[d].name; }
 size_t dtype_bytes(enum dtype d) { return formats[d].bytes; }
 double dtype_unit(enum dtype d) { return ldexp(1.0, -formats[d].precision); }
 double dtype_max(enum dtype d) { return formats[d].max; }
+double dtype_normal(enum dtype d) { return ldexp(1.0, formats[d].min_exponent); }
+bool dtype_is_storage(enum dtype d) { return d == DTYPE_F32 || d == DTYPE_BF16 || d == DTYPE_F16; }
 
 double dtype_tiny(enum dtype d) { return ldexp(1.0, formats[d].min_exponent - formats[d].precision + 1); }
 
@@ -51,6 +52,27 @@ static uint16_t bf16_from_double(double v) {
     return (uint16_t)(bits >> 16);
 }
 
+/* Nothing of a significand is lost in float, which 2^112 lifts to the exponent that is meant. */
+static inline double f16_to_double(uint16_t bits) {
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, wide = (uint32_t)(bits & 0x7fff) << 13;
+    const bool finite = (bits & 0x7c00) != 0x7c00;
+    const uint32_t magnitude = finite ? wide : wide | 0x7f800000;
+    float f;
+    memcpy(&f, &magnitude, sizeof f);
+    return (double)((finite ? f * 0x1p112f : f) * (sign ? -1 : 1));
+}
+
+static uint16_t f16_from_double(double v) {
+    if (isnan(v)) return 0x7fff;
+    const double r = fabs(dtype_round(DTYPE_F16, v));
+    const uint16_t sign = signbit(v) ? 0x8000 : 0;
+    int e;
+    if (isinf(r)) return sign | 0x7c00;
+    if (r < dtype_normal(DTYPE_F16)) return (uint16_t)(sign | (int)(r * 0x1p24)); /* subnormal, or 0 */
+    const double significand = frexp(r, &e);                                      /* in [1/2, 1) */
+    return (uint16_t)(sign | (((e + 13) << 10) + (int)(significand * 0x1p11)));
+}
+
 /* Round to `precision` bits with gradual underflow. The quantum is a power of two, so dividing,
  * rounding to an integer (nearest even, the default mode) and multiplying are each exact. */
 double dtype_round(enum dtype d, double v) {
@@ -71,6 +93,7 @@ double dtype_load(const void *base, enum dtype d, int64_t i) {
     case DTYPE_F64: return ((const double *)base)[i];
     case DTYPE_F32: return (double)((const float *)base)[i];
     case DTYPE_BF16: return bf16_to_double(((const uint16_t *)base)[i]);
+    case DTYPE_F16: return f16_to_double(((const uint16_t *)base)[i]);
     case DTYPE_I32: return (double)((const int32_t *)base)[i];
     default: assert(0); return NAN;
     }
@@ -81,6 +104,7 @@ void dtype_store(void *base, enum dtype d, int64_t i, double v) {
     case DTYPE_F64: ((double *)base)[i] = v; break;
     case DTYPE_F32: ((float *)base)[i] = (float)v; break;
     case DTYPE_BF16: ((uint16_t *)base)[i] = bf16_from_double(v); break;
+    case DTYPE_F16: ((uint16_t *)base)[i] = f16_from_double(v); break;
     case DTYPE_I32: ((int32_t *)base)[i] = (int32_t)v; break;
     default: assert(0);
     }
@@ -95,9 +119,38 @@ void dtype_load_row(double *dst, const void *base, enum dtype d, int64_t first, 
     case DTYPE_BF16:
         for (int64_t i = 0; i < n; i++) dst[i] = bf16_to_double(((const uint16_t *)base)[first + i]);
         break;
+    case DTYPE_F16:
+        for (int64_t i = 0; i < n; i++) dst[i] = f16_to_double(((const uint16_t *)base)[first + i]);
+        break;
     default:
         for (int64_t i = 0; i < n; i++) dst[i] = dtype_load(base, d, first + i);
     }
+}
+
+/* In both 16-bit formats the patterns of one sign follow one another as the numbers do. */
+static double next_of_16_bits(enum dtype d, double v, bool up) {
+    if (v == 0) return up ? dtype_tiny(d) : -dtype_tiny(d);
+    uint16_t bits;
+    dtype_store(&bits, d, 0, v);
+    bits = (uint16_t)(bits + ((v > 0) == up ? 1 : -1));
+    return dtype_load(&bits, d, 0);
+}
+
+double dtype_next(enum dtype d, double v, bool up) {
+    const double end = up ? INFINITY : -INFINITY;
+    switch (d) {
+    case DTYPE_F64: return nextafter(v, end);
+    case DTYPE_F32: return (double)nextafterf((float)v, (float)end);
+    case DTYPE_BF16:
+    case DTYPE_F16: return next_of_16_bits(d, v, up);
+    default: return up ? v + 1 : v - 1;
+    }
+}
+
+double dtype_huge(enum dtype d) {
+    unsigned char bytes[sizeof(double)];
+    memset(bytes, POISON_HUGE, sizeof bytes);
+    return dtype_load(bytes, d, 0) / 2;
 }
 
 bool dtype_is_huge_poison(const void *base, enum dtype d, int64_t index) {

@@ -93,38 +93,17 @@ void image_of(double *y, double *e, int64_t n, enum dtype d) {
 
 /* ---- the acceptance set ---- */
 
-static double bf16_neighbour(double v, bool up) {
-    if (v == 0) return up ? dtype_tiny(DTYPE_BF16) : -dtype_tiny(DTYPE_BF16);
-    float f = (float)v; /* exact */
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    bits += (v > 0) == up ? 0x10000u : -0x10000u;
-    memcpy(&f, &bits, sizeof f);
-    return (double)f;
-}
-
-/* The next stored number above or below v. */
-static double neighbour(enum dtype d, double v, bool up) {
-    const double end = up ? INFINITY : -INFINITY;
-    switch (d) {
-    case DTYPE_F64: return nextafter(v, end);
-    case DTYPE_F32: return (double)nextafterf((float)v, (float)end);
-    case DTYPE_BF16: return bf16_neighbour(v, up);
-    default: return up ? v + 1 : v - 1;
-    }
-}
-
 /* Distance from y to the numbers that round to `got`: the cell reaches half way to either
  * neighbour, half as far below a power of two as above it. Infinity's cell starts half a step
  * beyond the largest number. */
 static double implied_error(enum dtype d, double got, double y) {
     if (isinf(got)) {
         const double max = dtype_max(d);
-        const double half = (max - neighbour(d, max, false)) / 2;
+        const double half = (max - dtype_next(d, max, false)) / 2;
         return fmax((max - copysign(1, got) * y) + half, 0);
     }
-    double step = neighbour(d, got, y > got) - got;
-    if (isinf(step)) step = got - neighbour(d, got, y < got);
+    double step = dtype_next(d, got, y > got) - got;
+    if (isinf(step)) step = got - dtype_next(d, got, y < got);
     return fmax(fabs(y - got) - fabs(step) / 2, 0);
 }
 

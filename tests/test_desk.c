@@ -105,7 +105,7 @@ static void close_device(void) {
 }
 
 /* In stage rope; the other kind for the other rank. */
-static uint16_t rank_poison(int rank) { return rank == 0 ? 0x7f7f : 0xffff; }
+static uint16_t rank_poison(int rank) { return rank == 0 ? 0x7b7b : 0xffff; }
 
 /* Every element of a view's buffer: the rows hold the operand, all else is poison. Returns how much
  * else there is. */
