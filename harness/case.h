@@ -87,7 +87,7 @@ bool case_same_but_sequences(const struct check_case *a, const struct check_case
 bool case_key_in_part(int key, enum part part);
 /* "decode", "129" */
 void case_key_text(int key, const struct check_case *c, char *text, size_t size);
-/* "bf16 or fp32", "an integer from 1 to 128" */
+/* "fp32, bf16 or fp16", "an integer from 1 to 128" */
 void case_key_values(int key, char *text, size_t size);
 void case_key_help(int key, char *text, size_t size);
 /* Set one key from text (`name` without dashes, or kernel.STAGE; one value). Errors begin with

@@ -27,7 +27,7 @@ static const char *phase_value(int i) { return phase_names[i]; }
 static const char *lengths_value(int i) { return lengths_names[i]; }
 static const char *layout_value(int i) { return layout_names[i]; }
 static const char *dtype_value(int i) {
-    return i == DTYPE_BF16 || i == DTYPE_F32 ? dtype_name((enum dtype)i) : NULL;
+    return dtype_is_storage((enum dtype)i) ? dtype_name((enum dtype)i) : NULL;
 }
 static const char *fill_value(int i) { return fill_name((enum fill_kind)i); }
 static const char *device_value(int i) { return device_kind_name((enum device_kind)i); }

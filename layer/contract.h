@@ -154,6 +154,7 @@ struct contract contract_hf64_router(void);
 #define UNIT_F32 0x1p-24
 #define UNIT_F64 0x1p-53
 #define UNIT_BF16 0x1p-8
+#define UNIT_F16 0x1p-11
 
 #ifdef __cplusplus
 }

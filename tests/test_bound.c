@@ -9,8 +9,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const enum dtype float_types[] = {DTYPE_F64, DTYPE_F32, DTYPE_BF16};
-enum { N_FLOAT_TYPES = 3 };
+static const enum dtype float_types[] = {DTYPE_F64, DTYPE_F32, DTYPE_BF16, DTYPE_F16};
+enum { N_FLOAT_TYPES = 4 };
 
 static double uniform(void) { return drand48() * 2 - 1; }
 
@@ -34,7 +34,7 @@ static void expect(enum dtype d, double got, double y, double e, enum verdict_ki
 Test(bound, correctly_rounded_values_have_margin_zero) {
     for (int i = 0; i < 3000; i++) {
         const enum dtype d = float_types[i % N_FLOAT_TYPES];
-        const double y = ldexp(uniform(), i % 60 - 30);
+        const double y = ldexp(uniform(), i % 61 - 30);
         const struct element_verdict v = element_judge(d, dtype_round(d, y), y, 0);
         cr_assert_eq(v.kind, ELEMENT_OK);
         cr_assert_eq(v.margin, 0);
@@ -44,8 +44,9 @@ Test(bound, correctly_rounded_values_have_margin_zero) {
 Test(bound, set_is_exactly_the_rounded_interval) {
     srand48(1);
     for (int i = 0; i < 3000; i++) {
-        const enum dtype d = i % 4 == 3 ? DTYPE_I32 : float_types[i % 4];
-        const double y = d == DTYPE_I32 ? 1000 * uniform() : ldexp(uniform(), i % 40 - 20);
+        const int kind = i % (N_FLOAT_TYPES + 1);
+        const enum dtype d = kind == N_FLOAT_TYPES ? DTYPE_I32 : float_types[kind];
+        const double y = d == DTYPE_I32 ? 1000 * uniform() : ldexp(uniform(), i % 33 - 17);
         const double e = d == DTYPE_I32 ? 3 * drand48() : fabs(y) * dtype_unit(d) * 4 * drand48();
         const double low = dtype_round(d, y - e), high = dtype_round(d, y + e);
         expect(d, low, y, e, ELEMENT_OK);
@@ -103,6 +104,9 @@ Test(bound, infinity_is_legal_only_where_the_interval_overflows) {
     }
     expect(DTYPE_F32, INFINITY, 1e39, 0, ELEMENT_OK); /* beyond the format for certain */
     expect(DTYPE_F32, FLT_MAX, 1e39, 0, ELEMENT_OUTSIDE);
+    expect(DTYPE_F16, INFINITY, 65520, 0, ELEMENT_OK); /* the tie goes to the even pattern */
+    expect(DTYPE_F16, INFINITY, 65519, 0.5, ELEMENT_NONFINITE);
+    expect(DTYPE_F16, 65504, 65530, 11, ELEMENT_OK);
 }
 
 Test(bound, margin_is_the_distance_to_the_cell_over_e) {

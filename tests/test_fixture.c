@@ -215,12 +215,15 @@ Test(hdf5, what_a_file_does_not_have_is_not_found) {
     fixture_close(f);
 }
 
-static struct fixture_writer *created(const char *path, int64_t layer) {
+static struct fixture_writer *created_in(const char *path, enum dtype d, int64_t layer) {
     struct fixture_writer *w;
-    const struct status status =
-        fixture_create(path, path, model_preset_json("tiny"), "test", DTYPE_BF16, layer, &w);
+    const struct status status = fixture_create(path, path, model_preset_json("tiny"), "test", d, layer, &w);
     cr_assert(!status.code, "%s", status.message);
     return w;
+}
+
+static struct fixture_writer *created(const char *path, int64_t layer) {
+    return created_in(path, DTYPE_BF16, layer);
 }
 
 static void put(struct fixture_writer *w, const char *group, const char *name, enum dtype d, int64_t rows,
@@ -230,22 +233,22 @@ static void put(struct fixture_writer *w, const char *group, const char *name, e
     cr_assert(!status.code, "%s", status.message);
 }
 
-Test(hdf5, every_bf16_pattern_comes_back_as_its_value) {
-    char path[] = "/tmp/shardcheck-bf16-XXXXXX";
+static void expect_every_pattern(enum dtype d) {
+    char path[] = "/tmp/shardcheck-bits-XXXXXX";
     close(mkstemp(path));
     uint16_t *bits = malloc(65536 * sizeof *bits);
     for (int i = 0; i < 65536; i++) bits[i] = (uint16_t)i;
-    struct fixture_writer *w = created(path, 1);
-    put(w, "inputs", "x", DTYPE_BF16, 1024, 64, bits);
+    struct fixture_writer *w = created_in(path, d, 1);
+    put(w, "inputs", "x", d, 1024, 64, bits);
     cr_assert(!fixture_finish(w).code);
     struct fixture *f = opened(path);
-    cr_expect(fixture_n_tokens(f) == 1024 && fixture_model(f)->dtype == DTYPE_BF16);
+    cr_expect(fixture_n_tokens(f) == 1024 && fixture_model(f)->dtype == d);
     cr_expect_str_eq(fixture_source(f), "test");
     cr_expect_str_eq(fixture_model(f)->name, path);
     double *x = tensor(f, 1, PART_FFN, T_X, 65536);
     int n_wrong = 0;
     for (int i = 0; i < 65536; i++) {
-        const double want = dtype_load(bits, DTYPE_BF16, i);
+        const double want = dtype_load(bits, d, i);
         n_wrong += isnan(want) ? !isnan(x[i]) : x[i] != want || signbit(x[i]) != signbit(want);
     }
     cr_expect_eq(n_wrong, 0);
@@ -254,6 +257,11 @@ Test(hdf5, every_bf16_pattern_comes_back_as_its_value) {
     free(bits);
     fixture_close(f);
     unlink(path);
+}
+
+Test(hdf5, every_16_bit_pattern_comes_back_as_its_value) {
+    expect_every_pattern(DTYPE_BF16);
+    expect_every_pattern(DTYPE_F16);
 }
 
 Test(hdf5, explicit_names_come_before_general_ones) {

@@ -131,7 +131,7 @@ Test(hdf5_hostile, attributes_are_checked) {
     file = small_file();
     overwrite_string(file, "dtype", "fp8");
     H5Fclose(file);
-    open_must_say("bf16 or fp32");
+    open_must_say("bf16, fp16 or fp32");
     file = small_file();
     add_integer(file, "layer", 2);
     H5Fclose(file);

@@ -89,16 +89,12 @@ static struct verdict set_verdict(struct slice *s) {
 
 /* The stored number `steps` above v: magnitudes count up in the pattern, whatever the format. */
 static double bits_away(enum dtype d, double v, int steps) {
-    const int shift = d == DTYPE_BF16 ? 16 : 0;
-    const float f = (float)v;
-    uint32_t bits;
-    memcpy(&bits, &f, sizeof bits);
-    int64_t key = (int64_t)((bits & 0x7fffffffu) >> shift);
-    key = (bits >> 31 ? -key : key) + steps;
-    bits = (uint32_t)llabs(key) << shift | (key < 0 ? 0x80000000u : 0);
-    float out;
-    memcpy(&out, &bits, sizeof out);
-    return (double)out;
+    const uint32_t sign = 1u << (8 * dtype_bytes(d) - 1);
+    uint32_t bits = 0;
+    dtype_store(&bits, d, 0, v);
+    const int64_t magnitude = bits & (sign - 1), key = (bits & sign ? -magnitude : magnitude) + steps;
+    bits = (uint32_t)llabs(key) | (key < 0 ? sign : 0);
+    return dtype_load(&bits, d, 0);
 }
 
 /* Element i set to `value` fails alone, at these coordinates. */
@@ -160,12 +156,15 @@ Test(judge, one_wrong_element_of_an_attention_output_is_caught_and_named_in_bf16
 Test(judge, one_wrong_element_of_an_attention_output_is_caught_and_named_in_fp32) {
     attack_attention(DTYPE_F32);
 }
+Test(judge, one_wrong_element_of_an_attention_output_is_caught_and_named_in_fp16) {
+    attack_attention(DTYPE_F16);
+}
 
-Test(judge, poison_was_stored_by_nobody_however_wide_the_set_is) {
-    run_to(S_ATTENTION, DTYPE_F32);
+static void expect_poison_told(enum dtype dtype) {
+    run_to(S_ATTENTION, dtype);
     struct slice s = slice_of(S_ATTENTION, T_O);
-    memset((char *)s.got + 5 * sizeof(float), POISON_HUGE, sizeof(float));
-    s.y[5] = dtype_load(s.got, DTYPE_F32, 5);
+    memset((char *)s.got + 5 * dtype_bytes(dtype), POISON_HUGE, dtype_bytes(dtype));
+    s.y[5] = dtype_load(s.got, dtype, 5);
     cr_expect_eq(set_verdict(&s).edge.outside, 0, "that very number is right where it is the answer");
     s.y[5] = 1;
     s.e[5] = INFINITY;
@@ -174,6 +173,11 @@ Test(judge, poison_was_stored_by_nobody_however_wide_the_set_is) {
     cr_expect(strstr(v.findings.first.note, "poison: never written"), "%s", v.findings.first.note);
     slice_free(&s);
     close_all();
+}
+
+Test(judge, poison_was_stored_by_nobody_however_wide_the_set_is) {
+    expect_poison_told(DTYPE_F32);
+    expect_poison_told(DTYPE_F16);
 }
 
 Test(judge, a_concatenated_axis_names_the_head_within_its_block) {

@@ -83,7 +83,8 @@ Test(config, keys_that_change_the_maths_must_have_the_supported_value) {
         {"llama-3.1-8b", "{\"sliding_window\": 4096}", "sliding_window", "full attention"},
         {"llama-3.1-8b", "{\"partial_rotary_factor\": 0.5}", "partial_rotary_factor", "unknown"},
         {"llama-3.1-8b", "{\"n_group\": 1}", "n_group", "unknown for model_type llama"},
-        {"llama-3.1-8b", "{\"torch_dtype\": \"float16\"}", "torch_dtype", "bfloat16 or float32"},
+        {"llama-3.1-8b", "{\"torch_dtype\": \"float8_e4m3fn\"}", "torch_dtype",
+         "bfloat16, float16 or float32"},
         {"llama-3.1-8b", "{\"dtype\": \"float32\"}", "dtype", "disagrees"},
         {"llama-3.1-8b", "{\"num_key_value_heads\": 5}", "num_key_value_heads", "divide"},
         {"llama-3.1-8b", "{\"quantization_config\": \"fp8\"}", "quantization_config", "not an object"},
@@ -262,6 +263,21 @@ Test(config, scaled_rope_and_the_biases_of_two_more_types_are_read) {
     cr_expect(!status.code && s->qkv_bias && !s->o_bias && !s->qk_norm, "%s", status.message);
     status = parse_patched("llama-3.1-8b", "{\"model_type\": \"mistral\", \"attention_bias\": null}", &m);
     cr_expect(!status.code && !s->qkv_bias && !s->o_bias, "%s", status.message);
+}
+
+Test(config, every_storage_dtype_goes_by_its_torch_name) {
+    static const struct {
+        const char *patch;
+        enum dtype dtype;
+    } names[] = {{"{\"torch_dtype\": \"float16\"}", DTYPE_F16},
+                 {"{\"torch_dtype\": null, \"dtype\": \"float16\"}", DTYPE_F16},
+                 {"{\"torch_dtype\": \"float32\"}", DTYPE_F32},
+                 {"{\"torch_dtype\": \"bfloat16\"}", DTYPE_BF16}};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct model m;
+        const struct status status = parse_patched("llama-3.1-8b", names[i].patch, &m);
+        cr_expect(!status.code && m.dtype == names[i].dtype, "%s: %s", names[i].patch, status.message);
+    }
 }
 
 Test(config, null_and_spelling_variants_mean_the_same) {

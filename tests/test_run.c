@@ -93,33 +93,34 @@ static void expect_all_pass(const char *command, int64_t n_cases) {
 Test(run, attention_passes_in_every_phase_layout_and_dtype_at_every_tp) {
     expect_all_pass(
         "shardcheck run tiny --part attention --tp 1,2,4,8 --phase prefill --tokens 1,5 --seqs 1,3 "
-        "--layout packed,contig --dtype bf16,fp32",
-        64);
+        "--layout packed,contig --dtype bf16,fp16,fp32",
+        96);
     expect_all_pass(
         "shardcheck run tiny --part attention --tp 1,2,4,8 --phase chunked,decode --tokens 1,5 --cached 0,17 "
-        "--layout packed,contig --dtype bf16,fp32",
-        128);
+        "--layout packed,contig --dtype bf16,fp16,fp32",
+        192);
 }
 
 Test(run, ffn_passes_in_every_phase_layout_and_dtype_at_every_tp_and_ep) {
     expect_all_pass(
         "shardcheck run tiny --part ffn --tp 1,2,4,8 --ep 1 --phase prefill,chunked,decode --tokens 1,5 "
-        "--layout packed,contig --dtype bf16,fp32",
-        96);
+        "--layout packed,contig --dtype bf16,fp16,fp32",
+        144);
     expect_all_pass("shardcheck run tiny --part ffn --tp 2,4,8 --ep 2 --phase prefill,decode --tokens 1,5 "
-                    "--dtype bf16,fp32",
-                    24);
+                    "--dtype bf16,fp16,fp32",
+                    36);
     expect_all_pass("shardcheck run tiny --part ffn --tp 8 --ep 4,8 --tokens 1,5", 4);
-    expect_all_pass("shardcheck run tiny --part ffn --layer 0 --tp 1,2,4,8 --dtype bf16,fp32 --tokens 5", 8);
+    expect_all_pass("shardcheck run tiny --part ffn --layer 0 --tp 1,2,4,8 --dtype bf16,fp16,fp32 --tokens 5",
+                    12);
 }
 
 Test(run, outliers_and_ties_pass_in_every_phase_at_every_tp_and_ep) {
     expect_all_pass("shardcheck run tiny --part attention --tp 1,2,4,8 --phase prefill,chunked,decode "
-                    "--tokens 5 --dtype bf16,fp32 --fill outliers,ties",
-                    48);
+                    "--tokens 5 --dtype bf16,fp16,fp32 --fill outliers,ties",
+                    72);
     expect_all_pass("shardcheck run tiny --part ffn --tp 2,4,8 --ep 1,2 --phase prefill --tokens 33 "
-                    "--dtype bf16,fp32 --fill outliers,ties --groups 4 --topk_groups 2",
-                    24);
+                    "--dtype bf16,fp16,fp32 --fill outliers,ties --groups 4 --topk_groups 2",
+                    36);
 }
 
 Test(run, another_seed_passes_and_the_same_seed_gives_the_same_margins) {

@@ -231,8 +231,7 @@ template <class T> const char *launch_dtype(const struct attention_args *a, void
 
 extern "C" const char *KERNEL_SYMBOL(attention_decode)(const struct call *call, void *scratch, void *stream) {
     const struct attention_args *a = &call->u.attention;
-    return a->q.dtype == DTYPE_F32 ? launch_dtype<float>(a, scratch, stream)
-                                   : launch_dtype<bf16>(a, scratch, stream);
+    return with_storage(a->q.dtype, [&](auto t) { return launch_dtype<decltype(t)>(a, scratch, stream); });
 }
 
 #ifndef __CUDACC__

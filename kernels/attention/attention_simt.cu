@@ -299,7 +299,7 @@ template <class T> const char *launch_dtype(const struct attention_args *a, void
 
 extern "C" const char *KERNEL_SYMBOL(attention_simt)(const struct call *call, void *, void *stream) {
     const struct attention_args *a = &call->u.attention;
-    return a->q.dtype == DTYPE_F32 ? launch_dtype<float>(a, stream) : launch_dtype<bf16>(a, stream);
+    return with_storage(a->q.dtype, [&](auto t) { return launch_dtype<decltype(t)>(a, stream); });
 }
 
 #ifndef __CUDACC__

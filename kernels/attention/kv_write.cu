@@ -49,7 +49,7 @@ template <class T> const char *kv_write_launch(const struct kv_write_args *a, vo
 
 extern "C" const char *KERNEL_SYMBOL(kv_write)(const struct call *call, void *, void *stream) {
     const struct kv_write_args *a = &call->u.kv_write;
-    return a->k.dtype == DTYPE_F32 ? kv_write_launch<float>(a, stream) : kv_write_launch<bf16>(a, stream);
+    return with_storage(a->k.dtype, [&](auto t) { return kv_write_launch<decltype(t)>(a, stream); });
 }
 
 #ifndef __CUDACC__

@@ -61,7 +61,7 @@ template <class T> const char *qk_norm_launch(const struct qk_norm_args *a, void
 
 extern "C" const char *KERNEL_SYMBOL(qk_norm)(const struct call *call, void *, void *stream) {
     const struct qk_norm_args *a = &call->u.qk_norm;
-    return a->q.dtype == DTYPE_F32 ? qk_norm_launch<float>(a, stream) : qk_norm_launch<bf16>(a, stream);
+    return with_storage(a->q.dtype, [&](auto t) { return qk_norm_launch<decltype(t)>(a, stream); });
 }
 
 #ifndef __CUDACC__

@@ -53,7 +53,7 @@ template <class T> const char *rope_launch(const struct rope_args *a, void *stre
 
 extern "C" const char *KERNEL_SYMBOL(rope)(const struct call *call, void *, void *stream) {
     const struct rope_args *a = &call->u.rope;
-    return a->q.dtype == DTYPE_F32 ? rope_launch<float>(a, stream) : rope_launch<bf16>(a, stream);
+    return with_storage(a->q.dtype, [&](auto t) { return rope_launch<decltype(t)>(a, stream); });
 }
 
 #ifndef __CUDACC__

@@ -1,7 +1,7 @@
 /* linear_cublas - the dense product out = x w^T + bias by cuBLAS, the library real layers call.
  * Row-major [rows, N] = [rows, K] [N, K]^T is column-major [N, rows] = [K, N]^T [K, rows]: operands
  * swapped. Cuda only.
- * Shapes  x [rows, K], w [N, K], bias [N] or absent -> out [rows, N]; x, w bf16 or f32 alike, out
+ * Shapes  x [rows, K], w [N, K], bias [N] or absent -> out [rows, N]; x, w alike, out
  *         as x or f32; any row strides.
  * Grid    cuBLAS's own; before it spread_bias: (rows, column blocks), 128 threads, an element each.
  * Traffic cuBLAS's own; with a bias out twice more: it is written there first and enters as beta C.
@@ -21,7 +21,7 @@ extern "C" const char *linear_cublas_missing(void);
 #include <dlfcn.h>
 #include <stdio.h>
 
-#include "kernels/lang/kernel.cuh"
+#include "kernels/lang/storage.cuh"
 
 constexpr int BIAS_THREADS = 128;
 
@@ -35,9 +35,9 @@ template <class Bias> static __global__ void spread_bias(const struct linear_arg
 
 static const char *launch_bias(const struct linear_args &a, void *stream) {
     const dim3 grid((unsigned)a.n_rows, (unsigned)((a.n_cols + BIAS_THREADS - 1) / BIAS_THREADS));
-    if (a.bias.dtype == DTYPE_F32)
-        return LAUNCH((spread_bias<float>), grid, dim3(BIAS_THREADS), 0, stream, a);
-    return LAUNCH((spread_bias<bf16>), grid, dim3(BIAS_THREADS), 0, stream, a);
+    return with_storage(a.bias.dtype, [&](auto t) {
+        return LAUNCH((spread_bias<decltype(t)>), grid, dim3(BIAS_THREADS), 0, stream, a);
+    });
 }
 
 typedef cublasStatus_t gemm_ex(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int, int,
@@ -121,7 +121,9 @@ static const char *shared_handle(cublasHandle_t *out) {
     return nullptr;
 }
 
-static cudaDataType_t cuda_type(enum dtype d) { return d == DTYPE_F32 ? CUDA_R_32F : CUDA_R_16BF; }
+static cudaDataType_t cuda_type(enum dtype d) {
+    return d == DTYPE_F32 ? CUDA_R_32F : d == DTYPE_F16 ? CUDA_R_16F : CUDA_R_16BF;
+}
 
 extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, void *, void *stream) {
     const struct linear_args &a = call->u.linear;
@@ -146,12 +148,12 @@ extern "C" const char *KERNEL_SYMBOL(linear_cublas)(const struct call *call, voi
 enum { MAX_SPLITS = 32 }; /* partial sums of split-K, added in f32 in any order */
 
 /* cuBLAS says nothing about its order of summation: sliced-K and split-K interleave, hence
- * ORDER_ANY. bf16 runs on tensor cores. The bits kept differ by generation: (16, 25, 24) on sm_90,
+ * ORDER_ANY. 16-bit types run on tensor cores. The bits kept differ by generation: (16, 25, 24) on sm_90,
  * (8, 24, 24) on sm_80, whose bound is the wider one and covers both. */
 extern "C" struct contract linear_cublas_contract(const struct call *call) {
     struct contract c = {};
     struct accumulator *acc = &c.u.linear.acc;
-    const bool tensor_core = call->u.linear.x.dtype == DTYPE_BF16;
+    const bool tensor_core = call->u.linear.x.dtype != DTYPE_F32;
     c.op = OP_LINEAR;
     acc->unit = UNIT_F32;
     acc->block = tensor_core ? 8 : 1;
@@ -166,7 +168,7 @@ static bool fits_int(int64_t n) { return n <= INT32_MAX; }
 extern "C" const char *linear_cublas_unsupported(const struct call *call) {
     const struct linear_args &a = call->u.linear;
     if (a.x.dtype != a.w.dtype) return "needs x and w in one dtype";
-    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "needs x and w in bf16 or fp32";
+    if (!dtype_is_storage(a.x.dtype)) return "needs x and w in " STORAGE_NAMES;
     if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "needs out in fp32 or in the dtype of x";
     if (a.bias.data && a.out.dtype != DTYPE_F32)
         return "needs out in fp32 where there is a bias, which cuBLAS may add to a rounded product";

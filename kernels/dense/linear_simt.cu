@@ -2,7 +2,7 @@
  * every projection. One group is a dense layer; with several (experts) the rows are sorted by
  * group and offsets[] cuts them.
  * Shapes  x [rows, K], w [groups, N, K], bias [N] or absent, offsets int32 [groups + 1] -> out
- *         [rows, N]; x, w bf16 or f32, bias as w, out as x or f32; any row and group strides.
+ *         [rows, N]; x, w alike or one in f32, bias as w, out as x or f32; any row and group strides.
  * Grid    (row tiles, column tiles). A block counts the row tiles of each group to
  *         find its own; the grid is the upper bound rows / height + groups, blocks
  *         past the last tile leave at once.
@@ -16,7 +16,9 @@
  * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits
  *         depend on neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/kernel.cuh"
+#include <type_traits>
+
+#include "kernels/lang/storage.cuh"
 #include "kernels/kernels.h"
 
 constexpr int SIDE = 8; /* rows of a strip, columns of a panel, k of a chunk */
@@ -165,13 +167,16 @@ template <class X, class W> static const char *launch_out(const struct linear_ar
 }
 
 template <class X> static const char *launch_w(const struct linear_args &a, void *stream) {
-    return a.w.dtype == DTYPE_F32 ? launch_out<X, float>(a, stream) : launch_out<X, bf16>(a, stream);
+    if constexpr (std::is_same_v<X, float>)
+        return with_storage(a.w.dtype, [&](auto w) { return launch_out<X, decltype(w)>(a, stream); });
+    else
+        return a.w.dtype == DTYPE_F32 ? launch_out<X, float>(a, stream) : launch_out<X, X>(a, stream);
 }
 
 extern "C" const char *KERNEL_SYMBOL(linear_simt)(const struct call *call, void *, void *stream) {
     const struct linear_args &a = call->u.linear;
     if (!a.n_rows) return nullptr;
-    return a.x.dtype == DTYPE_F32 ? launch_w<float>(a, stream) : launch_w<bf16>(a, stream);
+    return with_storage(a.x.dtype, [&](auto x) { return launch_w<decltype(x)>(a, stream); });
 }
 
 #ifndef __CUDACC__
@@ -187,11 +192,12 @@ extern "C" struct contract linear_simt_contract(const struct call *) {
     return c;
 }
 
-static bool float_or_bf16(enum dtype d) { return d == DTYPE_F32 || d == DTYPE_BF16; }
-
 extern "C" const char *linear_simt_unsupported(const struct call *call) {
     const struct linear_args &a = call->u.linear;
-    if (!float_or_bf16(a.x.dtype) || !float_or_bf16(a.w.dtype)) return "needs x and w in bf16 or fp32";
+    if (!dtype_is_storage(a.x.dtype) || !dtype_is_storage(a.w.dtype))
+        return "needs x and w in " STORAGE_NAMES;
+    if (a.x.dtype != a.w.dtype && a.x.dtype != DTYPE_F32 && a.w.dtype != DTYPE_F32)
+        return "needs x and w in one dtype, or one of them in fp32";
     if (a.out.dtype != a.x.dtype && a.out.dtype != DTYPE_F32) return "needs out in fp32 or in the dtype of x";
     if (a.bias.data && a.bias.dtype != a.w.dtype) return "needs the bias in the dtype of w";
     if (a.n_groups > 1 && !a.offsets.data) return "needs offsets for several groups";

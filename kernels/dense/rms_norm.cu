@@ -1,5 +1,5 @@
 /* rms_norm - out = x * w / sqrt(mean(x^2) + eps), row by row.
- * Shapes  x, out [T, M] with a row stride; w [M]; fp32 or bf16.
+ * Shapes  x, out [T, M] with a row stride; w [M], all alike.
  * Grid    ceil(T / 4): a block owns 4 rows.   Block  4 warps, one a row; a lane takes
  *         every 32nd octet.
  * Traffic x twice (the second time from cache), w and out once: 3 M elements a row.
@@ -67,7 +67,7 @@ template <class T> const char *rms_norm_launch(const struct norm_args *a, void *
 
 extern "C" const char *KERNEL_SYMBOL(rms_norm)(const struct call *call, void *, void *stream) {
     const struct norm_args *a = &call->u.norm;
-    return a->x.dtype == DTYPE_F32 ? rms_norm_launch<float>(a, stream) : rms_norm_launch<bf16>(a, stream);
+    return with_storage(a->x.dtype, [&](auto t) { return rms_norm_launch<decltype(t)>(a, stream); });
 }
 
 #ifndef __CUDACC__

@@ -1,12 +1,11 @@
 /* octet - eight consecutive elements, the unit in which the row kernels move data: one 16-byte
- * access for bf16 and two for fp32 where the view is aligned, single elements where it is not,
+ * access for 16-bit types and two for fp32 where the view is aligned, single elements where it is not,
  * zeros past the end of the row. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_OCTET_CUH
 #define KERNELS_LANG_OCTET_CUH
 
-#include "kernels/lang/kernel.cuh"
-#include "layer/ops.h"
+#include "kernels/lang/storage.cuh"
 
 constexpr int OCTET = 8;
 
@@ -50,15 +49,6 @@ template <class T> static inline bool view_is_aligned(const struct view &view, i
     bool aligned = (uintptr_t)view.data % 16 == 0;
     for (int i = 0; i < n_strides; i++) aligned = aligned && view.stride[i] * (int64_t)sizeof(T) % 16 == 0;
     return aligned;
-}
-
-/* Kernels that store everything in one dtype: NULL, or why these views cannot run. */
-static inline const char *storage_unsupported(const struct view *const *views, int n_views) {
-    const enum dtype dtype = views[0]->dtype;
-    if (dtype != DTYPE_F32 && dtype != DTYPE_BF16) return "stores fp32 and bf16 only";
-    for (int i = 1; i < n_views; i++)
-        if (views[i]->dtype != dtype) return "needs one storage dtype for all its tensors";
-    return NULL;
 }
 
 #endif

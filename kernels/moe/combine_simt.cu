@@ -1,14 +1,14 @@
 /* combine_simt - the experts' rows back to their tokens: out[t] = sum of
  * gates[t, j] * down[slot_row[t, j]]. Choices whose expert lives on another rank (slot_row -1) add
  * nothing; a token without any gets zero.
- * Shapes  down [n, M], slot_row int32 [T, K], gates f32 [T, K] -> out [T, M]; down,
- *         out bf16 or f32 alike.
+ * Shapes  down [n, M], slot_row int32 [T, K], gates f32 [T, K] -> out [T, M]; down
+ *         and out alike.
  * Grid    (T, column blocks).   Block  128 threads; a thread takes 8 columns, 128
  *         apart (coalesced).
  * Traffic down once, gates and slot_row once per column block; no atomics.
  * Numerics one f32 FMA chain per element, j ascending, one rounding at the end. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/kernel.cuh"
+#include "kernels/lang/storage.cuh"
 #include "kernels/kernels.h"
 
 constexpr int THREADS = 128, COLS = 1024;
@@ -33,8 +33,9 @@ extern "C" const char *KERNEL_SYMBOL(combine_simt)(const struct call *call, void
     const struct combine_args &a = call->u.combine;
     if (!a.n_tokens) return nullptr;
     const dim3 grid((unsigned)a.n_tokens, (unsigned)((a.width + COLS - 1) / COLS));
-    if (a.out.dtype == DTYPE_F32) return LAUNCH((combine_kernel<float>), grid, dim3(THREADS), 0, stream, a);
-    return LAUNCH((combine_kernel<bf16>), grid, dim3(THREADS), 0, stream, a);
+    return with_storage(a.out.dtype, [&](auto t) {
+        return LAUNCH((combine_kernel<decltype(t)>), grid, dim3(THREADS), 0, stream, a);
+    });
 }
 
 #ifndef __CUDACC__
@@ -47,10 +48,9 @@ extern "C" struct contract combine_simt_contract(const struct call *) {
 
 extern "C" const char *combine_simt_unsupported(const struct call *call) {
     const struct combine_args &a = call->u.combine;
-    if (a.down.dtype != DTYPE_F32 && a.down.dtype != DTYPE_BF16) return "needs down in bf16 or fp32";
-    if (a.out.dtype != a.down.dtype) return "needs out in the dtype of down";
+    const struct view *const views[] = {&a.down, &a.out};
     if (a.gates.dtype != DTYPE_F32) return "needs gates in fp32";
-    return nullptr;
+    return storage_unsupported(views, 2);
 }
 
 extern "C" struct tile_sizes combine_simt_tiles(const struct call *) {

@@ -1,7 +1,7 @@
 /* permute_simt - gather the tokens of each local expert into neighbouring rows: a stable
  * counting sort of the (token, choice) slots by expert, without atomics, so that the
  * order is the same in every run.
- * Shapes  x [T, M] bf16 or f32, ids int32 [T, K] -> offsets int32 [count + 1], row_slot int32 [n],
+ * Shapes  x [T, M], ids int32 [T, K] -> offsets int32 [count + 1], row_slot int32 [n],
  *         slot_row int32 [T, K], rows [n, M] as x. Experts first..first+count are local.
  * permute_index   Grid (count + 1): a block owns one local expert, the last one all slots that are
  *         elsewhere. Block one warp: it counts the slots of the experts before its own (its
@@ -11,7 +11,7 @@
  *         Traffic rows once each.
  * Needs   T * K < 2^30. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/kernel.cuh"
+#include "kernels/lang/storage.cuh"
 #include "kernels/kernels.h"
 
 constexpr int LANES = 32;
@@ -99,10 +99,9 @@ extern "C" struct contract permute_simt_contract(const struct call *) {
 
 extern "C" const char *permute_simt_unsupported(const struct call *call) {
     const struct permute_args &a = call->u.permute;
-    if (a.x.dtype != DTYPE_F32 && a.x.dtype != DTYPE_BF16) return "needs x in bf16 or fp32";
-    if (a.rows.dtype != a.x.dtype) return "needs rows in the dtype of x";
+    const struct view *const views[] = {&a.x, &a.rows};
     if (a.n_tokens * a.top_k > INT32_MAX / 2) return "needs fewer than 2^30 slots";
-    return nullptr;
+    return storage_unsupported(views, 2);
 }
 
 extern "C" struct tile_sizes permute_simt_tiles(const struct call *) {

@@ -1,13 +1,13 @@
 /* silu_mul - the gated activation of experts and dense ffn: silu(gate) * up,
  * silu(x) = x / (1 + exp(-x)).
- * Shapes  gate_up [rows, 2, F] -> out [rows, F]; bf16 or f32, both alike, any row and half strides.
+ * Shapes  gate_up [rows, 2, F] -> out [rows, F]; both alike, any row and half strides.
  * Grid    (rows, column blocks).   Block  128 threads; a thread takes 8 columns, 128
  *         apart (coalesced).
  * Traffic every element once: memory bound.
  * Numerics f32, one rounding at the end; exp only of negative arguments, so that silu keeps its
  *         relative accuracy in the far negative tail where exp(-x) would overflow. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/lang/kernel.cuh"
+#include "kernels/lang/storage.cuh"
 #include "kernels/kernels.h"
 
 constexpr int THREADS = 128, COLS = 1024;
@@ -31,8 +31,9 @@ extern "C" const char *KERNEL_SYMBOL(silu_mul)(const struct call *call, void *, 
     const struct activation_args &a = call->u.activation;
     if (!a.n_rows) return nullptr;
     const dim3 grid((unsigned)a.n_rows, (unsigned)((a.width + COLS - 1) / COLS));
-    if (a.out.dtype == DTYPE_F32) return LAUNCH((silu_mul_kernel<float>), grid, dim3(THREADS), 0, stream, a);
-    return LAUNCH((silu_mul_kernel<bf16>), grid, dim3(THREADS), 0, stream, a);
+    return with_storage(a.out.dtype, [&](auto t) {
+        return LAUNCH((silu_mul_kernel<decltype(t)>), grid, dim3(THREADS), 0, stream, a);
+    });
 }
 
 #ifndef __CUDACC__
@@ -47,10 +48,8 @@ extern "C" struct contract silu_mul_contract(const struct call *) {
 }
 
 extern "C" const char *silu_mul_unsupported(const struct call *call) {
-    const struct activation_args &a = call->u.activation;
-    if (a.gate_up.dtype != DTYPE_F32 && a.gate_up.dtype != DTYPE_BF16) return "needs gate_up in bf16 or fp32";
-    if (a.out.dtype != a.gate_up.dtype) return "needs out in the dtype of gate_up";
-    return nullptr;
+    const struct view *const views[] = {&call->u.activation.gate_up, &call->u.activation.out};
+    return storage_unsupported(views, 2);
 }
 
 extern "C" struct tile_sizes silu_mul_tiles(const struct call *) {
