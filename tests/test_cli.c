@@ -88,6 +88,11 @@ Test(cli, exit_codes_say_passed_defect_or_trouble) {
     expect_code("shardcheck help nosuch", 2);
     expect_code("shardcheck --version", 0);
     expect_code("shardcheck list stages", 0);
+    expect_code("shardcheck list tensors \"$ROOT/fixtures/golden/tensors.pt\" | grep -qx "
+                "'value  *float32  *\\[4, 3\\]  *1, 4'",
+                0);
+    expect_code(
+        "shardcheck list tensors \"$ROOT/fixtures/golden/tensors.pt\" | grep -q 'meta.rank  *fact  *1$'", 0);
     cr_expect_eq(files_here(), 0, "nothing is written without being asked for");
 }
 

@@ -64,6 +64,7 @@ Test(cli_errors, unknown_names_are_answered_with_the_known_ones) {
     expect_error("mutants packed-veiw", "no such mutant", "packed-view");
     expect_error("list nothing", "nothing", "models");
     expect_error("list", "of what", "models");
+    expect_error("list tensors /dev/null", "/dev/null", "device");
     expect_error("run tiny --phase prefil", "prefil", "prefill");
     expect_error("run tiny --dtype fp8", "fp8", "bf16");
     expect_error("run tiny --part atention", "atention", "attention");

@@ -167,7 +167,9 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"run tiny/atention", "no such part; use attention or ffn"},
         {"run --cached 4", "prefill has nothing cached"},
         {"run --fixture /nowhere.h5", "/nowhere.h5"},
-        {"list", "use models, kernels, stages, mutants, fills, facts or devices"},
+        {"list", "use models, kernels, stages, mutants, fills, facts, devices or tensors"},
+        {"list tensors", "of which file"},
+        {"list tensors a b", "list b: one thing at a time"},
         {"list kernel", "list kernel: no such list; use kernels,"},
         {"list kernels stages", "one thing at a time"},
         {"list kernels --tp 2", "--tp: list has no such option; use --help or --version"},
@@ -360,7 +362,7 @@ static char *list_of(const char *what) {
     char *text = NULL;
     size_t size = 0;
     FILE *file = open_memstream(&text, &size);
-    cr_assert_eq(list_print(what, file).code, STATUS_OK);
+    cr_assert_eq(list_print(what, NULL, file).code, STATUS_OK);
     fclose(file);
     return text;
 }

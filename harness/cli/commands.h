@@ -49,7 +49,7 @@ struct status list_parse(struct parse *parse);
 struct status list_run(const struct options *options, enum exit_code *code);
 void list_explain(FILE *file);
 void list_values(struct choices *choices);
-struct status list_print(const char *what, FILE *file); /* error: what can be listed */
+struct status list_print(const char *what, const char *path, FILE *file); /* error: what can be listed */
 
 /* ---- probe: measures the errors that contracts assume of elementary functions ---- */
 extern const struct option_row probe_options[];

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fixtures/tensor_file.h"
 #include "harness/cli/commands.h"
 #include "harness/coverage.h"
 #include "layer/choices.h"
+#include "layer/line.h"
 
 /* Rows are written with a tab between cells and a newline at the end; the last cell of a row is not
  * padded. */
@@ -66,6 +68,42 @@ static void list_models(FILE *rows) {
         const double n = (double)model_param_count(&model);
         fprintf(rows, n < 1e9 ? "\t%.2f million\n" : "\t%.2f billion\n", n < 1e9 ? n * 1e-6 : n * 1e-9);
     }
+}
+
+static void add_sizes(FILE *rows, const int64_t *size, int n) {
+    for (int i = 0; i < n; i++) fprintf(rows, "%s%lld", i ? ", " : "", (long long)size[i]);
+}
+
+/* In a cell, whatever stands in it: names and texts are somebody else's. */
+static void add_text(FILE *rows, const char *text) {
+    char cell[200];
+    line_finish(cell, sizeof cell, (size_t)snprintf(cell, sizeof cell, "%s", text));
+    fputs(cell, rows);
+}
+
+static struct status list_tensors(FILE *rows, const char *path) {
+    struct tensor_file *file;
+    const char *key, *says;
+    TRY(tensor_file_open(path, &file));
+    fprintf(rows, "NAME\tTYPE\tSHAPE\tSTRIDES (%s)\n", tensor_file_format(file));
+    for (int i = 0; i < tensor_file_count(file); i++) {
+        const struct named_tensor *const t = tensor_file_at(file, i);
+        add_text(rows, t->name);
+        fprintf(rows, "\t%s\t[", t->type);
+        add_sizes(rows, t->dim, t->n_dims);
+        fputs("]\t", rows);
+        add_sizes(rows, t->stride, t->n_dims);
+        if (t->n_dims == 0) fputc('-', rows);
+        fputc('\n', rows);
+    }
+    for (int i = 0; (key = tensor_file_fact_at(file, i, &says)); i++) {
+        add_text(rows, key);
+        fputs("\tfact\t", rows);
+        add_text(rows, says);
+        fputc('\n', rows);
+    }
+    tensor_file_close(file);
+    return status_ok();
 }
 
 /* The order is the preference: a call goes to the first row of its op that runs on the device and
@@ -158,12 +196,13 @@ static void list_devices(FILE *rows) {
     }
 }
 
+/* write NULL: the tensors of a file. */
 static const struct {
     const char *name;
     void (*write)(FILE *rows);
 } list_table[] = {
     {"models", list_models}, {"kernels", list_kernels}, {"stages", list_stages},   {"mutants", list_mutants},
-    {"fills", list_fills},   {"facts", list_facts},     {"devices", list_devices},
+    {"fills", list_fills},   {"facts", list_facts},     {"devices", list_devices}, {"tensors", NULL},
 };
 enum { N_LISTS = sizeof list_table / sizeof *list_table };
 
@@ -194,30 +233,43 @@ static struct status check_name(const char *what) {
 void list_explain(FILE *file) {
     char text[200];
     list_choices(NULL, text, sizeof text);
-    fprintf(file, "WHAT is %s.\n", text);
+    fprintf(file, "WHAT is %s; tensors are those of FILE, of any format\nthat docs/fixtures.md names.\n",
+            text);
 }
 
 struct status list_parse(struct parse *parse) {
     const struct request *const words = &parse->request;
-    if (words->n_subjects > 1) return status_error("list %.60s: one thing at a time", words->subject[1]);
-    parse->out->list_what = words->n_subjects ? words->subject[0] : NULL;
-    return check_name(parse->out->list_what);
+    const char *const what = words->n_subjects ? words->subject[0] : NULL;
+    const bool of_file = what && !strcmp(what, "tensors");
+    parse->out->list_what = what;
+    TRY(check_name(what));
+    if (words->n_subjects > 1 + of_file)
+        return status_error("list %.60s: one thing at a time", words->subject[1 + of_file]);
+    if (of_file && words->n_subjects < 2)
+        return status_error("list tensors: of which file? use list tensors FILE");
+    parse->out->list_file = of_file ? words->subject[1] : NULL;
+    return status_ok();
 }
 
-struct status list_print(const char *what, FILE *file) {
+struct status list_print(const char *what, const char *path, FILE *file) {
     TRY(check_name(what));
     char *text = NULL;
     size_t size = 0;
     FILE *rows = open_memstream(&text, &size);
     if (!rows) return status_error("list %s: out of memory", what);
-    list_table[list_by_name(what)].write(rows);
-    const int failed = fclose(rows);
-    if (!failed) print_columns(file, text);
+    const int i = list_by_name(what);
+    struct status s = status_ok();
+    if (list_table[i].write)
+        list_table[i].write(rows);
+    else
+        s = list_tensors(rows, path);
+    if (fclose(rows) && !s.code) s = status_error("list %s: out of memory", what);
+    if (!s.code) print_columns(file, text);
     free(text);
-    return failed ? status_error("list %s: out of memory", what) : status_ok();
+    return s;
 }
 
 struct status list_run(const struct options *options, enum exit_code *code) {
     (void)code;
-    return list_print(options->list_what, stdout);
+    return list_print(options->list_what, options->list_file, stdout);
 }

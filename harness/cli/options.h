@@ -26,6 +26,7 @@ struct options {
 
     const struct command *topic; /* of help; NULL: all commands */
     const char *list_what;       /* of list and generate */
+    const char *list_file;       /* of list tensors; else NULL */
     enum device_kind device;     /* of probe */
     bool only[MAX_MUTANTS];      /* of mutants: by row */
     bool json;                   /* of mutants */
