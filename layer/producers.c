@@ -82,15 +82,25 @@ static enum dtype vllm_between(const struct producer *p, enum tensor_id id) {
     return id == T_GATES && vllm_family(p)->narrow_gates ? p->storage : tensor_dtype(id, p->storage);
 }
 
-/* vLLM 0.32, CPU back end: x r before the weight, the rope table and silu before up are rounded; the fused
- * experts keep everything in fp32 but the activation and what leaves a rank. q is scaled before q.k. */
+static bool is_expert_product(int stage) {
+    return stage == S_GATE_UP_ACT || stage == S_GATE_UP || stage == S_DOWN;
+}
+
+/* vLLM 0.32, CPU back end without AMX: x r before the weight, the rope table and silu before up are rounded;
+ * the fused experts keep everything in fp32 but the activation and what leaves a rank, and add up their
+ * products from the first on (micro_gemm/cpu_micro_gemm_vec.hpp). q is scaled before q.k. */
 static struct contract vllm_contract(const struct producer *p, int stage, const struct hf64_range *range) {
     struct contract c = tensor_contract(stage);
     const struct layer_spec *const spec = range->spec;
     assert(spec);
+    if (is_expert_product(stage) && c.op == OP_LINEAR) c.u.linear.acc.order = ORDER_INTERVAL;
     switch (c.op) {
     case OP_NORM:
     case OP_QK_NORM: c.u.norm.mid = p->storage; break;
+    case OP_GATED_LINEAR:
+        if (is_expert_product(stage)) c.u.gated_linear.acc.order = ORDER_INTERVAL;
+        c.u.gated_linear.activation.exp_error = VLLM_EXP_ERROR;
+        break;
     case OP_ROPE:
         c.u.rope.table = p->storage, c.u.rope.theta = spec->rope_theta;
         c.u.rope.growth = rope_angle_growth(spec);
@@ -137,9 +147,10 @@ const struct producer_row producer_table[] = {
 
 /* ---- what a user may change ---- */
 
-enum value_kind { VALUE_UNIT, VALUE_DTYPE, VALUE_COUNT, VALUE_SWITCH };
+enum value_kind { VALUE_UNIT, VALUE_DTYPE, VALUE_COUNT, VALUE_SWITCH, VALUE_ORDER };
 
-/* UNIT: a double, the unit of the named dtype; DTYPE, COUNT (int64), SWITCH (bool): as they are. */
+/* UNIT: a double, the unit of the named dtype; DTYPE, COUNT (int64), SWITCH (bool), ORDER (enum sum_order): as
+ * they are. */
 static const struct key {
     const char *name, *describes;
     enum op op;
@@ -152,6 +163,10 @@ static const struct key {
      offsetof(struct contract, u.attention.p_in_l)},
     {"attention.block", "keys of a softmax tile", OP_ATTENTION, VALUE_COUNT,
      offsetof(struct contract, u.attention.block)},
+    {"linear.order", "how products are added up", OP_LINEAR, VALUE_ORDER,
+     offsetof(struct contract, u.linear.acc.order)},
+    {"gated_linear.order", "the same, where the activation follows at once", OP_GATED_LINEAR, VALUE_ORDER,
+     offsetof(struct contract, u.gated_linear.acc.order)},
     {"norm.mid", "what x r is rounded to before the weight", OP_NORM, VALUE_DTYPE,
      offsetof(struct contract, u.norm.mid)},
     {"qk_norm.mid", "the same, of the heads of q and k", OP_QK_NORM, VALUE_DTYPE,
@@ -206,6 +221,9 @@ static bool parse_rounding(const char *text, int *value) {
 static bool parse_value(enum value_kind kind, const char *text, int *value) {
     char *end;
     switch (kind) {
+    case VALUE_ORDER:
+        *value = strcmp(text, "any") ? ORDER_INTERVAL : ORDER_ANY;
+        return !strcmp(text, "any") || !strcmp(text, "runs");
     case VALUE_SWITCH: *value = !strcmp(text, "yes"); return *value || !strcmp(text, "no");
     case VALUE_COUNT: {
         enum { MOST = 1 << 24 };
@@ -218,10 +236,11 @@ static bool parse_value(enum value_kind kind, const char *text, int *value) {
 }
 
 static const char *const legal_values[] = {
-    [VALUE_UNIT] = "none, bf16 or fp32",
-    [VALUE_DTYPE] = "none, bf16 or fp32",
+    [VALUE_UNIT] = "none, fp32, bf16 or fp16",
+    [VALUE_DTYPE] = "none, fp32, bf16 or fp16",
     [VALUE_COUNT] = "a whole number from 1 on",
     [VALUE_SWITCH] = "yes or no",
+    [VALUE_ORDER] = "any, or runs where every partial sum is one of neighbours",
 };
 
 static int key_by_name(const char *name) {
@@ -279,6 +298,7 @@ static void apply(const struct key *key, int value, struct contract *c) {
     case VALUE_UNIT: *(double *)(void *)field = value == DTYPE_F64 ? 0 : dtype_unit((enum dtype)value); break;
     case VALUE_DTYPE: *(enum dtype *)(void *)field = (enum dtype)value; break;
     case VALUE_COUNT: *(int64_t *)(void *)field = value; break;
+    case VALUE_ORDER: *(enum sum_order *)(void *)field = (enum sum_order)value; break;
     case VALUE_SWITCH: *(bool *)(void *)field = value; break;
     }
 }

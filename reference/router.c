@@ -59,16 +59,18 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* Scores of token t with their errors. Logits stored wider than the arithmetic are rounded into it
+/* Scores of token t with their errors. Logits that fp32 arithmetic does not hold are rounded into it
  * first. */
 static void score_token(const struct route_row *row, const struct route_args *a,
                         const struct route_contract *c, const double *const *radius, int64_t t) {
     double *logit_error = ref_alloc((size_t)a->n_experts * sizeof *logit_error);
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
-    const double unit = dtype_unit(a->logits.dtype) < c->unit ? c->unit : 0;
     radius_row(logit_error, radius, 0, &a->logits, t * a->logits.stride[0], a->n_experts);
-    for (int64_t e = 0; e < a->n_experts; e++)
-        logit_error[e] += unit * (fabs(row->score[e]) + logit_error[e]);
+    for (int64_t e = 0; e < a->n_experts; e++) {
+        const double x = row->score[e];
+        const bool wide = c->unit == UNIT_F32 && (logit_error[e] > 0 || dtype_round(DTYPE_F32, x) != x);
+        logit_error[e] += wide ? c->unit * (fabs(x) + logit_error[e]) : 0;
+    }
     image_of(row->score, logit_error, a->n_experts, c->logits);
     (a->score == SCORE_SIGMOID ? sigmoid_scores : softmax_scores)(row, logit_error, a->n_experts, c);
     image_of(row->score, row->error, a->n_experts, c->scores);
@@ -178,26 +180,17 @@ static void gate_token(double *gate, double *e, const struct route_args *a, cons
     }
 }
 
-/* Known roundings of logits and scores move the gates; the right ones are those without. */
+/* Known roundings of logits and scores move the gates. */
 void ref_route(const struct call *call, const struct contract *contract, const double *const *radius,
                int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct route_args *a = &call->u.route;
-    const struct route_contract *c = &contract->u.route, exact = {0};
-    const bool moves = c->logits != DTYPE_F64 || c->scores != DTYPE_F64;
     struct route_row row = route_row_make(a->n_experts);
-    double *y = ref_alloc((size_t)a->top_k * 4 * sizeof *y), *unused = y + a->top_k;
-    double *gate = unused + a->top_k, *e = gate + a->top_k;
+    double *gate = ref_alloc((size_t)a->top_k * 2 * sizeof *gate), *e = gate + a->top_k;
     for (int64_t t = row0; t < row1; t++) {
-        if (moves) {
-            score_token(&row, a, &exact, NULL, t);
-            gate_token(y, unused, a, &exact, &row, t);
-        }
-        score_token(&row, a, c, radius, t);
-        gate_token(gate, e, a, c, &row, t);
-        for (int64_t j = 0; j < a->top_k; j++) {
-            const double right = moves ? y[j] : gate[j];
-            put(out, (t - row0) * a->top_k + j, right, e[j] + fabs(gate[j] - right), fabs(right));
-        }
+        score_token(&row, a, &contract->u.route, radius, t);
+        gate_token(gate, e, a, &contract->u.route, &row, t);
+        for (int64_t j = 0; j < a->top_k; j++)
+            put(out, (t - row0) * a->top_k + j, gate[j], e[j], fabs(gate[j]));
     }
-    free(row.score), free(y);
+    free(row.score), free(gate);
 }

@@ -66,11 +66,12 @@ Test(producers, what_is_wrong_is_named_with_what_is_legal) {
         {"exact:", "no KEY=VALUE"},
         {"exact:attention.p", "no KEY=VALUE"},
         {"exact:attention.q=bf16", "no key 'attention.q'; use attention.p, "},
-        {"exact:attention.p=int32", "none, bf16 or fp32"},
-        {"exact:attention.p=", "none, bf16 or fp32"},
+        {"exact:attention.p=int32", "none, fp32, bf16 or fp16"},
+        {"exact:attention.p=", "none, fp32, bf16 or fp16"},
         {"exact:attention.block=0", "a whole number"},
         {"exact:attention.block=12x", "a whole number"},
         {"exact:attention.p_in_l=true", "yes or no"},
+        {"exact:linear.order=some", "use any, or runs"},
         {"exact:ids=bf16", "no key 'ids'"},
         {"exact:w_qkv=bf16", "no key 'w_qkv'"},
     };
@@ -92,6 +93,10 @@ Test(producers, vllm_rounds_inside_the_dense_path_and_keeps_the_fused_experts_in
     cr_expect_eq(producer_contract(&p, S_FFN_SUM, &usual).u.sum.parts_per_rank, 2);
     cr_expect_eq(producer_contract(&p, S_FFN_SUM, &usual).u.sum.rank, DTYPE_BF16);
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_F64);
+    cr_expect_eq(producer_contract(&p, S_DOWN, &usual).u.linear.acc.order, ORDER_INTERVAL);
+    cr_expect_eq(producer_contract(&p, S_O_PROJ, &usual).u.linear.acc.order, ORDER_ANY);
+    const struct producer amx = find("vllm-bf16:attention.p=bf16:linear.order=any:gated_linear.order=any");
+    cr_expect_eq(producer_contract(&amx, S_DOWN, &usual).u.linear.acc.order, ORDER_ANY);
     static const enum tensor_id kept[] = {T_GATE_UP, T_DOWN}, wide[] = {T_LOGITS, T_GATES},
                                 rounded[] = {T_O_PART, T_ACT, T_MOE_PART, T_SHARED_PART, T_NORMED};
     for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
