@@ -140,6 +140,9 @@ int64_t case_layer(const struct check_case *c, const struct model *model);
 
 /* That layer, with the sizes and switches that the case has of its own. */
 struct layer_spec case_spec(const struct check_case *c, const struct model *model);
+/* Its weights are those of the model's folder: unless they are no weights of its layer, which has sizes or
+ * switches of its own, or the fill makes the inputs of every stage. */
+bool case_has_weights(const struct check_case *c);
 /* The case's own sizes and switches put in the place of the layer's. */
 void case_override(struct layer_spec *spec, const struct check_case *c);
 int case_spec_key(const struct check_case *c); /* the first key that overrides; -1: none */

@@ -34,6 +34,10 @@ int case_spec_key(const struct check_case *c) {
     return -1;
 }
 
+bool case_has_weights(const struct check_case *c) {
+    return case_spec_key(c) < 0 && !fill_is_local(c->fill) && model_is_folder(c->model);
+}
+
 /* ---- rules: each writes what is wrong and what would do; false: it holds ---- */
 
 static const char *divisors(int64_t of, int64_t most, char *text, size_t size) {

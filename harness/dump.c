@@ -22,7 +22,9 @@ static struct status read_config(const char *model, char *json) {
         snprintf(json, MAX_CONFIG_BYTES, "%s", preset);
         return status_ok();
     }
-    FILE *const file = fopen(model, "r");
+    char path[PATH_BYTES + 16];
+    model_config_path(model, path);
+    FILE *const file = fopen(path, "r");
     if (!file) return status_error("--dump: %.200s: %s", model, strerror(errno));
     json[fread(json, 1, MAX_CONFIG_BYTES - 1, file)] = 0;
     fclose(file);

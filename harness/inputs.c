@@ -14,18 +14,29 @@ static bool *routed_experts(const struct crew *crew) {
     return routed;
 }
 
-static void fill_routed(const struct crew *crew, const struct fill *fill, enum tensor_id id, enum dtype dtype,
-                        int64_t count, char *data) {
-    const int64_t per_expert = count / crew->spec.n_experts;
-    bool *const routed = routed_experts(crew);
-    for (int64_t e = 0; e < crew->spec.n_experts; e++) {
+/* Of what no file of activations brings: from the checkpoint, or made. */
+static struct status fill_elements(const struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t first,
+                                   int64_t count, void *data) {
+    if (t->weights && weights_bring(id))
+        return weights_fill(t->weights, t->layer, t->c.part, id, dtype, first, count, data);
+    fill_tensor(&t->fill, id, dtype, first, count, data);
+    return status_ok();
+}
+
+static struct status fill_routed(const struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count,
+                                 char *data) {
+    const int64_t n_experts = t->crew.spec.n_experts, per_expert = count / n_experts;
+    bool *const routed = routed_experts(&t->crew);
+    struct status s = status_ok();
+    for (int64_t e = 0; e < n_experts && !s.code; e++) {
         char *const at = data + (size_t)(e * per_expert) * dtype_bytes(dtype);
         if (routed[e])
-            fill_tensor(fill, id, dtype, e * per_expert, per_expert, at);
+            s = fill_elements(t, id, dtype, e * per_expert, per_expert, at);
         else
             dtype_poison(at, dtype, per_expert);
     }
     free(routed);
+    return s;
 }
 
 static struct status read_whole(struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count,
@@ -80,9 +91,9 @@ struct status inputs_prepare(struct trunk *t, int stage) {
         if (t->fixture)
             TRY(read_whole(t, *id, dtype, count, data));
         else if (tensor_table[*id].routed)
-            fill_routed(&t->crew, &t->fill, *id, dtype, count, data);
+            TRY(fill_routed(t, *id, dtype, count, data));
         else
-            fill_tensor(&t->fill, *id, dtype, 0, count, data);
+            TRY(fill_elements(t, *id, dtype, 0, count, data));
     }
     return status_ok();
 }

@@ -235,7 +235,10 @@ static struct status read_tags(struct group *g) {
 
 static struct status run_group(struct group *g) {
     struct trunk trunk;
+    struct weights *weights = NULL;
+    if (case_has_weights(&g->cases[0])) TRY(weights_open(g->model, &weights));
     trunk_open(&trunk, &g->cases[0], g->model, g->fixture, g->device, g->request->fault);
+    trunk_use_weights(&trunk, weights);
     trunk.kernels.schedules = g->request->schedules;
     trunk.mutant = g->request->mutant;
     trunk.print = g->request->print;
@@ -252,6 +255,7 @@ static struct status run_group(struct group *g) {
     free(ranks);
     free(chain);
     trunk_close(&trunk);
+    weights_close(weights);
     return s.code ? s : read_tags(g);
 }
 

@@ -45,6 +45,11 @@ void trunk_open(struct trunk *t, const struct check_case *c, const struct model 
     inputs_caches(&t->crew, &t->fill);
 }
 
+void trunk_use_weights(struct trunk *t, struct weights *weights) {
+    t->weights = weights;
+    if (weights) t->spread.random_signs = t->spread.lattice = false;
+}
+
 void trunk_close(struct trunk *t) {
     kernel_seat_close(&t->kernels);
     world_seat_close(&t->world);

@@ -6,6 +6,7 @@
 #define HARNESS_TRUNK_H
 
 #include "fixtures/fixture.h"
+#include "fixtures/weights.h"
 #include "harness/answer.h"
 #include "harness/inspect.h"
 #include "harness/judge.h"
@@ -17,6 +18,7 @@ struct trunk {
     struct check_case c; /* tp = ep = 1 */
     int64_t layer;
     const struct fixture *fixture; /* NULL: filled */
+    struct weights *weights;       /* of the model's checkpoint; NULL: filled, too */
     struct fill fill;
     struct spread spread; /* of the values that it is made with */
     struct batch batch;
@@ -54,6 +56,8 @@ struct trunk {
 /* `fault`: a mistake that everybody makes (crew.h); NULL: none. */
 void trunk_open(struct trunk *trunk, const struct check_case *c, const struct model *model,
                 const struct fixture *fixture, struct device *device, const struct mutant *fault);
+/* The weights of a checkpoint instead of made ones; NULL: none. */
+void trunk_use_weights(struct trunk *trunk, struct weights *weights);
 bool trunk_has_stage(const struct trunk *trunk, int stage);
 /* Who fills this stage, here and on every rank. */
 struct seat *trunk_seat(struct trunk *trunk, int stage);

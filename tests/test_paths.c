@@ -121,7 +121,7 @@ Test(cli_paths, a_longer_path_is_refused_in_one_line) {
 Test(cli_paths, what_is_no_file_is_refused_at_once) {
     static const char *const config[][2] = {{"./pipe", "is a pipe"},
                                             {"/dev/zero", "is a device"},
-                                            {"./", "is a folder; give the config.json in it"}};
+                                            {"./", "./config.json: No such file or directory; "}};
     char command[128];
     cr_assert_eq(mkfifo("pipe", 0600), 0);
     for (int i = 0; i < 3; i++)

@@ -16,7 +16,7 @@ static struct status version_run(const struct options *options, enum exit_code *
 const struct command command_table[] = {
     {.name = "run",
      .usage = "[MODEL | CASE...]",
-     .describes = "check; MODEL is a preset or a path to a config.json",
+     .describes = "check; MODEL is a preset, a config.json or a Hugging Face folder",
      .options = check_options,
      .takes_keys = true,
      .words = model_values,

@@ -33,9 +33,14 @@ static bool input_at(const struct options *o, int64_t i, const char **path) {
     return true;
 }
 
-/* A terminal or a socket may be both read and written. */
+/* A terminal or a socket may be both read and written; of a folder it is the config.json that is named. */
 static bool reads(const char *input, const char *output) {
     struct stat file;
+    char config[PATH_BYTES + 16];
+    if (input && model_is_folder(input)) {
+        model_config_path(input, config);
+        input = config;
+    }
     return input && !stat(input, &file) && S_ISREG(file.st_mode) && output_same(input, output);
 }
 
