@@ -90,8 +90,8 @@ double *flash_numbers(struct flash_call *f, const struct logged_call *logged, co
 }
 
 static bool dtype_of(enum element e, enum dtype *out) {
-    *out = e == ELEMENT_BF16 ? DTYPE_BF16 : DTYPE_F32;
-    return e == ELEMENT_BF16 || e == ELEMENT_F32;
+    *out = e == ELEMENT_BF16 ? DTYPE_BF16 : e == ELEMENT_F16 ? DTYPE_F16 : DTYPE_F32;
+    return e == ELEMENT_BF16 || e == ELEMENT_F16 || e == ELEMENT_F32;
 }
 
 bool flash_dtype(struct flash_call *f, const struct named_tensor *t, enum dtype *out) {

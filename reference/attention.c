@@ -12,7 +12,7 @@
  *   E_split u_split sum w |v|         the outputs of split-KV pieces rounded before they are merged
  *   E_acc  accumulating P V in every slice, rescaling it once per key block; merging the slices
  *   E_l    |o| (depth + 8) u          the denominator, its reciprocal, the last product
- *   E_tiny 2^-126 sum |v|             weights flushed to zero
+ *   E_tiny 2^-126 sum |v|             weights flushed to zero; 2^-25 sum |v| more with P in fp16
  * each over D = sum w exp(-r), the least the perturbed denominator can be. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/attention_weights.h"
@@ -78,8 +78,11 @@ struct output_factors output_factors(const struct attention_contract *c, const s
         piece = c->splits > 1 && c->piece != DTYPE_F64 ? dtype_unit(c->piece) * (1 + h->h_max + p) : 0,
                  moved = h->h_max + p + piece; /* of s1: how far the terms w v moved */
     const double accumulated = (sum.spans + sum.w) * moved + sum.s1 * (1 + moved);
+    /* Of a P that is subnormal, unless all others are 0. */
+    const double lost = c->p_unit == UNIT_F16 && isinf(h->p_off) ? 0x1p-25 : 0;
     const double rounded_pieces = piece * (1 + sum.spans + sum.s1); /* what they accumulated, too */
-    const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64;
+    const double denominator = (depth + 8) * unit + (double)(n + 8) * UNIT_F64 +
+                               (c->p_in_l ? (double)n * lost / (h->l * h->least) : 0);
     const double divided = (1 + denominator) / h->least;
     return (struct output_factors){
         .centred = (1.01 + denominator) / h->least,
@@ -88,7 +91,7 @@ struct output_factors output_factors(const struct attention_contract *c, const s
         .s1 = (p + rounded_pieces + accumulated) * divided,
         .accumulated = accumulated / h->least,
         .o = denominator,
-        .magnitude = unit > UNIT_F64 ? 0x1p-126 / h->least : 0,
+        .magnitude = ((unit > UNIT_F64 ? 0x1p-126 : 0) + lost * (1 + denominator)) / h->least,
         .tiny =
             (sum.tiny + 3 * (double)n * flush_unit(unit) + (piece > 0 ? dtype_tiny(c->piece) : 0)) * divided};
 }

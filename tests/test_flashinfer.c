@@ -269,6 +269,46 @@ Test(flashinfer, a_cache_with_heads_first_is_read) {
     with("Decode*init___call0001", "s/$/ /", DECODE, CASE_SKIPPED, "shape");
 }
 
+/* Values whose square is 1 everywhere: x / rms is x, and y = x w is exact. */
+Test(flashinfer, fp16_is_judged_as_it_is_stored) {
+    enum { WIDTH = 64, ROWS = 3, N = ROWS * WIDTH };
+    static const char *const shapes[] = {"inputs", "outputs"};
+    uint16_t x[N], w[WIDTH], y[N], wrong[N];
+    for (int i = 0; i < N; i++) {
+        x[i] = i * 7 % 3 ? 0x3c00 : 0xbc00; /* 1, -1 */
+        w[i % WIDTH] = (uint16_t)(0x3c00 + i % WIDTH);
+        y[i] = (uint16_t)(w[i % WIDTH] | (x[i] & 0x8000));
+    }
+    memcpy(wrong, y, sizeof y);
+    wrong[70] ^= 1; /* one unit of fp16, far below one of bf16 */
+    for (int k = 0; k < 2; k++) {
+        cr_assert_eq(system("rm -rf calls && mkdir -p calls/1_rmsnorm"), 0);
+        FILE *file = fopen("calls/1_rmsnorm/metadata.jsonl", "w");
+        fputs("{\"function_name\": \"rmsnorm\", \"execution_status\": \"completed\", \"function_signature\": "
+              "\"(input: torch.Tensor, weight: torch.Tensor, eps: float = 0.0)\", \"input_metadata\": {}}\n",
+              file);
+        fclose(file);
+        for (int i = 0; i < 2; i++) {
+            char path[64], header[300];
+            snprintf(path, sizeof path, "calls/1_rmsnorm/%s.safetensors", shapes[i]);
+            snprintf(header, sizeof header,
+                     i ? "{\"result\":{\"dtype\":\"F16\",\"shape\":[%d,%d],\"data_offsets\":[0,%d]}}"
+                       : "{\"arg_0\":{\"dtype\":\"F16\",\"shape\":[%d,%d],\"data_offsets\":[0,%d]},"
+                         "\"arg_1\":{\"dtype\":\"F16\",\"shape\":[64],\"data_offsets\":[384,512]}}",
+                     ROWS, WIDTH, 2 * N);
+            const uint64_t length = strlen(header);
+            file = fopen(path, "wb");
+            fwrite(&length, 8, 1, file), fwrite(header, length, 1, file);
+            fwrite(i ? (k ? wrong : y) : x, sizeof x, 1, file);
+            if (!i) fwrite(w, sizeof w, 1, file);
+            fclose(file);
+        }
+        judge();
+        expect_verdict("1_rmsnorm", k ? CASE_FAILED : CASE_PASSED, "");
+    }
+    cr_expect_str_eq(of("1_rmsnorm")->first.where, "token 1 channel 6");
+}
+
 Test(flashinfer, folders_without_calls_are_refused) {
     static const char *const folders[] = {"saved", "/dev/null", "calls/absent"};
     for (int i = 0; i < 3; i++) {
