@@ -75,7 +75,18 @@ Test(config, keys_that_are_absent_mean_what_the_published_code_takes_them_for) {
     }
 }
 
-/* What each type says of the layer; two rows of a column with the same text are the same layer. */
+Test(config, a_default_that_does_not_fit_is_told_with_its_source) {
+    struct model m;
+    must_say(parse_patched("llama-3.1-8b",
+                           "{\"model_type\": \"qwen3\", \"num_attention_heads\": 12, \"head_dim\": 8}", &m),
+             "num_key_value_heads", "8 does not divide");
+    static const char text[] = "{\"model_type\": \"mistral\", \"num_hidden_layers\": 1, \"hidden_size\": 64, "
+                               "\"num_attention_heads\": 12, \"head_dim\": 8, \"vocab_size\": 8, "
+                               "\"max_position_embeddings\": 8, \"intermediate_size\": 8}";
+    must_say(model_parse("test.json", text, strlen(text), &m), "num_key_value_heads",
+             "8, where absent, by MistralConfig does not divide num_attention_heads 12");
+}
+
 Test(config, a_config_of_another_type_is_refused_or_is_that_types_layer) {
     static const struct {
         const char *preset;

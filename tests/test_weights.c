@@ -263,6 +263,23 @@ Test(weights, what_the_config_does_not_describe_is_refused_by_name) {
         refused_tensors(cases[i].from, cases[i].to, PART_ATTENTION, T_W_QKV, cases[i].first, cases[i].second);
 }
 
+/* They would be read where 2 F = M and F = M, and be wrong. */
+Test(weights, experts_that_lie_the_other_way_round_are_refused) {
+    static struct model model;
+    static double got[240];
+    bool found;
+    checkpoint_make(
+        "m", CONFIG("qwen3_vl_moe_text", EXPERTS ", \"num_experts\": 3"), CHECKPOINT_F32,
+        L "mlp.experts.gate_up_proj:3x10x8 " L "mlp.experts.down_proj:3x8x5 " L "mlp.gate.weight:3x8", false);
+    struct weights *const w = open_folder("m", &model);
+    struct status s = weights_read(w, 1, PART_FFN, T_W_GATE_UP, 240, got, &found);
+    cr_expect(s.code && strstr(s.message, "mlp.experts.gate_up_proj") && strstr(s.message, "[in, out]"), "%s",
+              s.message);
+    s = weights_read(w, 1, PART_FFN, T_W_ROUTER, 24, got, &found);
+    cr_expect(!s.code && found, "%s", s.message);
+    weights_close(w);
+}
+
 /* Tables of rope and other layers are none of its business. */
 Test(weights, what_nothing_is_computed_with_is_left_alone) {
     static struct model model;
