@@ -120,6 +120,10 @@ static void *read_result(struct flash_call *f, const struct named_tensor *t, int
                             (long long)count),
                NULL;
     if (!flash_dtype(f, t, dtype)) return NULL;
+    if (*dtype != f->dtype)
+        return flash_refuse(f, "its result is stored as %s, its operands as %s", dtype_name(*dtype),
+                            dtype_name(f->dtype)),
+               NULL;
     double *const numbers = flash_own(f, (size_t)count, sizeof *numbers);
     void *const stored = flash_own(f, (size_t)count, dtype_bytes(*dtype));
     const struct status s = tensor_read(f->logged->outputs, t, 0, count, numbers);

@@ -94,7 +94,9 @@ static bool is_rising(const double *x, int64_t n) {
 
 struct cache {
     int64_t n_pages, n_used, page_size, n_kv_heads, head_dim;
-    int32_t *as; /* [n_pages] its number among the used ones; -1: not used */
+    bool heads_first;
+    const struct named_tensor *half[2]; /* k and v; one tensor may be both */
+    int32_t *as;                        /* [n_pages] its number among the used ones; -1: not used */
 };
 
 /* Of sequence b. */
@@ -164,44 +166,51 @@ static bool read_queries(struct flash_call *f, const double *start, int64_t n_qu
 
 /* ---- the cache ---- */
 
-/* One tensor [pages, k or v, page_size, G, D] (NHD) or [pages, k or v, G, page_size, D] (HND). Only pages that
- * some sequence has are read. */
-static const struct named_tensor *find_cache(struct flash_call *f, const struct logged_call *init,
-                                             struct cache *c, bool *heads_first) {
-    const struct call_value cache = call_argument(f->logged, "paged_kv_cache"),
-                            layout = call_argument(init, "kv_layout");
-    *heads_first = !strcmp(layout.text, "HND");
-    if (layout.kind != VALUE_TEXT || (!*heads_first && strcmp(layout.text, "NHD") != 0))
-        return flash_refuse(f, "kv_layout %.40s is not known here", layout.text), NULL;
-    if (cache.kind != VALUE_TENSOR)
-        return flash_refuse(f, "its cache was passed as two tensors, which FlashInfer does not save; pass "
-                               "one [pages, 2, ...]"),
-               NULL;
-    const struct named_tensor *const t = flash_tensor(f, f->logged, "paged_kv_cache", 5);
-    if (!t) return NULL;
-    const int64_t slots = t->dim[*heads_first ? 3 : 2], heads = t->dim[*heads_first ? 2 : 3];
-    if (t->dim[1] != 2 || slots != c->page_size || heads != c->n_kv_heads || t->dim[4] != c->head_dim ||
-        t->dim[0] < 1 || t->dim[0] > INT32_MAX)
-        return flash_refuse(f, "its cache has not the shape that its plan and %s say", layout.text), NULL;
-    c->n_pages = t->dim[0];
+/* k and v, or one tensor of both: [pages, page_size, G, D] (NHD) or [pages, G, page_size, D] (HND), with a
+ * dimension of 2 after the pages where they are one. */
+static bool find_cache(struct flash_call *f, const struct logged_call *init, struct cache *c) {
+    const struct call_value layout = call_argument(init, "kv_layout");
+    c->heads_first = !strcmp(layout.text, "HND");
+    if (layout.kind != VALUE_TEXT || (!c->heads_first && strcmp(layout.text, "NHD") != 0))
+        return flash_refuse(f, "kv_layout %.40s is not known here", layout.text);
+    const bool one = call_argument(f->logged, "paged_kv_cache").kind == VALUE_TENSOR;
+    for (int i = 0; i < 2; i++) {
+        const struct named_tensor *const t = one ? call_argument(f->logged, "paged_kv_cache").tensor
+                                                 : call_item(f->logged, "paged_kv_cache", i);
+        if (!t)
+            return flash_refuse(f,
+                                "its cache was passed as two tensors, which this version of FlashInfer does "
+                                "not save; pass one [pages, 2, ...]");
+        const int64_t shape[] = {c->heads_first ? c->n_kv_heads : c->page_size,
+                                 c->heads_first ? c->page_size : c->n_kv_heads, c->head_dim};
+        bool fits =
+            t->n_dims == 4 + one && t->dim[0] >= 1 && t->dim[0] <= INT32_MAX && (!one || t->dim[1] == 2);
+        for (int d = 0; d < 3 && fits; d++) fits = t->dim[1 + one + d] == shape[d];
+        if (!fits || (i && t->dim[0] != c->n_pages))
+            return flash_refuse(f, "its cache has not the shape that its plan and %s say", layout.text);
+        c->n_pages = t->dim[0];
+        c->half[i] = t;
+    }
     c->as = flash_own(f, (size_t)c->n_pages, sizeof *c->as);
     memset(c->as, -1, (size_t)c->n_pages * sizeof *c->as);
-    return t;
+    return true;
 }
 
-static bool read_cache(struct flash_call *f, const struct named_tensor *t, const struct cache *c,
-                       bool heads_first) {
+/* Only pages that some sequence has; of each k, then v. */
+static bool read_cache(struct flash_call *f, const struct cache *c) {
     struct attention_args *const a = &f->call.u.attention;
     const int64_t half = c->page_size * c->n_kv_heads * c->head_dim, n = c->n_used * 2 * half;
+    const bool one = c->half[0] == c->half[1];
     double *const numbers = flash_own(f, (size_t)n + 1, sizeof *numbers);
-    for (int64_t p = 0; p < c->n_pages; p++) {
-        if (c->as[p] < 0) continue;
-        const struct status s =
-            tensor_read(f->logged->inputs, t, p * 2 * half, 2 * half, numbers + c->as[p] * 2 * half);
-        if (s.code) return flash_refuse(f, "%.220s", s.message);
-    }
-    const int64_t slot = heads_first ? c->head_dim : c->n_kv_heads * c->head_dim,
-                  head = heads_first ? c->page_size * c->head_dim : c->head_dim;
+    for (int64_t p = 0; p < c->n_pages; p++)
+        for (int i = 0; i < 2 && c->as[p] >= 0; i++) {
+            const struct status s =
+                tensor_read(f->logged->inputs, c->half[i], one ? (2 * p + i) * half : p * half, half,
+                            numbers + (2 * c->as[p] + i) * half);
+            if (s.code) return flash_refuse(f, "%.220s", s.message);
+        }
+    const int64_t slot = c->heads_first ? c->head_dim : c->n_kv_heads * c->head_dim,
+                  head = c->heads_first ? c->page_size * c->head_dim : c->head_dim;
     a->k_cache = flash_view(numbers, n, 2 * half, slot, head);
     a->v_cache = flash_view(numbers + half, n - half, 2 * half, slot, head);
     return true;
@@ -224,7 +233,6 @@ static bool build(struct flash_call *f, const struct wrapper *w, const struct lo
     struct attention_args *const a = &f->call.u.attention;
     struct cache c = {0};
     const struct named_tensor *const q = flash_tensor(f, f->logged, "q", 3);
-    bool heads_first;
     int64_t n_start = 0;
     if (!q || !flash_dtype(f, q, &f->dtype) || !flash_follows(f, init, w->init) ||
         !flash_follows(f, plan, w->plan) || !flash_follows(f, f->logged, w->run) ||
@@ -234,8 +242,7 @@ static bool build(struct flash_call *f, const struct wrapper *w, const struct lo
         return false;
     if (q->dim[1] != f->spec.n_heads || q->dim[2] != c.head_dim || f->spec.n_heads % c.n_kv_heads)
         return flash_refuse(f, "q and its plan are about other heads");
-    const struct named_tensor *const cache = find_cache(f, init, &c, &heads_first);
-    if (!cache || !read_pages(f, plan, w->pages, &c)) return false;
+    if (!find_cache(f, init, &c) || !read_pages(f, plan, w->pages, &c)) return false;
     double *const start = w->queries ? get_integers(f, plan, w->queries, &n_start) : NULL;
     if (w->queries && (!start || !is_rising(start, n_start) || n_start != f->batch.n_seqs + 1))
         return f->reason[0] ? false : flash_refuse(f, "%s of its plan does not fit its pages", w->queries);
@@ -247,8 +254,7 @@ static bool build(struct flash_call *f, const struct wrapper *w, const struct lo
         return flash_refuse(f, "argument sm_scale of its plan is no number");
     double *const numbers = flash_numbers(f, f->logged, q);
     f->call.op = OP_ATTENTION;
-    if (!numbers || !read_queries(f, start, q->dim[0], masked) || !read_cache(f, cache, &c, heads_first))
-        return false;
+    if (!numbers || !read_queries(f, start, q->dim[0], masked) || !read_cache(f, &c)) return false;
 
     struct batch *const b = &f->batch;
     b->n_pages = c.n_used;
@@ -291,7 +297,7 @@ static bool run_of(struct flash_call *f, const struct wrapper *w, const char *ba
     {"num_qo_heads", NULL}, {"num_kv_heads", NULL}, {"page_size", NULL}, {"pos_encoding_mode", "NONE"},      \
         {"window_left", "-1"}, {"logits_soft_cap", "None|0"}, {"sm_scale", NULL}, {"rope_scale", NULL},      \
         {"rope_theta", NULL}, {"q_data_type", NULL}, {"kv_data_type", NULL}, {"o_data_type", NULL},          \
-        {"non_blocking", NULL}, {"block_tables", NULL}, {"seq_lens", NULL}, {"fixed_split_size", NULL}, {    \
+        {"non_blocking", NULL}, {"block_tables", NULL}, {"seq_lens", NULL}, {"fixed_split_size", "None"}, {  \
         "disable_split_kv", NULL                                                                             \
     }
 #define INIT_RULES                                                                                           \

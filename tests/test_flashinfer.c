@@ -197,6 +197,8 @@ Test(flashinfer, what_changes_the_result_and_is_not_read_is_not_judged) {
          "its plan: it did not come to its end"},
         {"silu_and_mul_call0001", "s/\"silu_and_mul\"/\"gelu_and_mul\"/", SILU, "gelu_and_mul is not known"},
         {"silu_and_mul_call0001", "s/\"completed\"/\"inputs_saved\"/", SILU, "did not come to its end"},
+        {"silu_and_mul_call0001", "s/\"function_name\"/\"graph_capture\": true, \"function_name\"/", SILU,
+         "CUDA graph"},
         {"silu_and_mul_call0001", "s/}$//", SILU, "JSON"},
         {"silu_and_mul_call0001", "s/(input/(x/", SILU, "input of silu_and_mul was not saved"},
     };
@@ -240,24 +242,24 @@ Test(flashinfer, tables_that_do_not_fit_are_not_judged_and_wrong_pages_are_found
     expect_verdict(DECODE, CASE_SKIPPED, "do not fit together");
 }
 
-/* The same cache with heads before slots, as safetensors. */
-Test(flashinfer, a_cache_with_heads_first_is_read) {
-    enum { PAGES = 13, SLOTS = 16, G = 2, D = 64, Q = 3 * 16 * 64, KV = PAGES * 2 * SLOTS * G * D };
-    char path[300], header[300];
-    snprintf(path, sizeof path, "%s", file_of(DECODE, "inputs.pt"));
-    struct tensor_file *const f = opened(path);
+/* The same cache in another layout, as safetensors: the permutation of [pages, k or v, slots, G, D] that it is,
+ * outermost first. */
+static void write_layout(const int order[5], const char *header) {
+    enum { Q = 3 * 16 * 64, KV = 13 * 2 * 16 * 2 * 64 };
+    static const int size[5] = {13, 2, 16, 2, 64}, stride[5] = {4096, 2048, 128, 64, 1};
+    struct tensor_file *const f = opened(file_of(DECODE, "inputs.pt"));
     const void *q, *kv;
     cr_assert(!tensor_data(f, tensor_file_find(f, "arg_1"), &q).code && q);
     cr_assert(!tensor_data(f, tensor_file_find(f, "arg_2"), &kv).code && kv);
     uint16_t *const turned = malloc(KV * sizeof *turned);
     for (int i = 0; i < KV; i++) {
-        const int d = i % D, slot = i / D % SLOTS, g = i / (D * SLOTS) % G, half = i / (D * SLOTS * G);
-        turned[i] = ((const uint16_t *)kv)[((half * SLOTS + slot) * G + g) * D + d];
+        int rest = i, from = 0;
+        for (int d = 4; d >= 0; d--) {
+            from += rest % size[order[d]] * stride[order[d]];
+            rest /= size[order[d]];
+        }
+        turned[i] = ((const uint16_t *)kv)[from];
     }
-    snprintf(header, sizeof header,
-             "{\"arg_1\":{\"dtype\":\"BF16\",\"shape\":[3,16,64],\"data_offsets\":[0,%d]},"
-             "\"arg_2\":{\"dtype\":\"BF16\",\"shape\":[13,2,2,16,64],\"data_offsets\":[%d,%d]}}",
-             2 * Q, 2 * Q, 2 * (Q + KV));
     const uint64_t length = strlen(header);
     FILE *const file = fopen("turned", "wb");
     cr_assert(file && fwrite(&length, 8, 1, file) == 1 && fwrite(header, length, 1, file) == 1);
@@ -265,8 +267,25 @@ Test(flashinfer, a_cache_with_heads_first_is_read) {
     cr_assert_eq(system("cd calls/*" DECODE " && rm inputs.pt && mv ../../turned inputs.safetensors"), 0);
     free(turned);
     tensor_file_close(f);
+}
+#define Q_HEADER "{\"arg_1\":{\"dtype\":\"BF16\",\"shape\":[3,16,64],\"data_offsets\":[0,6144]},"
+
+Test(flashinfer, a_cache_with_heads_first_is_read) {
+    write_layout((const int[]){0, 1, 3, 2, 4}, Q_HEADER
+                 "\"arg_2\":{\"dtype\":\"BF16\",\"shape\":[13,2,2,16,64],\"data_offsets\":[6144,112640]}}");
     with("Decode*init___call0001", "s/\"NHD\"/\"HND\"/", DECODE, CASE_PASSED, "");
     with("Decode*init___call0001", "s/$/ /", DECODE, CASE_SKIPPED, "shape");
+}
+
+Test(flashinfer, a_cache_of_two_tensors_is_read_where_it_was_saved) {
+    write_layout((const int[]){1, 0, 2, 3, 4}, Q_HEADER
+                 "\"arg_2__0\":{\"dtype\":\"BF16\",\"shape\":[13,16,2,64],\"data_offsets\":[6144,59392]},"
+                 "\"arg_2__1\":{\"dtype\":\"BF16\",\"shape\":[13,16,2,64],\"data_offsets\":[59392,112640]}}");
+    judge();
+    expect_verdict(DECODE, CASE_PASSED, "");
+    cr_assert_eq(system("cd calls/*" DECODE " && sed -i s/arg_2__1/arg_2__9/ inputs.safetensors"), 0);
+    judge();
+    expect_verdict(DECODE, CASE_SKIPPED, "two tensors");
 }
 
 /* Values whose square is 1 everywhere: x / rms is x, and y = x w is exact. */
