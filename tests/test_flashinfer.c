@@ -233,6 +233,10 @@ Test(flashinfer, tables_that_do_not_fit_are_not_judged_and_wrong_pages_are_found
     expect_verdict(DECODE, CASE_FAILED, "");
     cr_expect(strstr(of(DECODE)->where, "token 1"), "%s", of(DECODE)->where);
     put(path, "arg_2", 4, page);
+    put(path, "arg_3", 0, 4); /* one key of 37 is not read */
+    judge();
+    expect_verdict(DECODE, CASE_FAILED, "");
+    cr_expect(strstr(of(DECODE)->where, "token 0"), "%s", of(DECODE)->where);
     put(path, "arg_3", 0, 17);
     judge();
     expect_verdict(DECODE, CASE_SKIPPED, "17 keys in its last page");
