@@ -43,37 +43,35 @@ int64_t batch_tokens(const struct check_case *c) {
     return n;
 }
 
-static void measure(struct batch *batch, const struct check_case *c) {
-    batch->n_seqs = count_seqs(c);
-    batch->query_start = memory_zeroed((size_t)batch->n_seqs + 1, sizeof(int32_t));
-    batch->kv_len = memory_zeroed((size_t)batch->n_seqs, sizeof(int32_t));
-    for (int64_t b = 0; b < batch->n_seqs; b++) {
-        const struct lengths_of s = sequence(c, b);
-        const int64_t keys = s.fresh + s.cached;
-        batch->query_start[b + 1] = batch->query_start[b] + (int32_t)s.fresh;
-        batch->kv_len[b] = (int32_t)keys;
-        batch->n_pages += pages_for(keys);
-        if (s.fresh > batch->max_queries) batch->max_queries = s.fresh;
-        if (s.cached > batch->max_cached) batch->max_cached = s.cached;
-        if (keys > batch->max_kv) batch->max_kv = keys;
-    }
+static void count_sequence(struct batch *batch, struct lengths_of s) {
+    const int64_t b = batch->n_seqs++, keys = s.fresh + s.cached;
+    batch->query_start[b + 1] = batch->query_start[b] + (int32_t)s.fresh;
+    batch->kv_len[b] = (int32_t)keys;
+    batch->n_pages += pages_for(keys);
+    if (s.fresh > batch->max_queries) batch->max_queries = s.fresh;
+    if (s.cached > batch->max_cached) batch->max_cached = s.cached;
+    if (keys > batch->max_kv) batch->max_kv = keys;
+}
+
+static void finish_counts(struct batch *batch) {
     batch->n_tokens = batch->query_start[batch->n_seqs];
     batch->n_positions = batch->max_kv;
     batch->max_pages = pages_for(batch->max_kv) + 1; /* one column that nobody may read */
     batch->n_pages += 2;                             /* two pages that belong to nobody */
 }
 
-void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill) {
-    *batch = (struct batch){0};
-    measure(batch, c);
-    const int64_t n_entries = batch->n_seqs * batch->max_pages;
-    batch->page_table = memory_zeroed((size_t)n_entries, sizeof(int32_t));
-    batch->positions = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
-    batch->slots = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
-    dtype_poison(batch->page_table, DTYPE_I32, n_entries);
-    int32_t *const shuffled = memory_zeroed((size_t)batch->n_pages, sizeof(int32_t));
-    fill_permutation(fill, batch->n_pages, shuffled);
+static void measure(struct batch *batch, const struct check_case *c) {
+    const int64_t n_seqs = count_seqs(c);
+    batch->query_start = memory_zeroed((size_t)n_seqs + 1, sizeof(int32_t));
+    batch->kv_len = memory_zeroed((size_t)n_seqs, sizeof(int32_t));
+    for (int64_t b = 0; b < n_seqs; b++) count_sequence(batch, sequence(c, b));
+    finish_counts(batch);
+}
+
+/* Where every token stands, and which of the shuffled pages are whose. */
+static void lay_pages(struct batch *batch, const int32_t *shuffled) {
     int64_t next = 0;
+    dtype_poison(batch->page_table, DTYPE_I32, batch->n_seqs * batch->max_pages);
     for (int64_t b = 0; b < batch->n_seqs; b++) {
         for (int64_t p = 0; p < pages_for(batch->kv_len[b]); p++)
             batch->page_table[b * batch->max_pages + p] = shuffled[next++];
@@ -84,7 +82,39 @@ void batch_build(struct batch *batch, const struct check_case *c, const struct f
             batch->slots[first + i] = (int32_t)batch_slot(batch, b, position);
         }
     }
+}
+
+static void make_tables(struct batch *batch) {
+    batch->page_table = memory_zeroed((size_t)(batch->n_seqs * batch->max_pages), sizeof(int32_t));
+    batch->positions = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
+    batch->slots = memory_zeroed((size_t)batch->n_tokens, sizeof(int32_t));
+}
+
+void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill) {
+    *batch = (struct batch){0};
+    measure(batch, c);
+    make_tables(batch);
+    int32_t *const shuffled = memory_zeroed((size_t)batch->n_pages, sizeof(int32_t));
+    fill_permutation(fill, batch->n_pages, shuffled);
+    lay_pages(batch, shuffled);
     free(shuffled);
+}
+
+void batch_of_positions(struct batch *batch, const int32_t *positions, int64_t n) {
+    *batch = (struct batch){0};
+    batch->query_start = memory_zeroed((size_t)n + 1, sizeof(int32_t));
+    batch->kv_len = memory_zeroed((size_t)n, sizeof(int32_t));
+    for (int64_t t = 0, first = 0; t < n; t++) {
+        if (t + 1 < n && positions[t + 1] == positions[t] + 1) continue;
+        count_sequence(batch, (struct lengths_of){t + 1 - first, positions[first]});
+        first = t + 1;
+    }
+    finish_counts(batch);
+    make_tables(batch);
+    int32_t *const in_order = memory_zeroed((size_t)batch->n_pages, sizeof(int32_t));
+    for (int64_t p = 0; p < batch->n_pages; p++) in_order[p] = (int32_t)p;
+    lay_pages(batch, in_order);
+    free(in_order);
 }
 
 const int32_t *batch_tensor(const struct batch *b, enum tensor_id id) {

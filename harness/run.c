@@ -12,6 +12,7 @@
 #include "harness/dump.h"
 #include "harness/oracle.h"
 #include "harness/ranks.h"
+#include "harness/recorded.h"
 #include "harness/where.h"
 #include "reports/report.h"
 
@@ -48,33 +49,13 @@ static void record_stage(struct case_result *r, int stage, const struct trunk *t
     s->edge[EDGE_ORACLE] = *oracle;
 }
 
-/* A bound that could explain anything proves nothing: such a case has not passed. */
-static void skip_loose(struct case_result *r) {
-    for (int e = 0; e < EDGE_COUNT; e++)
-        if (r->edge[e].state == EDGE_LOOSE) r->verdict = CASE_SKIPPED;
-    if (r->edge[EDGE_CHAIN].state == EDGE_LOOSE)
-        snprintf(
-            r->reason, sizeof r->reason,
-            "chain too loose: rounding in double could explain more than 1e-6 of a row; nothing is proved");
-    for (int i = r->n_stages - 1; i >= 0; i--) /* the first one is said */
-        for (int e = EDGE_COUNT - 1; e >= 0; e--) {
-            const struct stage_result *const s = &r->stage[i];
-            if (s->edge[e].state == EDGE_LOOSE)
-                snprintf(r->reason, sizeof r->reason,
-                         "%s too loose: stage %s by %s, %lld of %lld bounds are larger than the value "
-                         "(median E/|y| %.2g); nothing is proved",
-                         edge_name((enum edge)e), s->stage, s->kernel, (long long)s->edge[e].vacuous,
-                         (long long)s->edge[e].elements, s->edge[e].sharpness);
-        }
-}
-
 /* The trunk's failure comes first when it happened in an earlier or the same stage. */
 static void conclude(struct case_result *r, const struct trunk *t, const struct ranks *k,
                      const struct findings *oracle, const struct findings *chain) {
     for (int e = 0; e < EDGE_COUNT; e++)
         if (r->edge[e].state == EDGE_FAIL) r->verdict = CASE_FAILED;
     if (r->verdict != CASE_FAILED) {
-        skip_loose(r);
+        result_skip_loose(r);
         if (r->verdict == CASE_PASSED && t->inexact[0]) {
             r->verdict = CASE_SKIPPED;
             snprintf(r->reason, sizeof r->reason, "%s", t->inexact);
@@ -323,6 +304,7 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
     struct device *device = NULL;
     struct dump *dump = NULL;
     const double start = clock_seconds();
+    if (o->judge.n_dumps) return recorded_cases(o, out);
     *out = (struct run_output){0};
     TRY(check_one_device(o));
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));

@@ -11,6 +11,15 @@
 
 enum { MAX_SCHEDULES = 64 };
 
+/* What somebody else's run left behind, to be judged in the place of kernels (recorded.h). */
+struct judge_wish {
+    const char *const *dump; /* [n_dumps] files and folders */
+    int n_dumps;             /* 0: kernels run */
+    const char *model;       /* a folder, or a config.json; NULL: as the dump says */
+    const char *contract;    /* of the producer (layer/producers.h); NULL: as its names say */
+    bool only[S_COUNT];      /* stages to be judged; none: all */
+};
+
 /* What the engine is asked for. Nothing here knows a command line; everything is the caller's. */
 struct run_request {
     const struct check_case *cases; /* checked (case_check) */
@@ -18,7 +27,8 @@ struct run_request {
     const char *fixture_path;       /* NULL: none */
     const char *dump_path;          /* written in place; NULL: none */
     const char *dump_name;          /* what messages call it; NULL: dump_path */
-    bool dump_ranks;                /* what every rank stored, too */
+    struct judge_wish judge;
+    bool dump_ranks; /* what every rank stored, too */
     const struct mutant *mutant;
     const struct mutant
         *fault;    /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
@@ -60,6 +70,8 @@ void run_output_count(struct run_output *out, const struct run_request *request,
 void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);
 /* It failed, and the run that was to tell what it had read ended so. */
 void result_unread(struct case_result *result, const char *why);
+/* A bound that could explain anything proves nothing: where an edge is loose the case has not passed. */
+void result_skip_loose(struct case_result *result);
 void result_not_run(struct case_result *result, const char *why);
 
 #endif

@@ -65,6 +65,26 @@ void result_blame(struct case_result *r, int stage, int rank, int64_t n_ranks, c
         snprintf(r->where + n, sizeof r->where - n, ", rank %d of %lld", rank, (long long)n_ranks);
 }
 
+/* A bound that could explain anything proves nothing: such a case has not passed. */
+void result_skip_loose(struct case_result *r) {
+    for (int e = 0; e < EDGE_COUNT; e++)
+        if (r->edge[e].state == EDGE_LOOSE) r->verdict = CASE_SKIPPED;
+    if (r->edge[EDGE_CHAIN].state == EDGE_LOOSE)
+        snprintf(
+            r->reason, sizeof r->reason,
+            "chain too loose: rounding in double could explain more than 1e-6 of a row; nothing is proved");
+    for (int i = r->n_stages - 1; i >= 0; i--) /* the first one is said */
+        for (int e = EDGE_COUNT - 1; e >= 0; e--) {
+            const struct stage_result *const s = &r->stage[i];
+            if (s->edge[e].state == EDGE_LOOSE)
+                snprintf(r->reason, sizeof r->reason,
+                         "%s too loose: stage %s by %s, %lld of %lld bounds are larger than the value "
+                         "(median E/|y| %.2g); nothing is proved",
+                         edge_name((enum edge)e), s->stage, s->kernel, (long long)s->edge[e].vacuous,
+                         (long long)s->edge[e].elements, s->edge[e].sharpness);
+        }
+}
+
 void result_unread(struct case_result *r, const char *why) {
     snprintf(r->read, sizeof r->read, "not known: in its run on fill=tags %.160s", why);
 }
@@ -90,12 +110,28 @@ void result_repeat(struct case_result *r, const struct case_result *of) {
 
 /* ---- all of them ---- */
 
-static void describe_repro(const struct run_request *request, struct case_result *r) {
+static void describe_judge(FILE *file, const struct run_request *request, const struct check_case *c) {
+    fputs("shardcheck judge", file);
+    for (int i = 0; i < request->judge.n_dumps; i++) {
+        fputc(' ', file);
+        quote_print(file, request->judge.dump[i]);
+    }
+    if (request->judge.model) fputs(" --model ", file), quote_print(file, request->judge.model);
+    if (request->judge.contract) fputs(" --contract ", file), quote_print(file, request->judge.contract);
+    fprintf(file, " --layer %lld --part %s", (long long)c->layer, part_name(c->part));
+}
+
+static void describe_repro(const struct run_request *request, const struct check_case *c,
+                           struct case_result *r) {
     size_t size;
     FILE *const file = open_memstream(&r->repro, &size);
     if (!file) return;
-    fputs("shardcheck run ", file);
-    quote_print(file, r->line);
+    if (request->judge.n_dumps) {
+        describe_judge(file, request, c);
+    } else {
+        fputs("shardcheck run ", file);
+        quote_print(file, r->line);
+    }
     if (request->repro) fputs(request->repro, file);
     fclose(file);
 }
@@ -106,7 +142,7 @@ void run_output_open(struct run_output *out, const struct run_request *o) {
     for (int64_t i = 0; i < o->n_cases; i++) {
         struct case_result *const r = &out->cases[i];
         case_print(&o->cases[i], r->line, sizeof r->line);
-        describe_repro(o, r);
+        describe_repro(o, &o->cases[i], r);
         r->of_grid = i >= o->n_cases - o->n_grid;
         line_clean(r->line); /* from here on it is shown only */
     }
@@ -136,7 +172,7 @@ static void count_facts(struct run_output *out, enum device_kind device) {
 
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds) {
     struct run_result *const all = &out->result;
-    count_facts(out, request->cases[0].device);
+    if (!request->judge.n_dumps) count_facts(out, request->cases[0].device);
     all->n_grid = request->n_grid;
     for (int64_t i = 0; i < all->n_cases; i++) {
         all->n_passed += out->cases[i].verdict == CASE_PASSED;

@@ -31,7 +31,7 @@ double *request_work(const struct run_request *o) {
         const struct check_case *const c = &o->cases[first];
         struct model model;
         n = request_group(o, first);
-        const bool known = !o->fixture_path && !model_load(c->model, &model).code;
+        const bool known = !o->fixture_path && !o->judge.n_dumps && !model_load(c->model, &model).code;
         work[first] = known ? case_work(c, &model) : UNKNOWN_WORK;
         for (int64_t i = 1; i < n; i++) work[first + i] = work[first];
     }

@@ -95,6 +95,7 @@ static json_t *stages_array(const struct case_result *r, bool *failed) {
         set(o, "stage", string(s->stage), failed);
         set(o, "kernel", string(s->kernel), failed);
         set(o, "edges", edges_object(s->edge, failed), failed);
+        if (s->unjudged[0]) set(o, "unjudged", string(s->unjudged), failed);
         set(o, "seconds_kernel", number(s->seconds_kernel), failed);
         set(o, "seconds_reference", number(s->seconds_reference), failed);
         if (json_array_append_new(stages, o)) *failed = true;

@@ -92,7 +92,8 @@ static bool read_stages(const json_t *object, struct case_result *r) {
         const json_t *const o = json_array_get(all, i);
         struct stage_result *const s = &r->stage[r->n_stages++];
         if (!read_string(o, "stage", s->stage, sizeof s->stage) ||
-            !read_string(o, "kernel", s->kernel, sizeof s->kernel) || !read_edges(o, s->edge) ||
+            !read_string(o, "kernel", s->kernel, sizeof s->kernel) ||
+            !read_string(o, "unjudged", s->unjudged, sizeof s->unjudged) || !read_edges(o, s->edge) ||
             !read_number(o, "seconds_kernel", &s->seconds_kernel) ||
             !read_number(o, "seconds_reference", &s->seconds_reference))
             return false;

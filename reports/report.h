@@ -31,6 +31,8 @@ const char *trend_state_name(enum trend_state state); /* "-", "ok", "says nothin
 const char *edge_state_name(enum edge_state state);   /* "-", "ok", "too loose", "FAIL" */
 const char *verdict_name(enum case_verdict verdict);  /* "PASS", "FAIL", "SKIP" */
 const char *verdict_word(enum case_verdict verdict);  /* "passed", "failed", "skipped" */
+/* No kernel ran: it is of what somebody else's run left behind. */
+bool report_is_recorded(const struct case_result *result);
 /* The case as the text report shows it, newline at the end. */
 void report_text_case(FILE *file, const struct case_result *result, int verbosity);
 /* Of it what stands below the line of a failed case: edges, where, first, likely, repro. */

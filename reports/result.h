@@ -73,6 +73,7 @@ struct edge_result {
 struct stage_result {
     char stage[32], kernel[40];
     struct edge_result edge[EDGE_COUNT];
+    char unjudged[240]; /* of a recorded stage: what of it could not be judged, and why; else empty */
     double seconds_reference, seconds_kernel; /* spent on this case's share */
 };
 

@@ -52,8 +52,8 @@ void report_text_edge(FILE *file, enum edge edge, const struct edge_result *r) {
 /* Oracle and chain are named where they ran; a chain that could not run says for what. */
 static void print_edges(FILE *file, const struct case_result *r) {
     for (int e = 0; e < EDGE_COUNT; e++) {
-        if (e >= EDGE_ORACLE && r->edge[e].state == EDGE_NOT_RUN) continue;
-        if (e) fputs(" · ", file);
+        if ((e >= EDGE_ORACLE || report_is_recorded(r)) && r->edge[e].state == EDGE_NOT_RUN) continue;
+        if (e && !report_is_recorded(r)) fputs(" · ", file);
         report_text_edge(file, (enum edge)e, &r->edge[e]);
     }
     if (r->unchained[0]) fprintf(file, " · chain - (%s)", r->unchained);
@@ -107,6 +107,29 @@ static void print_field(FILE *file, const char *label, const char *value) {
     if (value && value[0]) fprintf(file, "  %-*s %s\n", LABEL, label, value);
 }
 
+/* Of what somebody else's run left behind: which stages could be judged, and which could not. */
+static void print_judged(FILE *file, const struct case_result *r) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *const list = open_memstream(&text, &size);
+    const char *comma = "";
+    if (!list) return;
+    for (int i = 0; i < r->n_stages; i++) {
+        const struct stage_result *const s = &r->stage[i];
+        const bool span = !strncmp(s->kernel, "span ", strlen("span "));
+        if (!s->edge[EDGE_ORACLE].elements || !strncmp(s->kernel, "copies", strlen("copies"))) continue;
+        fprintf(list, "%s%s%s%s", comma, s->stage, span ? " with all " : "",
+                span ? s->kernel + strlen("span ") : "");
+        comma = ", ";
+    }
+    if (fclose(list)) return;
+    if (size) fprintf(file, "  %-*s ", LABEL, "judged"), report_wrapped(file, LABEL + 3, text);
+    free(text);
+    for (int i = 0; i < r->n_stages; i++)
+        if (r->stage[i].unjudged[0])
+            fprintf(file, "  %-*s %s: %s\n", LABEL, "not", r->stage[i].stage, r->stage[i].unjudged);
+}
+
 void report_text_failure(FILE *file, const struct case_result *r) {
     fprintf(file, "  %-*s ", LABEL, "edges");
     print_edges(file, r);
@@ -153,6 +176,7 @@ void report_text_case(FILE *file, const struct case_result *r, int verbosity) {
         print_field(file, "where", r->where);
     }
     if (r->verdict == CASE_FAILED && !r->same_cause) report_text_failure(file, r);
+    if (verbosity > QUIET && report_is_recorded(r)) print_judged(file, r);
     if (verbosity >= VERBOSE) report_text_stages(file, r);
 }
 

@@ -135,7 +135,7 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
         {"frob", "frob: no such command; use "},
         {"rum", "rum: no such command; use run,"},
         {"--tp 2",
-         "--tp: no command given; use run, compare, list, probe, mutants, generate, help or version "},
+         "--tp: no command given; use run, judge, compare, list, probe, mutants, generate, help or version "},
         {"run --help=1", "--help: takes no value"},
         {"run --tpp 2", "--tpp: run has no such option; use --tp,"},
         {"run -x", "-x: run has no such option"},

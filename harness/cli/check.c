@@ -222,7 +222,7 @@ static struct status apply_verbosity(struct parse *parse, const struct option_ro
 }
 
 const struct option_row check_options[] = {
-    {"part", 0, 0, "NAME,...", -1, apply_part, "default both", part_values},
+    {"part", 0, SHARED, "NAME,...", -1, apply_part, "default both", part_values},
     {"kernel", 0, REPEATABLE, "STAGE=NAME", -1, apply_kernel, "the kernel of one stage; repeatable", NULL},
     {"fixture", 0, IN_REPRO, "FILE", -1, apply_fixture,
      "weights and activations of an HDF5 file; brings its own model", NULL},
@@ -234,22 +234,23 @@ const struct option_row check_options[] = {
      "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
     {"mutant", 0, IN_REPRO | UNLISTED, "NAME", -1, apply_mutant, "seed a known mistake and see it caught",
      mutant_values},
-    {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
+    {"report", 0, REPEATABLE | SHARED, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text unless standard output has another", report_values},
-    {"baseline", 0, 0, "FILE", -1, apply_baseline,
+    {"baseline", 0, SHARED, "FILE", -1, apply_baseline,
      "a JSON report: what is worse than there is a defect, too (see compare)", NULL},
-    {"fail-on", 0, REPEATABLE, "WHAT[=RATIO]", -1, apply_fail_on,
+    {"fail-on", 0, REPEATABLE | SHARED, "WHAT[=RATIO]", -1, apply_fail_on,
      "of --baseline: margin or time, as for compare", NULL},
-    {"waivers", 0, 0, "FILE", -1, apply_waivers,
+    {"waivers", 0, SHARED, "FILE", -1, apply_waivers,
      "known failures, PATTERN STAGE YYYY-MM-DD REASON a line; a stale one is a defect", NULL},
-    {"jobs", 0, 0, "N", -1, apply_jobs, "small cases at once; default one a core", NULL},
+    {"jobs", 0, SHARED, "N", -1, apply_jobs, "small cases at once; default one a core", NULL},
     {"timeout", 0, 0, "SECONDS", -1, apply_timeout, "of one launch; default 60 s and what its work explains",
      NULL},
-    {"memory-limit", 0, 0, "GIB", -1, apply_memory, "of one worker; default nine tenths of what is free",
+    {"memory-limit", 0, SHARED, "GIB", -1, apply_memory, "of one worker; default nine tenths of what is free",
      NULL},
-    {"time-budget", 0, 0, "SECONDS", -1, apply_budget, "of the run; what has no result by then is skipped",
+    {"time-budget", 0, SHARED, "SECONDS", -1, apply_budget,
+     "of the run; what has no result by then is skipped", NULL},
+    {"fail-fast", 0, SHARED, NULL, -1, apply_flag, "stop at the first failed case; the rest is skipped",
      NULL},
-    {"fail-fast", 0, 0, NULL, -1, apply_flag, "stop at the first failed case; the rest is skipped", NULL},
     {"failed", 0, 0, "FILE", -1, apply_failed, "the failed cases of a JSON report, instead of CASE", NULL},
     {"split", 0, 0, "I/N", -1, apply_split, "the I-th of N shares of the cases, for machines side by side",
      NULL},
@@ -259,11 +260,11 @@ const struct option_row check_options[] = {
      "one case: an element, its neighbours and what the stage reads there; implies --in-process", NULL},
     {"shrink", 0, 0, NULL, -1, apply_flag,
      "one failing case: the smallest that fails alike, and the tensors of the stage", NULL},
-    {"in-process", 0, 0, NULL, -1, apply_flag,
+    {"in-process", 0, SHARED, NULL, -1, apply_flag,
      "without workers, for debuggers and profilers: a crash ends everything", NULL},
-    {"allow-skips", 0, 0, NULL, -1, apply_flag, "exit 0 although cases were skipped", NULL},
-    {"quiet", 'q', 0, NULL, -1, apply_verbosity, "only failures and the last line", NULL},
-    {"verbose", 'v', 0, NULL, 1, apply_verbosity, "a table of the stages of every case", NULL},
+    {"allow-skips", 0, SHARED, NULL, -1, apply_flag, "exit 0 although cases were skipped", NULL},
+    {"quiet", 'q', SHARED, NULL, -1, apply_verbosity, "only failures and the last line", NULL},
+    {"verbose", 'v', SHARED, NULL, 1, apply_verbosity, "a table of the stages of every case", NULL},
     {0},
 };
 
@@ -329,7 +330,7 @@ static bool colours_wanted(void) {
     return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
 }
 
-static void choose_stdout(struct options *out) {
+void choose_reports(struct options *out) {
     bool taken = false;
     for (int i = 0; i < out->n_reports; i++) taken |= out->report[i].path == NULL;
     if (!taken) out->report[out->n_reports++] = (struct report_target){&report_formats[0], NULL};
@@ -340,7 +341,7 @@ static void choose_stdout(struct options *out) {
 
 struct status check_parse(struct parse *parse) {
     struct options *const out = parse->out;
-    choose_stdout(out);
+    choose_reports(out);
     struct failed_lines failed = {0};
     struct status s = status_ok();
     if (out->failed_path) s = failed_read(out->failed_path, &parse->request, &failed);
@@ -363,10 +364,18 @@ struct status check_parse(struct parse *parse) {
 
 /* ---- running it ---- */
 
+/* Of somebody's dump, parts of which nothing is there are listed, and that is all. */
+static bool is_excused(const struct options *o, const struct case_result *r) {
+    return o->allow_skips ||
+           (o->run.judge.n_dumps && !r->not_run && r->edge[EDGE_ORACLE].state != EDGE_LOOSE);
+}
+
 /* A defect wins over a skip. What kept the run from its end is an error of keep_outputs. */
 static enum exit_code verdict_of(const struct options *o, const struct run_output *out) {
     if (out->result.n_failed || out->result.n_stale) return EXIT_DEFECT;
-    return out->result.n_skipped && !o->allow_skips ? EXIT_TROUBLE : EXIT_PASSED;
+    for (int64_t i = 0; i < out->result.n_cases; i++)
+        if (out->cases[i].verdict == CASE_SKIPPED && !is_excused(o, &out->cases[i])) return EXIT_TROUBLE;
+    return o->run.judge.n_dumps && !out->result.n_passed ? EXIT_TROUBLE : EXIT_PASSED;
 }
 
 static struct status run_somewhere(const struct options *o, const struct run_request *request,

@@ -18,6 +18,7 @@ enum exit_code {
 struct command {
     const char *name, *usage, *describes;        /* usage: what follows the name; NULL: nothing */
     const struct option_row *options;            /* its own; ended by {0}; NULL: none */
+    const struct option_row *shares;             /* and those of this table that are SHARED; NULL: none */
     bool takes_keys;                             /* every key of a case is an option too */
     void (*words)(struct choices *choices);      /* what may follow the name; NULL: nothing that is known */
     struct status (*parse)(struct parse *parse); /* what the words and options mean together */
@@ -36,6 +37,14 @@ struct status check_parse(struct parse *parse);
 struct status check_run(const struct options *options, enum exit_code *code);
 void check_explain(FILE *file);
 void model_values(struct choices *choices);
+
+/* The text on standard output, where no report was asked for that goes there. */
+void choose_reports(struct options *options);
+
+/* ---- judge: what somebody else's run left behind ---- */
+extern const struct option_row judge_options[];
+struct status judge_parse(struct parse *parse);
+void judge_explain(FILE *file);
 
 /* ---- compare: two files, what has changed ---- */
 extern const struct option_row compare_options[];

@@ -71,6 +71,8 @@ bool option_at(const struct command *command, int i, struct option_row *out) {
     for (int key = 0; command->takes_keys && case_keys[key].name; key++)
         if (i-- == 0) return *out = key_option(key), true;
     const struct option_row *row = row_of(command->options, &i);
+    for (const struct option_row *also = command->shares; !row && also && also->name; also++)
+        if (also->traits & SHARED && i-- == 0) row = also;
     if (!row) row = row_of(common_options, &i);
     if (row) *out = *row;
     return row != NULL;
@@ -189,6 +191,7 @@ struct status options_parse(int argc, char **argv, struct options *out) {
 void options_free(struct options *options) {
     free((void *)options->run.cases);
     free(options->repro);
+    free(options->judged);
     waivers_free(&options->waivers);
     if (options->baseline) report_read_free(options->baseline);
     free(options->baseline);

@@ -33,6 +33,7 @@ struct options {
     const char *compared[2];     /* of compare: files */
     struct compare_wish wish;    /* of compare, and of run with a baseline */
 
+    const char **judged;    /* of judge: run.judge.dump; owned */
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
     char *repro;            /* run.repro; owned */
     bool in_process;
@@ -70,7 +71,8 @@ struct parse {
 enum {
     REPEATABLE = 1,
     IN_REPRO = 2, /* changes what a case does without being a key of it: the repro line needs it */
-    UNLISTED = 4  /* its values are too many for the help */
+    UNLISTED = 4, /* its values are too many for the help */
+    SHARED = 8    /* of run, and of whatever else judges cases */
 };
 struct option_row {
     const char *name;

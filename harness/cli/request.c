@@ -348,8 +348,7 @@ struct status request_expand(const struct request *request, struct run_request *
     struct status status = status_ok();
     if (out->fixture_path) {
         e.fixture = facts;
-        status = request->in_process || !worker_program ? facts_read(out->fixture_path, facts)
-                                                        : pool_describe(out->fixture_path, facts);
+        status = request->in_process || !worker_program ? facts_read(out, facts) : pool_describe(out, facts);
     }
     if (!status.code) status = expand_all(&e);
     if (!status.code) status = check_kernels_used(request, out);

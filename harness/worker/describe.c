@@ -1,4 +1,4 @@
-/* What does a fixture bring, asked of a process that may die of it? */
+/* What do a fixture or dumps bring, asked of a process that may die of it? */
 /* SPDX-License-Identifier: MIT */
 #include <poll.h>
 #include <signal.h>
@@ -7,6 +7,7 @@
 
 #include "harness/clock.h"
 #include "harness/worker/death.h"
+#include "harness/worker/message.h"
 #include "harness/worker/pool.h"
 #include "harness/worker/process.h"
 
@@ -30,13 +31,16 @@ static int take(struct process *p, struct facts *out, struct status *why) {
     return front < 0 ? -1 : 1;
 }
 
-static struct status ask(struct process *p, const char *path, struct facts *out) {
+static struct status ask(struct process *p, const struct run_request *o, struct facts *out) {
+    const char *const path = o->judge.n_dumps ? o->judge.dump[0] : o->fixture_path;
     const double start = clock_seconds();
     struct death death = {.step = {.doing = DOING_FILE, .stage = -1, .who = path}, .launch = {.who = ""}};
     struct status why = status_ok();
     char text[480];
     int more = 1;
-    process_ask(p, FRAME_DESCRIBE, path, strlen(path));
+    struct message m = request_write(o, NULL, 0, 1);
+    if (m.text) process_ask(p, FRAME_DESCRIBE, m.text, m.length);
+    message_free(&m);
     while (more > 0 && !p->ended && clock_seconds() - start < OPEN_LIMIT) {
         poll(&(struct pollfd){p->from, POLLIN, 0}, 1, 50);
         process_hear(p);
@@ -51,11 +55,11 @@ static struct status ask(struct process *p, const char *path, struct facts *out)
     return status_error("%s", text);
 }
 
-struct status pool_describe(const char *path, struct facts *out) {
+struct status pool_describe(const struct run_request *request, struct facts *out) {
     struct process p;
     signal(SIGPIPE, SIG_IGN);
     TRY(process_start(&p, false));
-    const struct status s = ask(&p, path, out);
+    const struct status s = ask(&p, request, out);
     process_stop(&p);
     return s;
 }

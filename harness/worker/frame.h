@@ -12,7 +12,7 @@
 
 enum frame_type {
     FRAME_RUN,      /* to a worker: cases to run (message.h) */
-    FRAME_DESCRIBE, /* to a worker: the path of a fixture */
+    FRAME_DESCRIBE, /* to a worker: a request without cases; what do its files bring? */
     FRAME_DEVICE,   /* the device is open: its label */
     FRAME_STEP,     /* something is about to happen (message.h) */
     FRAME_BEAT,     /* the reference has got on; empty */

@@ -32,6 +32,11 @@ struct message request_write(const struct run_request *o, const int64_t *index, 
         put_item(file, "case", line);
     }
     put_item(file, "fixture", o->fixture_path);
+    for (int i = 0; i < o->judge.n_dumps; i++) put_item(file, "judge", o->judge.dump[i]);
+    put_item(file, "judge_model", o->judge.model);
+    put_item(file, "judge_contract", o->judge.contract);
+    for (int s = 0; s < S_COUNT; s++)
+        if (o->judge.only[s]) put_item(file, "judge_stage", stage_table[s].name);
     put_item(file, "dump", o->dump_path);
     put_item(file, "dump_name", o->dump_name);
     put_number(file, "dump_ranks", o->dump_ranks);
@@ -56,10 +61,22 @@ static struct status read_mutant(struct asked *a, const char *name) {
                                                     : status_error("mutant=%.48s: no such mutant", name);
 }
 
+static struct status read_judged(struct asked *a, const char *key, const char *value) {
+    struct judge_wish *const j = &a->run.judge;
+    if (!strcmp(key, "judge")) return a->judged[j->n_dumps++] = value, status_ok();
+    if (!strcmp(key, "judge_model")) return j->model = value, status_ok();
+    if (!strcmp(key, "judge_contract")) return j->contract = value, status_ok();
+    const int stage = stage_by_name(value);
+    if (strcmp(key, "judge_stage") || stage < 0)
+        return status_error("%.48s=%.48s: this worker knows no such item of a request", key, value);
+    return j->only[stage] = true, status_ok();
+}
+
 static struct status read_item(struct asked *a, const char *key, const char *value) {
     if (!strcmp(key, "case")) return read_case(a, value);
     if (!strcmp(key, "mutant")) return read_mutant(a, value);
     if (!strcmp(key, "fixture")) return a->run.fixture_path = value, status_ok();
+    if (!strncmp(key, "judge", strlen("judge"))) return read_judged(a, key, value);
     if (!strcmp(key, "dump_name")) return a->run.dump_name = value, status_ok();
     if (!strcmp(key, "dump_ranks")) return a->run.dump_ranks = atoi(value), status_ok();
     if (!strcmp(key, "dump")) return a->run.dump_path = value, status_ok();
@@ -75,6 +92,8 @@ struct status request_read(const char *text, size_t length, struct asked *out) {
     for (size_t i = 0; i < length; i++) items += !text[i];
     out->text = memory_zeroed(length, 1);
     out->run.cases = memory_zeroed((size_t)items, sizeof *out->run.cases);
+    out->judged = memory_zeroed((size_t)items, sizeof *out->judged);
+    out->run.judge.dump = out->judged;
     memcpy(out->text, text, length);
     for (char *item = out->text; item < out->text + length; item += strlen(item) + 1) {
         char *const equals = strchr(item, '=');
@@ -84,11 +103,12 @@ struct status request_read(const char *text, size_t length, struct asked *out) {
         snprintf(key, sizeof key, "%.*s", (int)(equals - item), item);
         TRY(read_item(out, key, value));
     }
-    return out->run.n_cases ? status_ok() : status_error("a request names no case");
+    return status_ok();
 }
 
 void asked_free(struct asked *a) {
     free((void *)a->run.cases);
+    free(a->judged);
     free(a->text);
     *a = (struct asked){0};
 }

@@ -22,6 +22,6 @@ struct pool_options {
 struct status pool_run(const struct run_request *request, const struct pool_options *options,
                        struct run_output *out);
 /* facts_read in a worker: a file may crash the library that reads it. */
-struct status pool_describe(const char *path, struct facts *out);
+struct status pool_describe(const struct run_request *request, struct facts *out);
 
 #endif

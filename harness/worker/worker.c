@@ -77,6 +77,7 @@ static struct status run(struct voice *v, const char *text, size_t length) {
     struct asked asked;
     struct run_output out = {0};
     struct status s = request_read(text, length, &asked);
+    if (!s.code && !asked.run.n_cases) s = status_error("a request names no case");
     if (!s.code) {
         if (asked.threads > 0) omp_set_num_threads(asked.threads);
         simt_set_threads(asked.threads);
@@ -92,12 +93,12 @@ static struct status run(struct voice *v, const char *text, size_t length) {
 }
 
 static struct status describe(struct voice *v, const char *text, size_t length) {
-    char path[4096];
+    struct asked asked;
     static struct facts facts;
-    if (length >= sizeof path) return status_error("a path of %zu bytes; use a shorter one", length);
-    memcpy(path, text, length);
-    path[length] = 0;
-    TRY(facts_read(path, &facts));
+    struct status s = request_read(text, length, &asked);
+    if (!s.code) s = facts_read(&asked.run, &facts);
+    asked_free(&asked);
+    TRY(s);
     say(v, FRAME_FACTS, &facts, sizeof facts);
     v->sent = 0;
     return status_ok();

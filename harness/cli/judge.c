@@ -1,0 +1,152 @@
+/* The command `judge`: what somebody else's run stored on every rank, held against the layer. */
+/* SPDX-License-Identifier: MIT */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/cli/commands.h"
+#include "harness/cli/outputs.h"
+#include "harness/facts.h"
+#include "harness/memory.h"
+#include "harness/worker/pool.h"
+#include "harness/worker/process.h"
+#include "layer/producers.h"
+
+/* ---- options ---- */
+
+static struct status apply_model(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->run.judge.model = value;
+    return status_ok();
+}
+
+static struct status apply_contract(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    struct producer unused;
+    parse->out->run.judge.contract = value;
+    const struct status s = producer_find(value, &unused);
+    return s.code ? status_error("--%.470s", s.message) : s;
+}
+
+static void contract_values(struct choices *choices) {
+    for (const struct producer_row *p = producer_table; p->name; p++) choices_add(choices, "%s", p->name);
+}
+
+static struct status apply_layer(struct parse *parse, const struct option_row *row, const char *value) {
+    const int key = CASE_KEY(layer);
+    struct value_list *const list = &parse->request.key[key];
+    struct check_case scratch = case_defaults();
+    TRY(option_split(row->name, value, &parse->list[key], list));
+    for (int i = 0; i < list->n; i++) TRY(case_set(&scratch, "--layer ", "layer", list->value[i]));
+    return status_ok();
+}
+
+static void stage_values(struct choices *choices) {
+    for (int s = 0; s < S_COUNT; s++)
+        if (!stage_table[s].fuses) choices_add(choices, "%s", stage_table[s].name);
+}
+
+static struct status apply_stage(struct parse *parse, const struct option_row *row, const char *value) {
+    struct value_list list = {0};
+    struct choices choices = {0};
+    char *copy, text[300];
+    struct status s = option_split(row->name, value, &copy, &list);
+    for (int i = 0; i < list.n && !s.code; i++) {
+        const int stage = stage_by_name(list.value[i]);
+        if (stage >= 0 && !stage_table[stage].fuses) {
+            parse->out->run.judge.only[stage] = true;
+            continue;
+        }
+        stage_values(&choices);
+        choices_text(&choices, list.value[i], text, sizeof text);
+        s = status_error("--stage %.48s: no such stage; use %s", list.value[i], text);
+    }
+    free(copy);
+    return s;
+}
+
+const struct option_row judge_options[] = {
+    {"model", 0, 0, "DIR", -1, apply_model,
+     "a Hugging Face folder: config.json and the weights; default the config that the dump carries", NULL},
+    {"contract", 0, 0, "NAME[:KEY=VALUE...]", -1, apply_contract,
+     "whose arithmetic it is; default by the names in the dump", contract_values},
+    {"layer", 0, 0, "N,...", -1, apply_layer, "default all that the dump has something of", NULL},
+    {"stage", 0, UNLISTED, "NAME,...", -1, apply_stage, "default all (see list stages)", stage_values},
+    {0},
+};
+
+void judge_explain(FILE *file) {
+    fputs(
+        "DUMP is a file of one rank, or a folder of such files: the inputs and outputs of a layer's modules "
+        "as\ncaptured in vLLM, SGLang or transformers (docs/judge.md). Every stage is judged on the rank's "
+        "own "
+        "inputs,\nand every span of stages between two tensors that are there; what could not be judged is "
+        "listed.\n",
+        file);
+}
+
+/* ---- which parts of which layers ---- */
+
+static struct status add_case(struct parse *parse, const struct facts *facts, int64_t layer, enum part part) {
+    struct run_request *const run = &parse->out->run;
+    struct check_case *const cases = (struct check_case *)run->cases;
+    struct check_case c = case_defaults();
+    const struct case_given given = {0};
+    const char *const model = run->judge.model ? run->judge.model : run->judge.dump[0];
+    if (!facts->layer[layer][part] || (parse->request.part_given && !parse->request.part[part]))
+        return status_ok();
+    TRY(case_set_model(&c, model, strlen(model)));
+    c.part = part;
+    c.layer = layer;
+    c.tp = facts->tp;
+    c.ep = part == PART_FFN && model_layer(&facts->model, layer).moe ? facts->ep : 1;
+    c.dtype = facts->model.dtype;
+    if (facts->n_tokens) c.tokens = facts->n_tokens;
+    case_finish(&c);
+    TRY(case_check(&c, &facts->model, &given));
+    cases[run->n_cases++] = c;
+    return status_ok();
+}
+
+static struct status add_layer(struct parse *parse, const struct facts *facts, int64_t layer) {
+    const int64_t before = parse->out->run.n_cases;
+    if (layer >= facts->model.n_layers)
+        return status_error("--layer %lld: the model has layers 0 to %lld", (long long)layer,
+                            (long long)facts->model.n_layers - 1);
+    for (int part = 0; part < PART_COUNT; part++) TRY(add_case(parse, facts, layer, (enum part)part));
+    if (parse->request.key[CASE_KEY(layer)].n && parse->out->run.n_cases == before)
+        return status_error("--layer %lld: %.200s holds nothing of it; leave it out to see what there is",
+                            (long long)layer, parse->out->run.judge.dump[0]);
+    return status_ok();
+}
+
+static struct status add_cases(struct parse *parse, const struct facts *facts) {
+    struct run_request *const run = &parse->out->run;
+    const struct value_list *const layers = &parse->request.key[CASE_KEY(layer)];
+    run->cases = memory_zeroed(MAX_LAYERS * PART_COUNT, sizeof *run->cases);
+    for (int i = 0; i < layers->n; i++) TRY(add_layer(parse, facts, strtoll(layers->value[i], NULL, 10)));
+    for (int64_t layer = 0; layer < facts->model.n_layers && !layers->n; layer++)
+        TRY(add_layer(parse, facts, layer));
+    if (run->n_cases) return status_ok();
+    return status_error(
+        "%.200s: holds no tensor of a decoder layer under a name that is known; see docs/judge.md",
+        run->judge.dump[0]);
+}
+
+struct status judge_parse(struct parse *parse) {
+    struct options *const out = parse->out;
+    const struct request *const words = &parse->request;
+    if (!words->n_subjects) return status_error("judge: names no dump; use shardcheck judge DUMP...");
+    out->judged = memory_zeroed((size_t)words->n_subjects, sizeof *out->judged);
+    memcpy(out->judged, words->subject, (size_t)words->n_subjects * sizeof *out->judged);
+    out->run.judge.dump = out->judged;
+    out->run.judge.n_dumps = words->n_subjects;
+    choose_reports(out);
+    struct facts *const facts = memory_zeroed(1, sizeof *facts);
+    struct status s =
+        words->in_process || !worker_program ? facts_read(&out->run, facts) : pool_describe(&out->run, facts);
+    if (!s.code) s = add_cases(parse, facts);
+    free(facts);
+    TRY(s);
+    return outputs_check(out);
+}

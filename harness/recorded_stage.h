@@ -1,0 +1,86 @@
+/* recorded_stage - one stage of all ranks of a recording: what it read, as far as that is known, and what
+ * every rank recorded of what it made. */
+/* SPDX-License-Identifier: MIT */
+#ifndef HARNESS_RECORDED_STAGE_H
+#define HARNESS_RECORDED_STAGE_H
+
+#include "harness/crew.h"
+#include "harness/recorded.h"
+#include "harness/seat.h"
+#include "harness/stage.h"
+
+/* Who filled a stage of which records were held against each other, and not against the reference. */
+#define ONLY_COPIES "copies only"
+
+struct recorded_reason {
+    char text[120]; /* empty: the tensor is known */
+};
+/* What the first rank that has it holds of a tensor that all ranks should hold alike. */
+struct recorded_first {
+    double *values;
+    int rank;
+};
+
+/* Tokens for which the producer's roundings leave several choices of experts. */
+enum { RECORDED_SETS = 16 };
+enum recorded_fit { FIT_UNSEEN, FIT_YES, FIT_NO };
+struct recorded_ties {
+    int *n_sets;            /* [n_tokens] legal ones; 0: one only, or too many. NULL: not counted yet */
+    int *chosen;            /* [n_tokens] which of them it is taken for */
+    enum recorded_fit *fit; /* [n_tokens] what that gives against what was recorded */
+    int32_t *set;           /* [n_tokens][RECORDED_SETS][K] */
+};
+
+/* One part of one layer of one step. All tensors in double: recorded ones exactly, computed ones with a
+ * radius. */
+struct recorded_run {
+    const struct recorded_source *source;
+    int step;
+    int64_t layer;
+    struct batch batch;
+    struct crew crew;                /* of all ranks */
+    struct store whole;              /* weights and indices */
+    struct store *own, *radius;      /* [tp] */
+    struct recorded_reason *unknown; /* [tp][T_COUNT] */
+    bool *asked;                     /* [tp][T_COUNT] the dump was asked for this input */
+    bool *summed;                    /* [tp] x is the exact sum of two tensors */
+    struct desk desk;
+    struct recorded_first first[T_COUNT];
+
+    /* Rows that nobody can judge (near ties of the routing, keys of earlier steps), and tensors that are
+     * made of them. */
+    bool *masked; /* [n_tokens] */
+    int64_t n_masked;
+    bool doubted[T_COUNT];
+
+    struct recorded_ties ties;
+    bool trial; /* of one of their sets */
+
+    int since[T_COUNT];   /* the first stage of the span in which nobody recorded it; S_COUNT: recorded */
+    int span_to[S_COUNT]; /* the stage that is judged for this one, too; 0: none is */
+
+    char *likely; /* [likely_size] the mistake that reproduces the first failing stage */
+    size_t likely_size;
+    struct stage_result *row; /* of the stage at hand */
+    bool wanted;              /* it is to be judged */
+    struct verdict verdict;
+};
+
+struct status recorded_stage(struct recorded_run *run, int stage);
+/* Does it read what follows from a masked token? */
+bool recorded_reads_doubted(const struct recorded_run *run, int stage);
+
+/* ---- recorded_ties.c ---- */
+
+/* Masks the tokens for which the producer's roundings may have made another choice of experts, and counts
+ * them as ambiguous. */
+void recorded_mask_ties(struct recorded_run *run, const struct outcome *route);
+/* The sets that they are taken for, into ids [T, K]. */
+void recorded_put_sets(const struct recorded_run *run, int64_t top_k, int32_t *ids);
+/* How the masked rows of a record lie in its acceptance sets; `row` elements a token. */
+void recorded_note_fit(struct recorded_run *run, const struct judged *j, int64_t row);
+/* After the routing: tries the sets on what was recorded of what follows, and judges by the first that fits. */
+struct status recorded_settle_ties(struct recorded_run *run);
+void recorded_ties_free(struct recorded_run *run);
+
+#endif

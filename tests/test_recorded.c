@@ -1,0 +1,85 @@
+/* What another run stored on its ranks: is what is right accepted, and a wrong element of any module found? */
+/* SPDX-License-Identifier: MIT */
+#include "tests/recorded_dump.h"
+
+TestSuite(recorded, .init = folder_enter_with_binary, .fini = folder_leave);
+
+/* As our kernels compute: fp32, one rounding a stage. */
+#define JUDGE "judge --model model dump --contract exact"
+
+Test(recorded, right_ranks_pass_at_every_tp) {
+    static const int tps[] = {1, 2, 8};
+    for (size_t i = 0; i < sizeof tps / sizeof *tps; i++) {
+        cr_assert_eq(system("rm -rf model dump d.h5"), 0);
+        write_recording(tps[i]);
+        expect(JUDGE " -v", 0, "2 passed, 0 failed");
+        cr_expect(strstr(text, "span since route"), "%s", text);
+        cr_expect(strstr(text, "span since o_proj"), "%s", text);
+    }
+}
+
+/* The sign of a bf16 number stands in its second byte; token 3 of 33, of rank 1. */
+Test(recorded, a_wrong_element_of_any_module_is_found) {
+    static const struct {
+        const char *name;
+        long element;
+        int bytes; /* of one */
+        const char *says;
+    } wrong[] = {
+        {"model.layers.0.input_layernorm.output.0", 3 * 64 + 5, 2, "attn_norm.normed"},
+        {"model.layers.0.self_attn.qkv_proj.input.0", 3 * 64 + 5, 2, "attn_norm.normed"},
+        {"model.layers.0.self_attn.qkv_proj.output.0", 3 * 128 + 5, 2,
+         "rank 1 token 3 head 4 dim 5, qkv_proj.qkv"},
+        {"model.layers.0.self_attn.attn.input.0", 3 * 64 + 5, 2, "rank 1 token 3 head 4 dim 5, rope.q"},
+        {"model.layers.0.self_attn.attn.input.1", 3 * 32 + 5, 2, "rank 1 token 3 kv head 2 dim 5, rope.k"},
+        {"model.layers.0.self_attn.attn.input.2", 3 * 32 + 5, 2,
+         "rank 1 token 3 kv head 2 dim 5, qkv_split.v"},
+        {"model.layers.0.self_attn.attn.output.0", 3 * 64 + 5, 2, "rank 1 token 3 head 4 dim 5, attention.o"},
+        {"model.layers.0.self_attn.o_proj.output.0", 3 * 64 + 5, 2, "attn_sum.attn_out"},
+        {"model.layers.0.post_attention_layernorm.output.1", 3 * 64 + 5, 2, "attn_residual.y"},
+        {"model.layers.1.post_attention_layernorm.output.0", 3 * 64 + 5, 2, "ffn_norm.normed"},
+        {"model.layers.1.post_attention_layernorm.output.1", 3 * 64 + 5, 2, "ffn_norm.x"},
+        {"model.layers.1.mlp.gate.output.0", 3 * 16 + 5, 4, "router.logits"},
+        {"model.layers.1.mlp.shared_experts.gate_up_proj.output.0", 3 * 64 + 5, 2,
+         "shared_gate_up.shared_gate_up"},
+        {"model.layers.1.mlp.shared_experts.act_fn.output.0", 3 * 32 + 5, 2, "shared_activation.shared_act"},
+        {"model.layers.1.mlp.shared_experts.output.0", 3 * 64 + 5, 2, "shared_down.shared_part"},
+        {"model.layers.1.mlp.experts.output.0", 3 * 64 + 5, 2, "ffn_sum.ffn_out"},
+        {"model.norm.output.1", 3 * 64 + 5, 2, "ffn_residual.y"},
+    };
+    write_recording(2);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        const long byte = (wrong[i].element + 1) * wrong[i].bytes - 1;
+        flip(1, wrong[i].name, byte, 0x80);
+        expect(JUDGE, 1, wrong[i].says);
+        cr_expect(strstr(text, "token 3"), "%s", text);
+        flip(1, wrong[i].name, byte, 0x80);
+    }
+    expect(JUDGE, 0, "2 passed");
+}
+
+/* The last bit of one rank's copy: legal by itself, but a replica. */
+Test(recorded, ranks_that_should_hold_the_same_have_to) {
+    write_recording(2);
+    flip(1, "model.layers.0.self_attn.o_proj.output.0", 2 * (3 * 64 + 5), 0x01);
+    expect(JUDGE, 1, "every rank should hold the same, and rank 0 does not");
+}
+
+Test(recorded, what_is_not_there_is_said_and_the_rest_judged) {
+    write_recording(2);
+    expect("judge dump", 2, "says nothing of the model; add --model DIR");
+    expect("judge --model model dump --stage attention --contract exact", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, "attention with all since kv_write"), "%s", text);
+    expect("judge --model model dump/rank1.safetensors --contract exact", 0, "of rank 0 is not in the dump");
+    expect("judge --model model dump nothing", 2, "nothing: No such file");
+    expect("judge --model model dump --layer 7", 2, "--layer 7: the model has layers 0 to 1");
+    expect("judge --model model dump --contract guess", 2, "no such producer; use exact");
+    expect("judge --model model dump --stage atention", 2, "no such stage; use");
+    expect("judge", 2, "names no dump");
+    expect("judge model --model model", 2, "holds no tensor of a decoder layer");
+}
+
+/* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
+Test(recorded, a_known_mistake_is_named) {
+    expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
+}
