@@ -13,15 +13,15 @@ static const struct {
     int precision; /* significand bits with the hidden one */
     int min_exponent;
     double max;
-} formats[DTYPE_COUNT] = {
+} formats[DTYPE_COUNT + 1] = {
     [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MAX},   [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MAX},
     [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1.fep127}, [DTYPE_F16] = {"fp16", 2, 11, -14, 0x1.ffcp15},
-    [DTYPE_I32] = {"int32", 4, 31, 0, 2147483647.0},
+    [DTYPE_I32] = {"int32", 4, 31, 0, 2147483647.0}, [DTYPE_BF16_CUT] = {"bf16 cut", 2, 8, -126, 0x1.fep127},
 };
 
 const char *dtype_name(enum dtype d) { return formats[d].name; }
 size_t dtype_bytes(enum dtype d) { return formats[d].bytes; }
-double dtype_unit(enum dtype d) { return ldexp(1.0, -formats[d].precision); }
+double dtype_unit(enum dtype d) { return ldexp(1.0, (d == DTYPE_BF16_CUT) - formats[d].precision); }
 double dtype_max(enum dtype d) { return formats[d].max; }
 double dtype_normal(enum dtype d) { return ldexp(1.0, formats[d].min_exponent); }
 bool dtype_is_storage(enum dtype d) { return d == DTYPE_F32 || d == DTYPE_BF16 || d == DTYPE_F16; }
@@ -44,9 +44,9 @@ static inline double bf16_to_double(uint16_t bits) {
     return (double)f;
 }
 
-static uint16_t bf16_from_double(double v) {
+static uint16_t bf16_from_double(enum dtype d, double v) {
     if (isnan(v)) return 0x7fff;
-    const float f = (float)dtype_round(DTYPE_BF16, v); /* exact: bf16 numbers are floats */
+    const float f = (float)dtype_round(d, v); /* exact: bf16 numbers are floats */
     uint32_t bits;
     memcpy(&bits, &f, sizeof bits);
     return (uint16_t)(bits >> 16);
@@ -84,6 +84,8 @@ double dtype_round(enum dtype d, double v) {
     e -= 1;
     if (e < formats[d].min_exponent) e = formats[d].min_exponent;
     const double quantum = ldexp(1.0, e - formats[d].precision + 1);
+    if (d == DTYPE_BF16_CUT)
+        return fabs(v) > (double)FLT_MAX ? copysign(INFINITY, v) : trunc(v / quantum) * quantum;
     const double r = nearbyint(v / quantum) * quantum;
     return fabs(r) > formats[d].max ? copysign(INFINITY, v) : r;
 }
@@ -92,7 +94,8 @@ double dtype_load(const void *base, enum dtype d, int64_t i) {
     switch (d) {
     case DTYPE_F64: return ((const double *)base)[i];
     case DTYPE_F32: return (double)((const float *)base)[i];
-    case DTYPE_BF16: return bf16_to_double(((const uint16_t *)base)[i]);
+    case DTYPE_BF16:
+    case DTYPE_BF16_CUT: return bf16_to_double(((const uint16_t *)base)[i]);
     case DTYPE_F16: return f16_to_double(((const uint16_t *)base)[i]);
     case DTYPE_I32: return (double)((const int32_t *)base)[i];
     default: assert(0); return NAN;
@@ -103,7 +106,8 @@ void dtype_store(void *base, enum dtype d, int64_t i, double v) {
     switch (d) {
     case DTYPE_F64: ((double *)base)[i] = v; break;
     case DTYPE_F32: ((float *)base)[i] = (float)v; break;
-    case DTYPE_BF16: ((uint16_t *)base)[i] = bf16_from_double(v); break;
+    case DTYPE_BF16:
+    case DTYPE_BF16_CUT: ((uint16_t *)base)[i] = bf16_from_double(d, v); break;
     case DTYPE_F16: ((uint16_t *)base)[i] = f16_from_double(v); break;
     case DTYPE_I32: ((int32_t *)base)[i] = (int32_t)v; break;
     default: assert(0);
@@ -142,6 +146,7 @@ double dtype_next(enum dtype d, double v, bool up) {
     case DTYPE_F64: return nextafter(v, end);
     case DTYPE_F32: return (double)nextafterf((float)v, (float)end);
     case DTYPE_BF16:
+    case DTYPE_BF16_CUT:
     case DTYPE_F16: return next_of_16_bits(d, v, up);
     default: return up ? v + 1 : v - 1;
     }

@@ -13,14 +13,22 @@
 extern "C" {
 #endif
 
-enum dtype { DTYPE_F64, DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_COUNT };
+enum dtype {
+    DTYPE_F64,
+    DTYPE_F32,
+    DTYPE_BF16,
+    DTYPE_F16,
+    DTYPE_I32,
+    DTYPE_COUNT,
+    DTYPE_BF16_CUT = DTYPE_COUNT /* stored as bf16, the lower bits of a float cut off: towards zero */
+};
 
 const char *dtype_name(enum dtype d);                /* "fp32", "bf16", ... as on the command line */
 bool dtype_parse(const char *name, enum dtype *out); /* false: no such name */
 bool dtype_is_storage(enum dtype d);                 /* of weights and activations: fp32, bf16, fp16 */
 #define STORAGE_NAMES "bf16, fp16 or fp32"
 size_t dtype_bytes(enum dtype d);
-double dtype_unit(enum dtype d);   /* u = 2^-p, half the distance from 1 to the next number */
+double dtype_unit(enum dtype d); /* u = 2^-p, half the distance from 1 to the next number; all of it if cut */
 double dtype_normal(enum dtype d); /* smallest normal number: below, steps no longer shrink */
 double dtype_tiny(enum dtype d);   /* smallest positive (subnormal) number */
 double dtype_max(enum dtype d);    /* largest finite number */

@@ -21,6 +21,7 @@ struct producer_row {
     enum dtype (*between)(const struct producer *producer, enum tensor_id id); /* NULL: to `storage` */
     bool rounds_logits;            /* to `storage`, too, but those that the model computes in fp32 */
     enum tensor_id keeps[T_COUNT]; /* not rounded on the way to the next step, ended by T_NONE */
+    bool cuts[S_COUNT];            /* bf16 outputs of the stage are cut, not rounded to nearest */
 };
 extern const struct producer_row producer_table[]; /* ended by a row without a name */
 
@@ -45,6 +46,8 @@ struct contract producer_contract(const struct producer *producer, int stage, co
 /* What it rounds a tensor to that no file shows (image_of of reference/bound.h); DTYPE_F64: it does not.
  * Integers: DTYPE_F64. */
 enum dtype producer_between(const struct producer *producer, enum tensor_id id);
+/* How the outputs of a stage came into dtype d: d, or DTYPE_BF16_CUT. */
+enum dtype producer_rounds(const struct producer *producer, int stage, enum dtype d);
 
 #ifdef __cplusplus
 }

@@ -93,10 +93,17 @@ void image_of(double *y, double *e, int64_t n, enum dtype d) {
 
 /* ---- the acceptance set ---- */
 
+/* Of numbers that are cut, `got` and all up to the next away from zero; of 0 those on both sides. */
+static double implied_error_of_cut(double got, double y) {
+    const double sign = got == 0 ? copysign(1, y) : copysign(1, got), least = fabs(got), there = sign * y;
+    return there < least ? least - there : fmax(there - dtype_next(DTYPE_BF16_CUT, least, true), 0);
+}
+
 /* Distance from y to the numbers that round to `got`: the cell reaches half way to either
  * neighbour, half as far below a power of two as above it. Infinity's cell starts half a step
  * beyond the largest number. */
 static double implied_error(enum dtype d, double got, double y) {
+    if (d == DTYPE_BF16_CUT && isfinite(got)) return implied_error_of_cut(got, y);
     if (isinf(got)) {
         const double max = dtype_max(d);
         const double half = (max - dtype_next(d, max, false)) / 2;

@@ -120,6 +120,31 @@ Test(bound, margin_is_the_distance_to_the_cell_over_e) {
     cr_assert_float_eq(element_judge(DTYPE_F64, 1 + 0x1p-51, 1, 0x1p-51).margin, 0.75, 1e-12);
 }
 
+Test(bound, of_numbers_that_are_cut_the_set_is_the_cut_interval) {
+    const enum dtype cut = DTYPE_BF16_CUT;
+    srand48(2);
+    int differ = 0;
+    for (int i = 0; i < 20000; i++) {
+        const double y = ldexp(uniform(), i % 33 - 17), e = i % 5 ? fabs(y) * 0x1p-6 * drand48() : 0;
+        const double low = dtype_round(cut, y - e), high = dtype_round(cut, y + e);
+        expect(cut, low, y, e, ELEMENT_OK);
+        expect(cut, high, y, e, ELEMENT_OK);
+        expect(cut, next_number(cut, low, false), y, e, ELEMENT_OUTSIDE);
+        expect(cut, next_number(cut, high, true), y, e, ELEMENT_OUTSIDE);
+        if (e == 0 && dtype_round(DTYPE_BF16, y) != low) {
+            expect(cut, dtype_round(DTYPE_BF16, y), y, 0, ELEMENT_OUTSIDE); /* who rounds to nearest */
+            expect(DTYPE_BF16, low, y, 0, ELEMENT_OUTSIDE);                 /* and who cuts */
+            differ++;
+        }
+    }
+    cr_assert_gt(differ, 1500);
+    cr_expect_float_eq(element_judge(cut, 1, 1 - 0x1p-8, 0x1p-7).margin, 0.5, 1e-12);
+    cr_expect_float_eq(element_judge(cut, -1, -1 - 0x1p-6, 0x1p-6).margin, 0.5, 1e-12);
+    cr_expect_float_eq(element_judge(cut, 0, 0x1p-132, 0x1p-132).margin, 0.5, 1e-12);
+    expect(cut, 0, 0x1p-134, 0, ELEMENT_OK);
+    expect(cut, NAN, 1, 1, ELEMENT_NONFINITE);
+}
+
 Test(bound, accumulator_factor_follows_the_table) {
     const struct accumulator fp32 = {.unit = UNIT_F32, .block = 1};
     const struct accumulator split = {.unit = UNIT_F32, .block = 1, .splits = 4};

@@ -233,6 +233,28 @@ Test(dtype, units_are_half_the_step_above_one) {
     }
 }
 
+Test(dtype, a_number_that_is_cut_keeps_the_upper_bits_of_its_float) {
+    srand48(12);
+    for (int i = 0; i < 100000; i++) {
+        const float f = (float)ldexp(drand48() * 2 - 1, i % 270 - 140);
+        uint32_t bits;
+        uint16_t stored;
+        memcpy(&bits, &f, sizeof bits);
+        dtype_store(&stored, DTYPE_BF16_CUT, 0, (double)f);
+        cr_assert_eq(stored, bits >> 16, "%a", (double)f);
+        cr_assert_eq(dtype_load(&stored, DTYPE_BF16_CUT, 0), dtype_round(DTYPE_BF16_CUT, (double)f));
+    }
+    const double max = dtype_max(DTYPE_BF16_CUT), u = dtype_unit(DTYPE_BF16_CUT);
+    cr_expect_eq(dtype_round(DTYPE_BF16_CUT, max * (1 + 0x1p-9)), max, "a float still, not infinity");
+    cr_expect_eq(dtype_round(DTYPE_BF16_CUT, -0x1p128), -INFINITY);
+    cr_expect_eq(dtype_round(DTYPE_BF16_CUT, 1 + u * 0.999), 1);
+    cr_expect_eq(dtype_round(DTYPE_BF16_CUT, 1 + u), 1 + u);
+    cr_expect_eq(dtype_next(DTYPE_BF16_CUT, 1, true), 1 + u);
+    cr_expect(isnan(dtype_round(DTYPE_BF16_CUT, NAN)));
+    enum dtype out;
+    cr_expect_not(dtype_parse(dtype_name(DTYPE_BF16_CUT), &out), "nobody asks for storage that is cut");
+}
+
 Test(dtype, names_parse_back_and_sizes_are_those_of_the_types) {
     static const size_t bytes[DTYPE_COUNT] = {8, 4, 2, 2, 4};
     for (int d = 0; d < DTYPE_COUNT; d++) {

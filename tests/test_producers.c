@@ -117,3 +117,16 @@ Test(producers, vllm_routes_other_families_otherwise) {
     cr_expect_eq(producer_between(&p, T_LOGITS), DTYPE_BF16);
     cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16);
 }
+
+Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_rounds_the_rest) {
+    const struct producer p = find("vllm-avx2"), nearest = find("vllm-bf16");
+    static const int cut[] = {S_ROPE, S_ATTENTION, S_ACTIVATION, S_COMBINE};
+    static const int rounded[] = {S_ATTN_NORM, S_QK_NORM, S_QKV_PROJ, S_SHARED_ACTIVATION, S_FFN_SUM};
+    for (size_t i = 0; i < sizeof cut / sizeof *cut; i++) {
+        cr_expect_eq(producer_rounds(&p, cut[i], DTYPE_BF16), DTYPE_BF16_CUT);
+        cr_expect_eq(producer_rounds(&p, cut[i], DTYPE_F32), DTYPE_F32);
+        cr_expect_eq(producer_rounds(&nearest, cut[i], DTYPE_BF16), DTYPE_BF16);
+    }
+    for (size_t i = 0; i < sizeof rounded / sizeof *rounded; i++)
+        cr_expect_eq(producer_rounds(&p, rounded[i], DTYPE_BF16), DTYPE_BF16);
+}
