@@ -41,6 +41,86 @@ static bool add_contracts(struct flash_call *f, const char *backend) {
            flash_refuse(f, "what the kernels of backend %.40s round is not known here", backend);
 }
 
+/* ---- arguments, of both wrappers ---- */
+
+static const struct flash_rule init_rules[] = {
+    {"float_workspace_buffer", NULL},
+    {"kv_layout", NULL},
+    {"backend", NULL},
+    {"use_tensor_cores", "True"},
+    {"use_cuda_graph", NULL},
+    {"paged_kv_indptr_buffer", NULL},
+    {"paged_kv_indices_buffer", NULL},
+    {"paged_kv_last_page_len_buffer", NULL},
+    {"qo_indptr_buf", NULL},
+    {"paged_kv_indptr_buf", NULL},
+    {"paged_kv_indices_buf", NULL},
+    {"paged_kv_last_page_len_buf", NULL},
+    {"custom_mask_buf", "None"},
+    {"mask_indptr_buf", "None"},
+    {"jit_args", "None"},
+    {"jit_kwargs", "None"},
+    {0},
+};
+static const struct flash_rule plan_rules[] = {
+    {"indptr", NULL},
+    {"indices", NULL},
+    {"last_page_len", NULL},
+    {"qo_indptr", NULL},
+    {"paged_kv_indptr", NULL},
+    {"paged_kv_indices", NULL},
+    {"paged_kv_last_page_len", NULL},
+    {"num_qo_heads", NULL},
+    {"num_kv_heads", NULL},
+    {"head_dim", NULL},
+    {"head_dim_qk", NULL},
+    {"head_dim_vo", NULL}, /* the cache has the one head dim */
+    {"page_size", NULL},
+    {"causal", NULL},
+    {"sm_scale", NULL},
+    {"pos_encoding_mode", "NONE"},
+    {"window_left", "-1"},
+    {"logits_soft_cap", "None|0"},
+    {"custom_mask", "None"},
+    {"packed_custom_mask", "None"},
+    {"use_fp16_qk_reduction", "False"},
+    {"prefix_len_ptr", "None"},
+    {"token_pos_in_items_ptr", "None"},
+    {"token_pos_in_items_len", "0"},
+    {"max_item_len_ptr", "None"},
+    {"fixed_split_size", "None"},
+    {"disable_split_kv", NULL},
+    {"rope_scale", NULL}, /* of an encoding */
+    {"rope_theta", NULL},
+    {"q_data_type", NULL}, /* the tensors say so, too */
+    {"kv_data_type", NULL},
+    {"o_data_type", NULL},
+    {"data_type", NULL},
+    {"non_blocking", NULL},
+    {"block_tables", NULL},
+    {"seq_lens", NULL},
+    {"seq_lens_q", NULL},
+    {"max_token_per_sequence", NULL},
+    {"max_sequence_kv", NULL},
+    {0},
+};
+static const struct flash_rule run_rules[] = {
+    {"q", NULL},
+    {"paged_kv_cache", NULL},
+    {"q_scale", "None|1"},
+    {"k_scale", "None|1"},
+    {"v_scale", "None|1"},
+    {"window_left", "None|-1"},
+    {"sinks", "None"},
+    {"q_len_per_req", "None|1"},
+    {"skip_softmax_threshold_scale_factor", "None|0"},
+    {"out", NULL},
+    {"lse", NULL},
+    {"return_lse", NULL},
+    {"enable_pdl", NULL},
+    {0},
+};
+
 /* ---- the calls before it ---- */
 
 /* The last one of the same object before this one. */
@@ -225,7 +305,6 @@ static struct view integers(int32_t *data, int64_t count, int64_t stride) {
 struct wrapper {
     const char *pages[3], *queries,
         *head_dim; /* names of the plan's arguments; queries NULL: one a sequence */
-    const struct flash_rule *init, *plan, *run;
 };
 
 static bool build(struct flash_call *f, const struct wrapper *w, const struct logged_call *init,
@@ -234,8 +313,8 @@ static bool build(struct flash_call *f, const struct wrapper *w, const struct lo
     struct cache c = {0};
     const struct named_tensor *const q = flash_tensor(f, f->logged, "q", 3);
     int64_t n_start = 0;
-    if (!q || !flash_dtype(f, q, &f->dtype) || !flash_follows(f, init, w->init) ||
-        !flash_follows(f, plan, w->plan) || !flash_follows(f, f->logged, w->run) ||
+    if (!q || !flash_dtype(f, q, &f->dtype) || !flash_follows(f, init, init_rules) ||
+        !flash_follows(f, plan, plan_rules) || !flash_follows(f, f->logged, run_rules) ||
         !get_size(f, plan, "num_qo_heads", &f->spec.n_heads) ||
         !get_size(f, plan, "num_kv_heads", &c.n_kv_heads) || !get_size(f, plan, w->head_dim, &c.head_dim) ||
         !get_size(f, plan, "page_size", &c.page_size))
@@ -287,84 +366,17 @@ static bool run_of(struct flash_call *f, const struct wrapper *w, const char *ba
     return ok;
 }
 
-#define RUN_RULES                                                                                            \
-    {"q", NULL}, {"paged_kv_cache", NULL}, {"q_scale", "None|1"}, {"k_scale", "None|1"},                     \
-        {"v_scale", "None|1"}, {"out", NULL}, {"lse", NULL}, {"return_lse", NULL}, {"enable_pdl", NULL},     \
-        {"window_left", "None|-1"}, {"sinks", "None"}, {                                                     \
-        "skip_softmax_threshold_scale_factor", "None|0"                                                      \
-    }
-#define PLAN_RULES                                                                                           \
-    {"num_qo_heads", NULL}, {"num_kv_heads", NULL}, {"page_size", NULL}, {"pos_encoding_mode", "NONE"},      \
-        {"window_left", "-1"}, {"logits_soft_cap", "None|0"}, {"sm_scale", NULL}, {"rope_scale", NULL},      \
-        {"rope_theta", NULL}, {"q_data_type", NULL}, {"kv_data_type", NULL}, {"o_data_type", NULL},          \
-        {"non_blocking", NULL}, {"block_tables", NULL}, {"seq_lens", NULL}, {"fixed_split_size", "None"}, {  \
-        "disable_split_kv", NULL                                                                             \
-    }
-#define INIT_RULES                                                                                           \
-    {"float_workspace_buffer", NULL}, {"kv_layout", NULL}, {"use_cuda_graph", NULL}, {"backend", NULL}, {    \
-        "jit_args", "None"                                                                                   \
-    }
-
 /* With tensor cores decode runs the fa2 kernels of prefill, split. */
 bool flash_decode(struct flash_call *f) {
-    static const struct flash_rule init[] = {INIT_RULES,
-                                             {"use_tensor_cores", "True"},
-                                             {"paged_kv_indptr_buffer", NULL},
-                                             {"paged_kv_indices_buffer", NULL},
-                                             {"paged_kv_last_page_len_buffer", NULL},
-                                             {0}};
-    static const struct flash_rule plan[] = {PLAN_RULES,
-                                             {"indptr", NULL},
-                                             {"indices", NULL},
-                                             {"last_page_len", NULL},
-                                             {"head_dim", NULL},
-                                             {"data_type", NULL},
-                                             {0}};
-    static const struct flash_rule run[] = {RUN_RULES, {"q_len_per_req", "None|1"}, {0}};
     static const struct wrapper wrapper = {.pages = {"indptr", "indices", "last_page_len"},
-                                           .head_dim = "head_dim",
-                                           .init = init,
-                                           .plan = plan,
-                                           .run = run};
+                                           .head_dim = "head_dim"};
     return run_of(f, &wrapper, "fa2");
 }
 
 bool flash_prefill(struct flash_call *f) {
-    static const struct flash_rule init[] = {INIT_RULES,
-                                             {"qo_indptr_buf", NULL},
-                                             {"paged_kv_indptr_buf", NULL},
-                                             {"paged_kv_indices_buf", NULL},
-                                             {"paged_kv_last_page_len_buf", NULL},
-                                             {"custom_mask_buf", "None"},
-                                             {"mask_indptr_buf", "None"},
-                                             {"jit_kwargs", "None"},
-                                             {0}};
-    static const struct flash_rule plan[] = {PLAN_RULES,
-                                             {"qo_indptr", NULL},
-                                             {"paged_kv_indptr", NULL},
-                                             {"paged_kv_indices", NULL},
-                                             {"paged_kv_last_page_len", NULL},
-                                             {"head_dim_qk", NULL},
-                                             {"head_dim_vo", NULL},
-                                             {"custom_mask", "None"},
-                                             {"packed_custom_mask", "None"},
-                                             {"causal", NULL},
-                                             {"use_fp16_qk_reduction", "False"},
-                                             {"prefix_len_ptr", "None"},
-                                             {"token_pos_in_items_ptr", "None"},
-                                             {"token_pos_in_items_len", "0"},
-                                             {"max_item_len_ptr", "None"},
-                                             {"seq_lens_q", NULL},
-                                             {"max_token_per_sequence", NULL},
-                                             {"max_sequence_kv", NULL},
-                                             {0}};
-    static const struct flash_rule run[] = {RUN_RULES, {0}};
     static const struct wrapper wrapper = {
         .pages = {"paged_kv_indptr", "paged_kv_indices", "paged_kv_last_page_len"},
         .queries = "qo_indptr",
-        .head_dim = "head_dim_qk",
-        .init = init,
-        .plan = plan,
-        .run = run};
+        .head_dim = "head_dim_qk"};
     return run_of(f, &wrapper, NULL);
 }
