@@ -203,7 +203,7 @@ static struct status open_source(const struct run_request *o, struct recorded_so
         if (j->only[stage]) source->only = j->only;
     TRY(recording_open(&from, &source->recording));
     const struct model *const model = recording_model(source->recording);
-    const char *const contract = j->contract ? j->contract : recording_names(source->recording)->contract;
+    const char *const contract = j->contract ? j->contract : recording_contract(source->recording);
     TRY(producer_find(contract, &source->producer));
     source->producer.model_type = model->model_type;
     source->producer.router_fp32 = model->router_fp32;

@@ -165,7 +165,7 @@ static void judge_record(struct recorded_run *r, const struct placed *at, enum t
                          const struct record *record, double *y, double *e) {
     void *const got = rounded(record->values, record->count, record->dtype);
     struct judged j = placed_judged(at, id, got, record->count);
-    j.dtype = record->dtype;
+    j.dtype = producer_rounds(&r->source->producer, at->stage, record->dtype);
     j.y = y;
     j.e = e;
     if (placed_row(at)->op == OP_SUM) j.to_rank = (int)r->crew.plan.tp - 1;
@@ -311,10 +311,11 @@ static void put_unseen(struct recorded_run *r, const struct placed *at, const st
     double *const y = memory_zeroed((size_t)a->count[i], sizeof *y);
     double *const e = memory_zeroed((size_t)a->count[i], sizeof *e);
     struct store *const radius = &r->radius[at->rank];
+    const struct producer *const p = &r->source->producer;
     memcpy(y, a->y[i], bytes);
     memcpy(e, a->e[i], bytes);
     if (!placed_op(at)->answers_inputs)
-        image_of(y, e, a->count[i], producer_between(&r->source->producer, a->id[i]));
+        image_of(y, e, a->count[i], producer_rounds(p, at->stage, producer_between(p, a->id[i])));
     answer_put(at, got, a, i, y);
     const enum tensor_id out = placed_op(at)->answers_inputs ? placed_row(at)->out[i] : a->id[i];
     store_renew(radius, out, DTYPE_F64, placed_count(at, out));

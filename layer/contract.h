@@ -111,6 +111,8 @@ struct sum_contract {
      * DTYPE_F64: all parts are added up in one. */
     int parts_per_rank;
     enum dtype rank;
+    enum dtype
+        step; /* OP_SUM: what every addition of two ranks rounds to, in any order; DTYPE_F64: nothing */
 };
 
 struct contract {

@@ -121,6 +121,14 @@ static struct contract vllm_contract(const struct producer *p, int stage, const 
     return c;
 }
 
+/* Without AVX-512 there is no all-reduce in shared memory: gloo adds bf16 to bf16 around a ring. */
+static struct contract vllm_avx2_contract(const struct producer *p, int stage,
+                                          const struct hf64_range *range) {
+    struct contract c = vllm_contract(p, stage, range);
+    if (c.op == OP_SUM) c.u.sum.step = p->storage;
+    return c;
+}
+
 const struct producer_row producer_table[] = {
     {.name = "exact",
      .describes = "fp32 arithmetic, one rounding a stage",
@@ -146,7 +154,7 @@ const struct producer_row producer_table[] = {
      .describes = "vllm-bf16 on a CPU without AVX-512: rope, attention and experts cut, not rounded, to bf16",
      .source = "vLLM 0.32: csrc/cpu; measured on tp 1, 2 and 4 of Param2MoE",
      .storage = DTYPE_BF16,
-     .contract = vllm_contract,
+     .contract = vllm_avx2_contract,
      .between = vllm_between,
      .rounds_logits = true,
      .keeps = {T_GATE_UP, T_DOWN, T_NONE},
@@ -192,6 +200,8 @@ static const struct key {
      offsetof(struct contract, u.activation.mid)},
     {"sum.rank", "what the sum of a rank's parts is rounded to before the ranks are added up", OP_SUM,
      VALUE_DTYPE, offsetof(struct contract, u.sum.rank)},
+    {"sum.step", "what every addition of two ranks rounds to", OP_SUM, VALUE_DTYPE,
+     offsetof(struct contract, u.sum.step)},
 };
 enum { N_KEYS = sizeof keys / sizeof *keys };
 

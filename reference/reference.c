@@ -70,6 +70,14 @@ static void add_part(struct running *sum, double *part, const struct sum_args *a
     for (int64_t c = 0; c < a->width; c++) running_add(&sum[c], part[c], r[c]);
 }
 
+/* The last of n - 1 additions is the one into the output format: n - 2 sums of some of the numbers, each at
+ * most size (1 + u)^(n - 2), are rounded before. */
+static double steps_error(enum dtype step, int64_t n, double size) {
+    if (step == DTYPE_F64 || n <= 2) return 0;
+    const double u = dtype_unit(step), before = (double)(n - 2);
+    return before * u * pow(1 + u, before) * size;
+}
+
 /* y = sum of the parts, those of a rank added up and rounded first where the contract says so. */
 void ref_sum(const struct call *call, const struct contract *contract, const double *const *radius,
              int64_t row0, int64_t row1, const struct ref_out *out) {
@@ -92,7 +100,8 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
         }
         const int64_t n_ranks = (a->n_parts + each - 1) / each;
         for (int64_t col = 0; col < a->width; col++) {
-            const struct fuzzy y = running_end(&all[col], n_ranks, c->unit);
+            struct fuzzy y = running_end(&all[col], n_ranks, c->unit);
+            y.radius += steps_error(c->step, n_ranks, all[col].s1 + all[col].moved);
             put(out, (t - row0) * a->width + col, y.value, y.radius + (all[col].s1 > 0 ? tiny : 0),
                 all[col].s1);
         }

@@ -122,6 +122,9 @@ static inline void write_checkpoint(hid_t file) {
 }
 
 /* dump/rankR.safetensors. The norm of the ffn adds a residual of zeros. */
+/* What the metadata say that it ran on; NULL: a usual CPU. */
+static const char *recorded_device;
+
 static inline void write_rank(hid_t file, int rank, int tp) {
     static const struct renamed inputs[] = {
         {"layers.0.attention.x", "model.layers.0.input_layernorm.input.0"},
@@ -147,7 +150,7 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     static struct growing g;
     static const uint16_t zeros[33 * 64];
     int64_t positions[33];
-    char dataset[100], path[64], metadata[64];
+    char dataset[100], path[64], metadata[128];
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(dataset, sizeof dataset, "inputs/%s", inputs[i].dataset);
         take(&g, file, dataset, inputs[i].name, NULL, 0, 0);
@@ -167,7 +170,8 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     for (int t = 0; t < 33; t++) positions[t] = t;
     grow(&g, "model.layers.0.self_attn.input.positions", "I64", "33", positions, sizeof positions);
     snprintf(path, sizeof path, "dump/rank%d.safetensors", rank);
-    snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\"", rank, tp);
+    snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\",\"device\":\"%s\"", rank, tp,
+             recorded_device ? recorded_device : "cpu AVX512");
     grown(&g, path, metadata);
 }
 

@@ -254,6 +254,47 @@ Test(known_roundings, sums_of_rounded_ranks_are_inside_and_of_rounded_parts_or_o
     }
 }
 
+/* Ranks added up by bf16 additions, around a ring or as a tree; without the first rank, too. */
+static float by_steps(const float *part, int n, bool tree) {
+    float sum = part[0];
+    if (tree && n > 2) return bf16(by_steps(part, n / 2, true) + by_steps(part + n / 2, n - n / 2, true));
+    for (int p = 1; p < n; p++) sum = bf16(sum + part[p]);
+    return sum;
+}
+
+Test(known_roundings, sums_that_round_at_every_rank_are_inside_in_any_order_and_less_a_rank_outside) {
+    enum { MOST = 8 };
+    static float part[MOST][SIZE], stored[2][SIZE], less[SIZE];
+    srand48(85);
+    for (int ranks = 2; ranks <= MOST; ranks *= 2) {
+        int by_fp32 = 0, lost = 0;
+        for (int trial = 0; trial < TRIALS; trial++) {
+            struct view view[MOST];
+            for (int p = 0; p < ranks; p++) {
+                view[p] = floats(part[p], SIZE, WIDTH);
+                for (int i = 0; i < SIZE; i++) part[p][i] = bf16(draw() * scale_of(trial));
+            }
+            for (int i = 0; i < SIZE; i++) {
+                float one[MOST];
+                for (int p = 0; p < ranks; p++) one[p] = part[(p + i) % ranks][i];
+                stored[0][i] = by_steps(one, ranks, false), stored[1][i] = by_steps(one, ranks, true);
+                less[i] = by_steps(one + 1, ranks - 1, false);
+            }
+            struct call c = {.op = OP_SUM};
+            c.u.sum = (struct sum_args){.part = view, .n_parts = ranks, .n_tokens = ROWS, .width = WIDTH};
+            struct contract contract = contract_exact(OP_SUM);
+            contract.u.sum.rank = DTYPE_BF16, contract.u.sum.parts_per_rank = 1;
+            by_fp32 += outside(&c, &contract, NULL, stored[0]);
+            contract.u.sum.step = DTYPE_BF16;
+            cr_expect_eq(outside(&c, &contract, NULL, stored[0]) + outside(&c, &contract, NULL, stored[1]),
+                         0);
+            lost += outside(&c, &contract, NULL, less);
+        }
+        cr_expect(ranks == 2 ? by_fp32 == 0 : by_fp32 > TRIALS * SIZE / 10, "%d ranks: %d", ranks, by_fp32);
+        cr_expect_gt(lost, TRIALS * SIZE * 8 / 10, "%d ranks: %d", ranks, lost);
+    }
+}
+
 /* ---- combine: the rounded sum is scaled ---- */
 
 Test(known_roundings, a_rounded_sum_that_is_scaled_is_inside_and_one_with_scaled_gates_outside) {

@@ -79,6 +79,18 @@ Test(recorded, what_is_not_there_is_said_and_the_rest_judged) {
     expect("judge model --model model", 2, "holds no tensor of a decoder layer");
 }
 
+/* Our kernels round to nearest, whatever the file says. */
+Test(recorded, what_computed_decides_whether_values_are_rounded_or_cut) {
+    write_recording(2);
+    expect("judge --model model dump --layer 0 --stage attention", 0, "judged as vllm-bf16");
+    expect("judge --model model dump --layer 0 --stage attention --contract vllm-avx2", 1, "stage attention");
+    cr_assert_eq(system("rm -rf model dump d.h5"), 0);
+    recorded_device = "cpu AVX2";
+    write_recording(2);
+    recorded_device = NULL;
+    expect("judge --model model dump --layer 0 --stage attention", 1, "judged as vllm-avx2");
+}
+
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
