@@ -69,7 +69,7 @@ static bool draw_case(struct check_case *c, struct model *model) {
     if (case_set_model(c, "tiny", 4).code || model_load("tiny", model).code) return false;
     c->part = (enum part)draw(PART_COUNT);
     c->tp = ONE_OF(1, 2, 4, 8);
-    c->dtype = draw(2) ? DTYPE_F32 : DTYPE_BF16;
+    c->dtype = (enum dtype)ONE_OF(DTYPE_BF16, DTYPE_F32, DTYPE_F16);
     c->fill = (enum fill_kind)draw(FILL_COUNT);
     c->hidden = ONE_OF(8, 16, 32, 63, 65);
     c->part == PART_ATTENTION ? draw_attention(c) : draw_ffn(c);

@@ -88,6 +88,9 @@ static bool bias_o(const struct sighting *s) {
 static bool stored_f32(const struct sighting *s) {
     return s->at->stage == S_QKV_PROJ && s->call->u.linear.x.dtype == DTYPE_F32;
 }
+static bool stored_f16(const struct sighting *s) {
+    return s->at->stage == S_QKV_PROJ && s->call->u.linear.x.dtype == DTYPE_F16;
+}
 
 /* Rows of the groups of a product with routed rows: from the fewest to the most; false: it is none. */
 static bool rows_range(const struct sighting *s, int64_t *least, int64_t *most) {
@@ -228,6 +231,7 @@ const struct fact fact_table[] = {
     {"bias-qkv", "a bias of q, k and v", OP_LINEAR, bias_qkv},
     {"bias-o", "a bias of the output projection", OP_LINEAR, bias_o},
     {"fp32", "fp32 storage", OP_LINEAR, stored_f32},
+    {"fp16", "fp16 storage", OP_LINEAR, stored_f16},
     {"expert-idle", "an expert without rows beside others with rows", OP_LINEAR, expert_idle},
     {"experts-all-read", "64 experts or more, and every one has rows", OP_LINEAR, experts_all_read},
     {"rank-idle", "a rank whose experts have no rows", OP_LINEAR, rank_idle},

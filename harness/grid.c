@@ -30,15 +30,15 @@ static const struct {
 } template[] = {
     {KIND_ATTENTION, "tp=2,tokens=65,seqs=2"},
     {KIND_ATTENTION, "tp=1,tokens=17,dtype=fp32,layout=contig"},
-    {KIND_ATTENTION, "tp=4,phase=chunked,tokens=9,cached=70,seqs=3,lengths=spread"},
+    {KIND_ATTENTION, "tp=4,phase=chunked,tokens=9,cached=70,seqs=3,lengths=spread,dtype=fp16"},
     {KIND_ATTENTION, "tp=8,phase=decode,tokens=3,cached=200"},
     {KIND_ATTENTION, "tp=2,phase=decode,tokens=4,cached=15,lengths=equal,layout=contig"},
     {KIND_EXPERTS, "tp=2,tokens=33"},
     {KIND_EXPERTS, "tp=1,tokens=129"},
     {KIND_EXPERTS, "tp=4,ep=2,tokens=17,dtype=fp32"},
     {KIND_EXPERTS, "tp=8,ep=4,tokens=5"},
-    {KIND_EXPERTS, "tp=4,ep=4,tokens=1"},
-    {KIND_DENSE, "tp=4,tokens=17"},
+    {KIND_EXPERTS, "tp=4,ep=4,tokens=1,dtype=fp16"},
+    {KIND_DENSE, "tp=4,tokens=17,dtype=fp16"},
     {KIND_DENSE, "tp=2,tokens=65,dtype=fp32"},
 };
 

@@ -8,7 +8,7 @@ static int tp(const struct check_case *c, const struct layer_spec *s) { return (
 static int ep(const struct check_case *c, const struct layer_spec *s) { return (void)s, log2_of(c->ep); }
 static int phase(const struct check_case *c, const struct layer_spec *s) { return (void)s, (int)c->phase; }
 static int storage(const struct check_case *c, const struct layer_spec *s) {
-    return (void)s, c->dtype == DTYPE_F32;
+    return (void)s, c->dtype == DTYPE_F32 ? 1 : c->dtype == DTYPE_F16 ? 2 : 0;
 }
 static int layout(const struct check_case *c, const struct layer_spec *s) { return (void)s, (int)c->layout; }
 static int sequences(const struct check_case *c, const struct layer_spec *s) {
@@ -39,7 +39,7 @@ const struct grid_axis grid_axes[GRID_AXES] = {
     {"tp", PART_ATTENTION, tp, {"1", "2", "4", "8"}},
     {"phase", PART_ATTENTION, phase, {"prefill", "chunked", "decode"}},
     {"sequences", PART_ATTENTION, sequences, {"one", "ragged", "equal", "spread"}},
-    {"dtype", PART_ATTENTION, storage, {"bf16", "fp32"}},
+    {"dtype", PART_ATTENTION, storage, {"bf16", "fp32", "fp16"}},
     {"layout", PART_ATTENTION, layout, {"packed", "contig"}},
     {"bias", PART_ATTENTION, bias, {"none", "qkv", "qkvo"}},
     {"qk_norm", PART_ATTENTION, qk_norm, {"off", "on"}},
@@ -47,7 +47,7 @@ const struct grid_axis grid_axes[GRID_AXES] = {
     {"fill", PART_ATTENTION, fill, {"random", "outliers", "ties", "exact", "tags"}},
     {"tp", PART_FFN, tp, {"1", "2", "4", "8"}},
     {"ep", PART_FFN, ep, {"1", "2", "4", "8"}},
-    {"dtype", PART_FFN, storage, {"bf16", "fp32"}},
+    {"dtype", PART_FFN, storage, {"bf16", "fp32", "fp16"}},
     {"score", PART_FFN, score, {"softmax", "sigmoid"}},
     {"select_bias", PART_FFN, select_bias, {"off", "on"}},
     {"renorm", PART_FFN, renorm, {"off", "on"}},

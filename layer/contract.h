@@ -60,13 +60,14 @@ struct attention_contract {
     struct accumulator qk, pv;
     double unit;             /* of the softmax arithmetic */
     double exp_error;        /* relative */
-    double q_unit;           /* scale q rounded to this unit before q.k; 0: not */
+    double q_unit;           /* scale q rounded to this unit before q.k, not to fp16 (whose subnormal
+                              * numbers are not counted here); 0: not */
     double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
                               * exp(score - the largest one so far, its own included), or that over l */
     bool p_in_l;             /* the denominator adds the rounded P, too */
     bool p_in_order;         /* the largest so far is that of all blocks from the first key on, to the
                               * key's own one; P is rounded to nearest */
-    double score_unit;       /* scores rounded to this unit before the softmax; 0: not */
+    double score_unit;       /* scores rounded to this unit, as q, before the softmax; 0: not */
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
     int64_t block;           /* keys per online-softmax step; 0: one step over all keys, rescaled once */
     int64_t l_depth;         /* roundings on the longest path of the denominator; 0: number of keys */
@@ -84,7 +85,8 @@ struct route_contract {
     enum dtype logits;  /* before the score function */
     enum dtype scores;  /* selected by and weighed with */
     enum dtype choices; /* selection bias, its sum with the score, a group's sum */
-    double gate_unit; /* of the dtype of the sum of the selected, the quotient, the product; 0: not rounded */
+    double gate_unit; /* of the dtype of the sum of the selected, the quotient, the product, with the range of
+                         fp32; 0: not rounded */
     /* Equal logits and biases make equal choices, and of two such experts of a group the lower wins.
      * False: either may. */
     bool ties_lower;

@@ -24,6 +24,7 @@ static const char *const silence_reasons[SCORE_SILENCES] = {
     [SILENT_CELLS] = "the values are not spread over the cells of the storage format",
     [SILENT_WEIGHTS] = "the roundings of P have a mean",
     [SILENT_PIECES] = "the pieces of a split are rounded",
+    [SILENT_HALF_P] = "P in fp16, where small weights are subnormal",
     [SILENT_NOTHING] = "values are exact, or 0",
 };
 const char *score_silence_reason(enum score_silence s) { return silence_reasons[s]; }
@@ -45,7 +46,7 @@ void score_add(struct score_sums *into, const struct score_sums *from) {
 static const double shifts[SCORE_SHIFTS] = {1, -1, 0.5, -0.5, 0.25, -0.25};
 
 static double half_cell(enum dtype d, double x) {
-    const double size = fmax(fabs(x), 0x1p-126);
+    const double size = fmax(fabs(x), dtype_normal(d));
     uint64_t bits;
     double power; /* the largest that is not above */
     memcpy(&bits, &size, sizeof bits);
@@ -56,10 +57,10 @@ static double half_cell(enum dtype d, double x) {
 
 /* dtype_round; quick in the normal range. */
 static double round_to(enum dtype d, double x) {
+    static const int dropped[DTYPE_BF16_CUT + 1] = {[DTYPE_F32] = 29, [DTYPE_BF16] = 45, [DTYPE_F16] = 42};
+    const int drop = dropped[d]; /* bits of a double that are not kept */
     const double size = fabs(x);
-    if (!(size >= 0x1p-126 && size < 0x1p127) || (d != DTYPE_BF16 && d != DTYPE_F32))
-        return dtype_round(d, x);
-    const int drop = d == DTYPE_BF16 ? 45 : 29; /* bits of a double that are not kept */
+    if (!drop || !(size >= dtype_normal(d) && size < dtype_max(d) / 2)) return dtype_round(d, x);
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
     bits += (UINT64_C(1) << (drop - 1)) - 1 + (bits >> drop & 1);
@@ -278,6 +279,8 @@ void ref_score(const struct score_case *c, struct score_report *report) {
         report->gain.silence = SILENT_FLUSHED;
     else if (c->contract->op == OP_ATTENTION && c->contract->u.attention.piece != DTYPE_F64)
         report->gain.silence = SILENT_PIECES;
+    else if (c->contract->op == OP_ATTENTION && c->contract->u.attention.p_unit == UNIT_F16)
+        report->gain.silence = SILENT_HALF_P;
     else if (c->call->op == OP_ATTENTION)
         score_attention(c, report);
     else

@@ -39,6 +39,7 @@ enum score_silence {
     SILENT_CELLS,   /* stored values do not follow known shifts of y */
     SILENT_WEIGHTS, /* roundings of P have a mean */
     SILENT_PIECES,  /* the pieces of a split are rounded: one rounding in many keys' weights */
+    SILENT_HALF_P,  /* P is rounded to fp16, where small weights lose all of their bits */
     SILENT_NOTHING, /* no direction, or exact values: bit for bit elsewhere */
     SCORE_SILENCES
 };

@@ -102,6 +102,7 @@ static const struct {
     {"bias-qkv", A "bias=qkv", A "bias=none"},
     {"bias-o", A "bias=qkvo", A "bias=qkv"},
     {"fp32", A "dtype=fp32", A "dtype=bf16"},
+    {"fp16", A "dtype=fp16", A "dtype=bf16"},
     {"expert-idle", F "tokens=1", F "tokens=9,experts=2,top=2"},
     {"experts-all-read", F "experts=64,top=16,tokens=33", F "experts=64,top=16,tokens=3"},
     {"rank-idle", "tiny/ffn:tp=8,ep=8,tokens=1,top=1", "tiny/ffn:tp=2,ep=2,tokens=9,experts=2,top=2"},

@@ -32,10 +32,10 @@ Test(fill, any_split_and_any_thread_count_gives_the_same_bits, .init = setup) {
     enum { N = 200000 };
     static const enum tensor_id ids[FILL_COUNT] = {
         [FILL_RANDOM] = T_W_QKV, [FILL_OUTLIERS] = T_X, [FILL_TIES] = T_W_ROUTER};
-    for (int i = 0; i < 3 * FILL_COUNT; i++) {
-        const enum dtype d = (enum dtype)(DTYPE_F64 + i % 3);
-        const enum tensor_id id = ids[i / 3];
-        fill.kind = (enum fill_kind)(i / 3);
+    for (int i = 0; i < 4 * FILL_COUNT; i++) {
+        const enum dtype d = (enum dtype)(DTYPE_F64 + i % 4);
+        const enum tensor_id id = ids[i / 4];
+        fill.kind = (enum fill_kind)(i / 4);
         omp_set_num_threads(1);
         char *whole = filled(&fill, id, d, 0, N);
         omp_set_num_threads(3);
@@ -107,7 +107,9 @@ Test(fill, every_stored_value_is_the_double_rounded_once, .init = setup) {
         if ((tensor_table[id].role != ROLE_INPUT && tensor_table[id].role != ROLE_WEIGHT) || id == T_B_QKV)
             continue;
         double *exact = filled(&fill, (enum tensor_id)id, DTYPE_F64, 0, N);
-        for (enum dtype d = DTYPE_F32; d <= DTYPE_BF16; d++) {
+        for (enum dtype d = DTYPE_F32; d <= DTYPE_F16; d++) {
+            if (d == DTYPE_F16 && fill.kind == FILL_OUTLIERS)
+                continue; /* smaller there, powers of two apart */
             void *stored = filled(&fill, (enum tensor_id)id, d, 0, N);
             int64_t n_wrong = 0;
             for (int64_t n = 0; n < N; n++) n_wrong += dtype_load(stored, d, n) != dtype_round(d, exact[n]);

@@ -12,18 +12,25 @@
 
 enum { T = 33 };
 
-static double *filled(const struct fill *fill, enum tensor_id id, int64_t n) {
-    double *const data = malloc((size_t)n * sizeof *data);
-    cr_assert(data);
-    fill_tensor(fill, id, DTYPE_F64, 0, n, data);
+/* As stored in d. */
+static double *stored(const struct fill *fill, enum tensor_id id, enum dtype d, int64_t n) {
+    double *const data = malloc((size_t)n * sizeof *data), *const bits = malloc((size_t)n * sizeof *bits);
+    cr_assert(data && bits);
+    fill_tensor(fill, id, d, 0, n, bits);
+    dtype_load_row(data, bits, d, 0, n);
+    free(bits);
     return data;
 }
+static double *filled(const struct fill *fill, enum tensor_id id, int64_t n) {
+    return stored(fill, id, DTYPE_F64, n);
+}
 
-/* The first n rows of a weight [n, hidden] on x behind its norm: [T, n]. */
-static double *project(const struct fill *fill, enum tensor_id id, int64_t n) {
+/* Rows [first, first + n) of a weight [.., hidden] on x behind its norm: [T, n]. */
+static double *project_rows(const struct fill *fill, enum tensor_id id, enum dtype d, int64_t first,
+                            int64_t n) {
     const int64_t m = fill->spec->hidden;
-    double *const x = filled(fill, T_X, T * m), *const norm = filled(fill, T_NORM_W, m),
-                  *const w = filled(fill, id, n * m);
+    double *const x = stored(fill, T_X, d, T * m), *const norm = stored(fill, T_NORM_W, d, m),
+                  *const all = stored(fill, id, d, (first + n) * m), *const w = all + first * m;
     double *const out = calloc((size_t)(T * n), sizeof *out);
     for (int64_t t = 0; t < T; t++) {
         double squares = 0;
@@ -31,8 +38,11 @@ static double *project(const struct fill *fill, enum tensor_id id, int64_t n) {
         for (int64_t i = 0; i < n * m; i++)
             out[t * n + i / m] += x[t * m + i % m] / sqrt(squares / (double)m) * norm[i % m] * w[i];
     }
-    free(x), free(norm), free(w);
+    free(x), free(norm), free(all);
     return out;
+}
+static double *project(const struct fill *fill, enum tensor_id id, int64_t n) {
+    return project_rows(fill, id, DTYPE_F64, 0, n);
 }
 
 static double *logits_of(const struct fill *fill) { return project(fill, T_W_ROUTER, fill->spec->n_experts); }
@@ -162,6 +172,32 @@ Test(fill, outliers_saturate_gates_and_scores_and_most_values_stay_small) {
     cr_expect(count_beyond(gates, T * ROWS, 0.5) > T * ROWS / 4);
     cr_expect(count_beyond(logits, n_logits, 17) > 20 && count_beyond(logits, n_logits, -88) > 20);
     free(x), free(gates), free(logits);
+}
+
+/* silu(gate) up of an expert. What bf16 holds, 2^4 times as large in each, fp16 would not. */
+static double largest_activation(const struct fill *fill, enum dtype d, int64_t *saturated) {
+    const int64_t width = fill->spec->expert_width, n = T * width;
+    double *const gate = project_rows(fill, T_W_GATE_UP, d, 0, width), *const up =
+                                                                           project_rows(fill, T_W_GATE_UP, d,
+                                                                                        width, width);
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++) largest = fmax(largest, fabs(gate[i] / (1 + exp(-gate[i])) * up[i]));
+    *saturated = count_beyond(gate, n, 17) + count_beyond(gate, n, -17);
+    free(gate), free(up);
+    return largest;
+}
+
+Test(fill, outliers_saturate_gates_in_fp16_too_and_stay_finite_as_they_would_not_with_those_of_bf16) {
+    struct model model;
+    int64_t saturated;
+    cr_assert(!model_load("tiny", &model).code);
+    struct layer_spec spec = model_layer(&model, 1);
+    spec.hidden = 512, spec.expert_width = 512;
+    const struct fill fill = {.kind = FILL_OUTLIERS, .seed = 1, .layer = 1, .spec = &spec};
+    const double half = largest_activation(&fill, DTYPE_F16, &saturated);
+    cr_expect(half < dtype_max(DTYPE_F16) / 4, "%g", half);
+    cr_expect(saturated > 50, "%lld", (long long)saturated);
+    cr_expect(largest_activation(&fill, DTYPE_BF16, &saturated) > dtype_max(DTYPE_F16));
 }
 
 /* ---- ties ---- */

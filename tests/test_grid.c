@@ -103,7 +103,8 @@ Test(grid, values_of_axes_are_those_of_the_case) {
                  {"tiny/ffn:tp=1,score=softmax", "score", "softmax"},
                  {"tiny/ffn:tp=1,groups=2,topk_groups=1,top=2", "group limit", "on"},
                  {"tiny/ffn:tp=1,shared=0", "shared", "off"},
-                 {"tiny/ffn:tp=1,dtype=fp32", "dtype", "fp32"}};
+                 {"tiny/ffn:tp=1,dtype=fp32", "dtype", "fp32"},
+                 {"tiny/attention:tp=1,dtype=fp16", "dtype", "fp16"}};
     for (size_t i = 0; i < sizeof shown / sizeof *shown; i++) {
         struct check_case c;
         struct model model;

@@ -31,7 +31,8 @@ int64_t trial_draw(struct trial *t, int64_t low, int64_t high); /* low and high 
 int64_t trial_size(struct trial *t, int64_t high);              /* 1 to high, as often small as large */
 double trial_real(struct trial *t, double low, double high);
 bool trial_flip(struct trial *t);
-enum dtype trial_dtype(struct trial *t); /* fp32 or bf16 */
+enum dtype trial_dtype(struct trial *t); /* a storage dtype */
+enum dtype trial_half(struct trial *t);  /* one of 16 bits */
 /* n values in [-scale, scale), rounded to d. */
 float *trial_values(struct trial *t, int64_t n, enum dtype d, double scale);
 
@@ -48,7 +49,7 @@ struct adding {
     int64_t parts;     /* pieces of SPLIT, lanes of INTERLEAVED */
     bool fma, flushes; /* subnormal results to zero */
 };
-struct adding adding_draw(struct trial *t, bool bf16); /* bf16: of operands that a tensor core takes */
+struct adding adding_draw(struct trial *t, bool half); /* half: of operands that a tensor core takes */
 struct accumulator adding_accumulator(const struct adding *a);
 int64_t adding_depth(const struct adding *a, int64_t n); /* roundings on the longest path */
 float adding_dot(const struct adding *a, const float *x, const float *y, int64_t n);

@@ -63,7 +63,7 @@ bool case_trial(struct trial *t) {
     snprintf(line + n, sizeof line - n,
              ",phase=%s,tokens=%lld,cached=%lld,seqs=%lld,dtype=%s,seed=%lld,tp=%s",
              PICK(t, "prefill", "chunked", "decode"), draw(t, 1, 40), draw(t, 0, 200), draw(t, 1, 3),
-             PICK(t, "bf16", "fp32"), draw(t, 1, 1 << 20), PICK(t, "1", "2", "4", "8"));
+             PICK(t, "bf16", "fp16", "fp32"), draw(t, 1, 1 << 20), PICK(t, "1", "2", "4", "8"));
     char *argv[] = {"shardcheck", "run", line};
     struct options o;
     snprintf(t->made_of, sizeof t->made_of, "shardcheck run '%s'", line);

@@ -20,7 +20,8 @@ static bool is_tiny(struct trial *t) { return !trial_draw(t, 0, 4); }
 static void norm(struct trial *t) {
     const int64_t n = trial_size(t, 2048), rows = trial_size(t, 8192 / n);
     const struct adding a = adding_draw(t, false);
-    const bool rounded = trial_flip(t), tiny = is_tiny(t), flushes = tiny && trial_flip(t);
+    const bool tiny = is_tiny(t), flushes = tiny && trial_flip(t);
+    const enum dtype mid = trial_flip(t) ? trial_half(t) : DTYPE_F64;
     float *const x = trial_values(t, rows * n, trial_dtype(t), any_scale(t)),
                  *const w = trial_values(t, n, trial_dtype(t), tiny ? ldexp(1, 2 * TINY + 4) : 2),
                  *const got = trial_array(t, rows * n, 4);
@@ -29,16 +30,15 @@ static void norm(struct trial *t) {
     c.u.norm = (struct norm_args){
         .x = dense(x, rows * n, n, 0), .w = dense(w, n, 1, 0), .n_tokens = rows, .width = n, .eps = 1e-6};
     contract.u.norm.depth = adding_depth(&a, n);
-    contract.u.norm.mid = rounded ? DTYPE_BF16 : DTYPE_F64;
+    contract.u.norm.mid = mid;
     contract.flushes = flushes;
-    snprintf(t->made_of, sizeof t->made_of, "%lld of %lld, %s%s%s", (long long)rows, (long long)n,
-             adding_name(&a), rounded ? ", bf16 before the weight" : "", flushes ? ", flushed" : "");
+    snprintf(t->made_of, sizeof t->made_of, "%lld of %lld, %s, %s before the weight%s", (long long)rows,
+             (long long)n, adding_name(&a), dtype_name(mid), flushes ? ", flushed" : "");
     for (int64_t r = 0; r < rows; r++) {
         const float square = adding_dot(&a, x + r * n, x + r * n, t->dishonest ? n - 1 : n);
         const float root = 1 / sqrtf(square / (float)n + 1e-6f);
         for (int64_t i = 0; i < n; i++) {
-            const float mid = x[r * n + i] * root;
-            const float y = (rounded ? (float)dtype_round(DTYPE_BF16, (double)mid) : mid) * w[i];
+            const float y = (float)dtype_round(mid, (double)(x[r * n + i] * root)) * w[i];
             got[r * n + i] = flushes ? flushed(y) : y;
         }
     }
@@ -48,7 +48,7 @@ static void norm(struct trial *t) {
 static void linear(struct trial *t) {
     const int64_t n = trial_size(t, 4096), cols = trial_size(t, 32), rows = trial_size(t, 16);
     const enum dtype d = trial_dtype(t);
-    struct adding a = adding_draw(t, d == DTYPE_BF16);
+    struct adding a = adding_draw(t, d != DTYPE_F32);
     const bool tiny = is_tiny(t) && a.order != TENSOR_CORE, biased = !tiny && trial_flip(t);
     a.flushes = tiny && trial_flip(t);
     float *const x = trial_values(t, rows * n, d, tiny ? ldexp(1, TINY) : any_scale(t)),
@@ -123,20 +123,21 @@ static float silu(float g, int way) {
 
 static void activation(struct trial *t) {
     const int64_t n = trial_size(t, 1 << 15), way = trial_draw(t, 0, 4);
-    const bool rounded = trial_flip(t), tiny = is_tiny(t), flushes = tiny && trial_flip(t);
+    const bool tiny = is_tiny(t), flushes = tiny && trial_flip(t);
+    const enum dtype mid = trial_flip(t) ? trial_half(t) : DTYPE_F64;
     float *const x = trial_values(t, 2 * n, trial_dtype(t),
                                   ldexp(1, tiny ? TINY : (int)trial_draw(t, -8, 7))),
                  *const got = trial_array(t, n, 4);
     struct call c = {.op = OP_ACTIVATION};
     struct contract contract = contract_exact(OP_ACTIVATION);
     c.u.activation = (struct activation_args){.gate_up = dense(x, 2 * n, 2 * n, n), .n_rows = 1, .width = n};
-    contract.u.activation.mid = rounded ? DTYPE_BF16 : DTYPE_F64;
+    contract.u.activation.mid = mid;
     contract.flushes = flushes;
-    snprintf(t->made_of, sizeof t->made_of, "%lld gates, way %lld%s%s", (long long)n, (long long)way,
-             rounded ? ", bf16 before up" : "", flushes ? ", flushed" : "");
+    snprintf(t->made_of, sizeof t->made_of, "%lld gates, way %lld, %s before up%s", (long long)n,
+             (long long)way, dtype_name(mid), flushes ? ", flushed" : "");
     for (int64_t i = 0; i < n; i++) {
         const float s = t->dishonest ? fmaxf(x[i], 0) : silu(x[i], (int)way);
-        const float y = (rounded ? (float)dtype_round(DTYPE_BF16, (double)s) : s) * x[n + i];
+        const float y = (float)dtype_round(mid, (double)s) * x[n + i];
         got[i] = flushes ? flushed(y) : y;
     }
     trial_judge(t, &c, &contract, got, 0);

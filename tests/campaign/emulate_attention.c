@@ -1,5 +1,5 @@
 /* Online softmax in fp32 as kernels have it: keys in tiles, forwards or backwards, cut into slices
- * that are merged through their log-sum-exp; P in fp32 or bf16, added up by FMA or a tensor core. */
+ * that are merged through their log-sum-exp; P in fp32 or 16 bits, added up by FMA or a tensor core. */
 /* SPDX-License-Identifier: MIT */
 #include "tests/campaign/campaign.h"
 
@@ -10,6 +10,7 @@ enum { MAX_DIM = 64, MAX_TILE = 128 };
 
 struct habits {
     int64_t n, d, tile, slice; /* keys, dims, keys of a tile and of a slice */
+    enum dtype half;           /* of P and pieces, where they are rounded */
     bool backwards, prescaled; /* the last tile first; scale q rounded to bf16 */
     bool rounds_p, p_in_l, tensor_core, rounds_pieces;
     struct adding qk, pv;
@@ -53,7 +54,7 @@ static struct piece attend(const struct habits *h, const float *q, const float *
         l *= rescale, m = top;
         for (int64_t j = 0; j < n; j++) {
             const float exact = expf(p[j] - m);
-            p[j] = h->rounds_p ? (float)dtype_round(DTYPE_BF16, (double)exact) : exact;
+            p[j] = h->rounds_p ? (float)dtype_round(h->half, (double)exact) : exact;
             l += h->p_in_l ? p[j] : exact;
         }
         for (int64_t d = 0; d < h->d; d++) a.o[d] = add_tile(h, a.o[d] * rescale, p, v + j0 * h->d + d, n);
@@ -73,8 +74,7 @@ static void attend_all(const struct habits *h, const float *q, const float *k, c
         top = fmaxf(top, piece[n].lse);
     }
     for (int64_t i = 0; i < n && n > 1 && h->rounds_pieces; i++)
-        for (int64_t d = 0; d < h->d; d++)
-            piece[i].o[d] = (float)dtype_round(DTYPE_BF16, (double)piece[i].o[d]);
+        for (int64_t d = 0; d < h->d; d++) piece[i].o[d] = (float)dtype_round(h->half, (double)piece[i].o[d]);
     for (int64_t d = 0; d < h->d; d++) out[d] = n == 1 ? piece[0].o[d] : 0;
     for (int64_t i = 0; i < n && n > 1; i++) {
         const float weight = expf(piece[i].lse - top);
@@ -87,7 +87,8 @@ static void attend_all(const struct habits *h, const float *q, const float *k, c
 static struct habits draw_habits(struct trial *t, enum dtype d) {
     struct habits h = {.d = trial_size(t, MAX_DIM)};
     h.n = trial_size(t, h.d < 16 ? 6000 : 1500);
-    h.rounds_p = d == DTYPE_BF16 && trial_flip(t);
+    h.half = d;
+    h.rounds_p = d != DTYPE_F32 && trial_flip(t);
     h.tensor_core = h.rounds_p && trial_flip(t);
     h.p_in_l = h.rounds_p && trial_flip(t);
     h.prescaled = d == DTYPE_BF16 && !trial_draw(t, 0, 3);
@@ -95,11 +96,11 @@ static struct habits draw_habits(struct trial *t, enum dtype d) {
     h.slice = trial_flip(t) ? h.n : (h.n + trial_draw(t, 1, 40)) / trial_draw(t, 1, 40) + 1;
     if (h.tensor_core) h.slice = (h.slice + 15) / 16 * 16;
     h.backwards = trial_flip(t);
-    h.qk = adding_draw(t, d == DTYPE_BF16);
+    h.qk = adding_draw(t, d != DTYPE_F32);
     h.pv = (struct adding){.fma = trial_flip(t)};
     if (h.tensor_core) h.pv.order = TENSOR_CORE;
     h.scale = (float)trial_real(t, 0.01, 1);
-    h.rounds_pieces = d == DTYPE_BF16 && trial_flip(t);
+    h.rounds_pieces = d != DTYPE_F32 && trial_flip(t);
     return h;
 }
 
@@ -109,7 +110,7 @@ static struct contract declare(const struct habits *h, struct trial *t) {
     c.u.attention.qk = adding_accumulator(&h->qk);
     c.u.attention.pv = adding_accumulator(&h->pv);
     c.u.attention.q_unit = h->prescaled ? UNIT_BF16 : 0;
-    c.u.attention.p_unit = h->rounds_p ? UNIT_BF16 : 0;
+    c.u.attention.p_unit = h->rounds_p ? dtype_unit(h->half) : 0;
     c.u.attention.p_in_l = h->p_in_l;
     c.u.attention.p_in_order = !h->backwards;
     c.u.attention.block = h->tile;
@@ -117,7 +118,7 @@ static struct contract declare(const struct habits *h, struct trial *t) {
     c.u.attention.splits = (int)slices;
     c.u.attention.slice = trial_flip(t) ? h->slice : 0; /* known, or not */
     c.u.attention.merges = trial_flip(t);
-    if (h->rounds_pieces) c.u.attention.piece = DTYPE_BF16;
+    if (h->rounds_pieces) c.u.attention.piece = h->half;
     return c;
 }
 
@@ -155,8 +156,9 @@ void emulate_attention(struct trial *t) {
     snprintf(t->made_of, sizeof t->made_of,
              "%lld keys of %lld in tiles of %lld%s, slices of %lld%s, q.k %s%s%s%s%s", (long long)h.n,
              (long long)h.d, (long long)h.tile, h.backwards ? " backwards" : "", (long long)h.slice,
-             h.rounds_pieces ? " in bf16" : "", adding_name(&h.qk), h.prescaled ? ", bf16 scale q" : "",
-             h.rounds_p ? ", bf16 P" : "", h.p_in_l ? " in l" : "", h.tensor_core ? ", tensor core" : "");
+             h.rounds_pieces ? " in 16 bits" : "", adding_name(&h.qk), h.prescaled ? ", bf16 scale q" : "",
+             h.rounds_p ? h.half == DTYPE_F16 ? ", fp16 P" : ", bf16 P" : "", h.p_in_l ? " in l" : "",
+             h.tensor_core ? ", tensor core" : "");
     struct habits made = h;
     made.n = keys;
     for (int64_t r = 0; r < rows; r++) attend_all(&made, q + r * h.d, k, v, piece, got + r * h.d);

@@ -54,7 +54,8 @@ int64_t trial_size(struct trial *t, int64_t high) {
 
 bool trial_flip(struct trial *t) { return trial_draw(t, 0, 1); }
 
-enum dtype trial_dtype(struct trial *t) { return trial_flip(t) ? DTYPE_F32 : DTYPE_BF16; }
+enum dtype trial_half(struct trial *t) { return trial_flip(t) ? DTYPE_BF16 : DTYPE_F16; }
+enum dtype trial_dtype(struct trial *t) { return trial_draw(t, 0, 2) ? trial_half(t) : DTYPE_F32; }
 
 float *trial_values(struct trial *t, int64_t n, enum dtype d, double scale) {
     float *const x = trial_array(t, n, sizeof *x);
@@ -127,10 +128,10 @@ void trial_judge(struct trial *t, const struct call *call, const struct contract
 
 /* ---- adding up ---- */
 
-enum { STEP = 16, FRACTION = 25, KEEP = 24 }; /* of an sm_90 tensor core for bf16 */
+enum { STEP = 16, FRACTION = 25, KEEP = 24 }; /* of an sm_90 tensor core for 16-bit operands */
 
-struct adding adding_draw(struct trial *t, bool bf16) {
-    struct adding a = {.order = (enum order)trial_draw(t, 0, bf16 ? TENSOR_CORE : INTERLEAVED)};
+struct adding adding_draw(struct trial *t, bool half) {
+    struct adding a = {.order = (enum order)trial_draw(t, 0, half ? TENSOR_CORE : INTERLEAVED)};
     a.parts = trial_draw(t, 2, 33);
     a.fma = trial_flip(t);
     return a;
