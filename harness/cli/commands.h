@@ -44,6 +44,7 @@ void choose_reports(struct options *options);
 /* ---- judge: what somebody else's run left behind ---- */
 extern const struct option_row judge_options[];
 struct status judge_parse(struct parse *parse);
+struct status judge_run(const struct options *options, enum exit_code *code);
 void judge_explain(FILE *file);
 
 /* ---- compare: two files, what has changed ---- */

@@ -4,9 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fixtures/call_log.h"
 #include "harness/cli/commands.h"
 #include "harness/cli/outputs.h"
 #include "harness/facts.h"
+#include "harness/flashinfer.h"
 #include "harness/memory.h"
 #include "harness/worker/pool.h"
 #include "harness/worker/process.h"
@@ -76,13 +78,14 @@ const struct option_row judge_options[] = {
 };
 
 void judge_explain(FILE *file) {
-    fputs(
-        "DUMP is a file of one rank, or a folder of such files: the inputs and outputs of a layer's modules "
-        "as\ncaptured in vLLM, SGLang or transformers (docs/judge.md). Every stage is judged on the rank's "
-        "own "
-        "inputs,\nand every span of stages between two tensors that are there; what could not be judged is "
-        "listed.\n",
-        file);
+    fputs("DUMP is a file of one rank, or a folder of such files: what went into and came out of a layer's "
+          "modules in "
+          "\nvLLM or transformers (docs/judge.md); or what FlashInfer logged of its calls at level 10, which "
+          "needs no "
+          "\nmodel. Every stage is judged on the rank's own inputs, and every span of stages between two "
+          "tensors that "
+          "\nare there; what could not be judged is listed, and if nothing could, the exit status is 2.\n",
+          file);
 }
 
 /* ---- which parts of which layers ---- */
@@ -142,6 +145,7 @@ struct status judge_parse(struct parse *parse) {
     out->run.judge.dump = out->judged;
     out->run.judge.n_dumps = words->n_subjects;
     choose_reports(out);
+    if (call_log_recognises(out->judged[0])) return outputs_check(out);
     struct facts *const facts = memory_zeroed(1, sizeof *facts);
     struct status s =
         words->in_process || !worker_program ? facts_read(&out->run, facts) : pool_describe(&out->run, facts);
@@ -149,4 +153,29 @@ struct status judge_parse(struct parse *parse) {
     free(facts);
     TRY(s);
     return outputs_check(out);
+}
+
+/* ---- a log of calls ---- */
+
+static struct status judge_calls(const struct options *o, enum exit_code *code) {
+    struct run_output out;
+    struct output *report[MAX_REPORTS] = {NULL};
+    const struct judge_wish *const j = &o->run.judge;
+    struct status s = o->in_process || !worker_program
+                          ? judge_flashinfer(j->dump, j->n_dumps, FLASHINFER_WORK, &out)
+                          : pool_calls(&o->run, &out);
+    if (!s.code) s = reports_open(o, report);
+    snprintf(out.command, sizeof out.command, "%s", o->typed);
+    for (int i = 0; i < o->n_reports && !s.code; i++) {
+        report_write(o->report[i].format, output_file(report[i]), &out.result, o->verbosity);
+        s = output_commit(&report[i]);
+    }
+    *code = out.result.n_failed ? EXIT_DEFECT : out.result.n_passed ? EXIT_PASSED : EXIT_TROUBLE;
+    for (int i = 0; i < o->n_reports; i++) output_discard(&report[i]);
+    run_output_free(&out);
+    return s;
+}
+
+struct status judge_run(const struct options *o, enum exit_code *code) {
+    return o->run.n_cases ? check_run(o, code) : judge_calls(o, code);
 }

@@ -13,6 +13,7 @@
 enum frame_type {
     FRAME_RUN,      /* to a worker: cases to run (message.h) */
     FRAME_DESCRIBE, /* to a worker: a request without cases; what do its files bring? */
+    FRAME_CALLS,    /* to a worker: a request without cases; are the calls that its folders log right? */
     FRAME_DEVICE,   /* the device is open: its label */
     FRAME_STEP,     /* something is about to happen (message.h) */
     FRAME_BEAT,     /* the reference has got on; empty */

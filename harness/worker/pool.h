@@ -23,5 +23,7 @@ struct status pool_run(const struct run_request *request, const struct pool_opti
                        struct run_output *out);
 /* facts_read in a worker: a file may crash the library that reads it. */
 struct status pool_describe(const struct run_request *request, struct facts *out);
+/* judge_flashinfer in a worker. */
+struct status pool_calls(const struct run_request *request, struct run_output *out);
 
 #endif

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "harness/facts.h"
+#include "harness/flashinfer.h"
 #include "harness/worker/frame.h"
 #include "harness/worker/message.h"
 #include "kernels/simt/simt_options.h"
@@ -104,9 +105,24 @@ static struct status describe(struct voice *v, const char *text, size_t length) 
     return status_ok();
 }
 
+static struct status calls(struct voice *v, const char *text, size_t length) {
+    struct asked asked;
+    struct run_output out = {0};
+    struct status s = request_read(text, length, &asked);
+    v->sent = 0;
+    if (!s.code && asked.threads > 0) omp_set_num_threads(asked.threads);
+    if (!s.code) s = judge_flashinfer(asked.run.judge.dump, asked.run.judge.n_dumps, FLASHINFER_WORK, &out);
+    if (!s.code) on_device(&v->watch, out.device_label);
+    for (int64_t i = 0; i < out.result.n_cases && !s.code; i++) on_result(&v->watch, i, &out.cases[i]);
+    run_output_free(&out);
+    asked_free(&asked);
+    return s;
+}
+
 static void answer(struct voice *v, const struct frame_head *head, const char *payload) {
     v->head.nonce = head->nonce;
     const struct status s = head->type == FRAME_RUN        ? run(v, payload, head->length)
+                            : head->type == FRAME_CALLS    ? calls(v, payload, head->length)
                             : head->type == FRAME_DESCRIBE ? describe(v, payload, head->length)
                                                            : status_error("no request a worker knows");
     say_end(v, &s);
