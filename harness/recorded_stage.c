@@ -37,56 +37,6 @@ static void put_known(struct recorded_run *r, int rank, enum tensor_id id, const
     why(r, rank, id)[0] = 0;
 }
 
-static struct status load_input(struct recorded_run *r, int rank, enum tensor_id id) {
-    struct record record;
-    bool more = true;
-    if (r->own[rank].of[id].count || r->asked[rank * T_COUNT + (int)id]) return status_ok();
-    r->asked[rank * T_COUNT + (int)id] = true;
-    set_unknown(r, rank, id, "%s of rank %d is not in the dump", tensor_table[id].name, rank);
-    for (int i = 0; more; i++) {
-        const struct recorded what = {r->step, r->layer, r->crew.part, AS_INPUT, id, rank};
-        TRY(recording_read(r->source->recording, &what, i, &r->crew.plan, &record, &more));
-        if (record.values) {
-            put_known(r, rank, id, record.values, record.count);
-            r->summed[rank] = record.summed;
-            more = false;
-        } else if (record.there) {
-            set_unknown(r, rank, id, "%.100s %.100s", record.name, record.odd);
-        }
-        record_free(&record);
-    }
-    return status_ok();
-}
-
-/* Weights are whole, and alive for one stage. */
-static struct status load_weight(struct recorded_run *r, enum tensor_id id) {
-    bool found = false;
-    if (r->whole.of[id].count) return status_ok();
-    char reason[sizeof r->unknown->text] = "no weights; add --model DIR";
-    if (r->source->weights) {
-        const int64_t count = slice_count(&r->crew.plan, id, -1);
-        double *const data = store_renew(&r->whole, id, DTYPE_F64, count);
-        const struct status s =
-            weights_read(r->source->weights, r->layer, r->crew.part, id, count, data, &found);
-        if (s.code) snprintf(reason, sizeof reason, "%.110s", s.message);
-        found &= !s.code;
-    }
-    if (!found) store_drop(&r->whole, id);
-    for (int rank = 0; rank < r->crew.plan.tp; rank++)
-        found ? (void)(why(r, rank, id)[0] = 0) : set_unknown(r, rank, id, "%s", reason);
-    return status_ok();
-}
-
-static struct status load_operands(struct recorded_run *r, int stage) {
-    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
-        if (!tensor_present(*id, &r->crew.spec)) continue;
-        if (tensor_table[*id].role == ROLE_WEIGHT) TRY(load_weight(r, *id));
-        for (int rank = 0; rank < r->crew.plan.tp && tensor_table[*id].role == ROLE_INPUT; rank++)
-            TRY(load_input(r, rank, *id));
-    }
-    return status_ok();
-}
-
 static void drop_weights(struct recorded_run *r, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
         if (tensor_table[*id].role == ROLE_WEIGHT) store_drop(&r->whole, *id);
@@ -194,6 +144,63 @@ static void judge_copy(struct recorded_run *r, const struct placed *at, enum ten
     snprintf(note, sizeof note, "%.120s is not what %.120s holds", copy->name, of);
     judge_repeated(&j, want, note, r->verdict.edge, r->verdict.findings);
     free(got), free(want);
+}
+
+/* The first name counts; the others are copies of it, but for the parts of a sum. */
+static struct status load_input(struct recorded_run *r, const struct placed *at, enum tensor_id id) {
+    struct record record, first = {0};
+    bool *const asked = &r->asked[at->rank * T_COUNT + (int)id];
+    bool more = !r->own[at->rank].of[id].count && !*asked;
+    struct status s = status_ok();
+    if (more)
+        set_unknown(r, at->rank, id, "%s of rank %d is not in the dump", tensor_table[id].name, at->rank);
+    *asked = true;
+    for (int i = 0; more && !s.code; i++) {
+        const struct recorded what = {r->step, r->layer, r->crew.part, AS_INPUT, id, at->rank};
+        s = recording_read(r->source->recording, &what, i, &r->crew.plan, &record, &more);
+        if (!s.code && record.values && !first.values) {
+            put_known(r, at->rank, id, record.values, record.count);
+            r->summed[at->rank] = record.summed;
+            more = !record.summed;
+            first = record;
+            continue;
+        }
+        if (!s.code && record.values && r->wanted) judge_copy(r, at, id, &record, first.name, first.values);
+        if (!s.code && record.odd[0] && !first.values)
+            set_unknown(r, at->rank, id, "%.100s %.100s", record.name, record.odd);
+        record_free(&record);
+    }
+    record_free(&first);
+    return s;
+}
+
+/* Weights are whole, and alive for one stage. */
+static struct status load_weight(struct recorded_run *r, enum tensor_id id) {
+    bool found = false;
+    if (r->whole.of[id].count) return status_ok();
+    char reason[sizeof r->unknown->text] = "no weights; add --model DIR";
+    if (r->source->weights) {
+        const int64_t count = slice_count(&r->crew.plan, id, -1);
+        double *const data = store_renew(&r->whole, id, DTYPE_F64, count);
+        const struct status s =
+            weights_read(r->source->weights, r->layer, r->crew.part, id, count, data, &found);
+        if (s.code) snprintf(reason, sizeof reason, "%.110s", s.message);
+        found &= !s.code;
+    }
+    if (!found) store_drop(&r->whole, id);
+    for (int rank = 0; rank < r->crew.plan.tp; rank++)
+        found ? (void)(why(r, rank, id)[0] = 0) : set_unknown(r, rank, id, "%s", reason);
+    return status_ok();
+}
+
+static struct status load_operands(struct recorded_run *r, int stage) {
+    for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
+        if (!tensor_present(*id, &r->crew.spec)) continue;
+        if (tensor_table[*id].role == ROLE_WEIGHT) TRY(load_weight(r, *id));
+        for (int rank = 0; rank < r->crew.plan.tp && tensor_table[*id].role == ROLE_INPUT; rank++)
+            TRY(load_input(r, &(struct placed){&r->crew, stage, rank}, *id));
+    }
+    return status_ok();
 }
 
 /* Does every rank hold the same of it? */
