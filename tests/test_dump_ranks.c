@@ -10,7 +10,7 @@
 
 TestSuite(dump_ranks, .init = folder_enter_with_binary, .fini = folder_leave);
 
-/* Turns the sign of one element of a bf16 tensor. */
+/* Turns the sign of one element of a tensor of 16 bits. */
 static void spoil(const char *path, const char *name, int64_t element) {
     const hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), set = H5Dopen2(file, name, H5P_DEFAULT);
     const hid_t type = H5Dget_type(set), space = H5Dget_space(set);
@@ -34,7 +34,7 @@ Test(dump_ranks, right_ranks_pass_in_every_layout) {
 }
 
 /* What moves, what is made and what is added up. */
-Test(dump_ranks, one_wrong_element_of_one_rank_is_named) {
+static void expect_wrong_named(const char *run) {
     static const struct {
         const char *name;
         int64_t element;
@@ -45,7 +45,7 @@ Test(dump_ranks, one_wrong_element_of_one_rank_is_named) {
         {"ranks/1/layers.0.attention.y", 2, "rank 1 token 0 channel 2, attn_residual.y"},
         {"ranks/1/layers.1.ffn.moe_part", 7, "rank 1 token 0 channel 7, combine.moe_part"},
     };
-    expect("run tiny --tp 2 --dump d.h5 --ranks", 0, "2 passed");
+    expect(run, 0, "2 passed");
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         spoil("d.h5", wrong[i].name, wrong[i].element);
         expect("run --fixture d.h5 --tp 1", 1, wrong[i].says);
@@ -53,6 +53,13 @@ Test(dump_ranks, one_wrong_element_of_one_rank_is_named) {
         spoil("d.h5", wrong[i].name, wrong[i].element);
     }
     expect("run --fixture d.h5 --tp 1", 0, "2 passed");
+}
+
+Test(dump_ranks, one_wrong_element_of_one_rank_is_named) {
+    expect_wrong_named("run tiny --tp 2 --dump d.h5 --ranks");
+}
+Test(dump_ranks, one_wrong_element_of_one_rank_is_named_in_fp16) {
+    expect_wrong_named("run tiny --tp 2 --dtype fp16 --dump d.h5 --ranks");
 }
 
 Test(dump_ranks, what_the_ranks_of_a_file_cannot_be_is_refused) {
