@@ -121,11 +121,18 @@ static struct contract vllm_contract(const struct producer *p, int stage, const 
     return c;
 }
 
-/* Without AVX-512 there is no all-reduce in shared memory: gloo adds bf16 to bf16 around a ring. */
+/* Without AVX-512 vLLM's own kernels cut; where the scale multiplies the experts' sum, that is torch's. And
+ * there is no all-reduce in shared memory: gloo adds bf16 to bf16 around a ring. */
+static bool vllm_avx2_cuts(const struct producer *p, int stage) {
+    if (stage == S_COMBINE) return !vllm_family(p)->wide_logits;
+    return stage == S_ROPE || stage == S_ATTENTION || stage == S_ACTIVATION;
+}
+
 static struct contract vllm_avx2_contract(const struct producer *p, int stage,
                                           const struct hf64_range *range) {
     struct contract c = vllm_contract(p, stage, range);
     if (c.op == OP_SUM) c.u.sum.step = p->storage;
+    if (c.op == OP_COMBINE && c.u.combine.unscaled == DTYPE_BF16) c.u.combine.unscaled = DTYPE_BF16_CUT;
     return c;
 }
 
@@ -158,7 +165,7 @@ const struct producer_row producer_table[] = {
      .between = vllm_between,
      .rounds_logits = true,
      .keeps = {T_GATE_UP, T_DOWN, T_NONE},
-     .cuts = {[S_ROPE] = true, [S_ATTENTION] = true, [S_ACTIVATION] = true, [S_COMBINE] = true}},
+     .cuts = vllm_avx2_cuts},
     {0},
 };
 
@@ -342,5 +349,5 @@ enum dtype producer_between(const struct producer *p, enum tensor_id id) {
 }
 
 enum dtype producer_rounds(const struct producer *p, int stage, enum dtype d) {
-    return d == DTYPE_BF16 && p->row->cuts[stage] ? DTYPE_BF16_CUT : d;
+    return d == DTYPE_BF16 && p->row->cuts && p->row->cuts(p, stage) ? DTYPE_BF16_CUT : d;
 }

@@ -21,7 +21,8 @@ struct producer_row {
     enum dtype (*between)(const struct producer *producer, enum tensor_id id); /* NULL: to `storage` */
     bool rounds_logits;            /* to `storage`, too, but those that the model computes in fp32 */
     enum tensor_id keeps[T_COUNT]; /* not rounded on the way to the next step, ended by T_NONE */
-    bool cuts[S_COUNT];            /* bf16 outputs of the stage are cut, not rounded to nearest */
+    /* Are the stage's bf16 outputs cut, not rounded to nearest?  NULL: of none. */
+    bool (*cuts)(const struct producer *producer, int stage);
 };
 extern const struct producer_row producer_table[]; /* ended by a row without a name */
 

@@ -129,4 +129,9 @@ Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_ro
     }
     for (size_t i = 0; i < sizeof rounded / sizeof *rounded; i++)
         cr_expect_eq(producer_rounds(&p, rounded[i], DTYPE_BF16), DTYPE_BF16);
+    struct producer glm = p; /* the experts' sum is cut, torch multiplies it by the scale */
+    glm.model_type = "glm4_moe";
+    cr_expect_eq(producer_contract(&glm, S_COMBINE, &usual).u.combine.unscaled, DTYPE_BF16_CUT);
+    cr_expect_eq(producer_rounds(&glm, S_COMBINE, DTYPE_BF16), DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_F64);
 }
