@@ -64,10 +64,13 @@ struct attention_contract {
                               * numbers are not counted here); 0: not */
     double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
                               * exp(score - the largest one so far, its own included), or that over l */
-    bool p_in_l;             /* the denominator adds the rounded P, too */
-    bool p_in_order;         /* the largest so far is that of all blocks from the first key on, to the
+    bool p_in_l;       /* the denominator adds the rounded P, too */
+    bool p_in_order;   /* the largest so far is that of all blocks from the first key on, to the
                               * key's own one; P is rounded to nearest */
     double score_unit;       /* scores rounded to this unit, as q, before the softmax; 0: not */
+    /* What tensor code rounds, where attention is one op after the other: q.k and its product with the scale,
+     * and the normalised P; DTYPE_F64: not. */
+    enum dtype scores, weights;
     double score_norm_error; /* score error as a multiple of scale*|q||k| (rope table errors); 0: none */
     int64_t block;           /* keys per online-softmax step; 0: one step over all keys, rescaled once */
     int64_t l_depth;         /* roundings on the longest path of the denominator; 0: number of keys */
@@ -106,6 +109,8 @@ struct combine_contract {
      * gates hold it. */
     enum dtype unscaled;
     double scale;
+    enum dtype products; /* gate * row is rounded to it; DTYPE_F64: not */
+    enum dtype sums;     /* every sum of two is, from the row of the lowest expert on; DTYPE_F64: none */
 };
 struct sum_contract {
     double unit; /* of one addition */

@@ -136,6 +136,37 @@ static struct contract vllm_avx2_contract(const struct producer *p, int stage,
     return c;
 }
 
+/* transformers 5.19: does this model type round its gates? (Qwen3MoeTopKRouter does.) */
+static bool hf_narrow_gates(const struct producer *p) {
+    return p->model_type && !strcmp(p->model_type, "qwen3_moe");
+}
+static enum dtype hf_between(const struct producer *p, enum tensor_id id) {
+    return id == T_GATES && hf_narrow_gates(p) ? p->storage : tensor_dtype(id, p->storage);
+}
+
+/* transformers 5.19, modeling_*.py in bf16 with eager attention: every op stores its result, but for norm,
+ * softmax and routing, which are fp32 inside. The rope table is rounded, and so are its products. Experts:
+ * gated rows are fp32 where the gates are, and are added up in fp32 (integrations/moe.py); with
+ * experts_implementation="eager" products and sums are rounded one by one: the keys combine.*. */
+static struct contract hf_contract(const struct producer *p, int stage, const struct hf64_range *range) {
+    struct contract c = tensor_contract(stage);
+    const struct layer_spec *const spec = range->spec;
+    assert(spec);
+    switch (c.op) {
+    case OP_NORM:
+    case OP_QK_NORM: c.u.norm.mid = p->storage; break;
+    case OP_ROPE:
+        c.u.rope.table = c.u.rope.products = p->storage, c.u.rope.theta = spec->rope_theta;
+        c.u.rope.growth = rope_angle_growth(spec);
+        break;
+    case OP_ATTENTION: c.u.attention.scores = c.u.attention.weights = p->storage; break;
+    case OP_ACTIVATION: c.u.activation.mid = p->storage; break;
+    case OP_COMBINE: c.u.combine.products = hf_narrow_gates(p) ? p->storage : DTYPE_F64; break;
+    default: break;
+    }
+    return c;
+}
+
 const struct producer_row producer_table[] = {
     {.name = "exact",
      .describes = "fp32 arithmetic, one rounding a stage",
@@ -148,6 +179,14 @@ const struct producer_row producer_table[] = {
      .source = "transformers 5.17, modeling_llama.py and its kin",
      .storage = DTYPE_F64,
      .contract = hf64_contract,
+     .keeps = {T_NONE}},
+    {.name = "hf-bf16",
+     .describes = "Hugging Face transformers in bf16, eager attention",
+     .source = "transformers 5.19, modeling_llama.py and its kin, integrations/moe.py",
+     .storage = DTYPE_BF16,
+     .contract = hf_contract,
+     .between = hf_between,
+     .rounds_logits = true,
      .keeps = {T_NONE}},
     {.name = "vllm-bf16",
      .describes = "vLLM's model code in bf16 on its CPU back end, attention with P in fp32",
@@ -187,6 +226,14 @@ static const struct key {
      offsetof(struct contract, u.attention.p_in_l)},
     {"attention.block", "keys of a softmax tile", OP_ATTENTION, VALUE_COUNT,
      offsetof(struct contract, u.attention.block)},
+    {"attention.scores", "what q.k and its product with the scale are rounded to", OP_ATTENTION, VALUE_DTYPE,
+     offsetof(struct contract, u.attention.scores)},
+    {"attention.weights", "what P over l is rounded to", OP_ATTENTION, VALUE_DTYPE,
+     offsetof(struct contract, u.attention.weights)},
+    {"combine.products", "what a gated row is rounded to", OP_COMBINE, VALUE_DTYPE,
+     offsetof(struct contract, u.combine.products)},
+    {"combine.sums", "what every sum of two gated rows is rounded to", OP_COMBINE, VALUE_DTYPE,
+     offsetof(struct contract, u.combine.sums)},
     {"linear.order", "how products are added up", OP_LINEAR, VALUE_ORDER,
      offsetof(struct contract, u.linear.acc.order)},
     {"gated_linear.order", "the same, where the activation follows at once", OP_GATED_LINEAR, VALUE_ORDER,
@@ -214,7 +261,7 @@ enum { N_KEYS = sizeof keys / sizeof *keys };
 
 /* The names of a table, separated by commas, as far as there is room. */
 struct names {
-    char text[300];
+    char text[400];
     size_t n;
 };
 static void add_name(struct names *names, const char *name) {

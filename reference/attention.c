@@ -136,6 +136,56 @@ static void add_value_radii(const struct output_factors *f, const struct head_su
     for (int64_t d = 0; d < D; d++) out->e[at + d] += factor * rho[d];
 }
 
+/* ---- weights that are rounded ---- */
+
+/* The weights w of a head with w h in r become R(w) with what is left of the doubt: w' / w - 1 = (eta - S) /
+ * (1 + S) with |eta| <= h and S = sum w eta, at least `least` - 1; then the denominator's own roundings. */
+static void round_weights(double *w, double *r, const struct attention_contract *c,
+                          const struct head_sums *sums, int64_t n, bool bounds) {
+    const double depth = (double)(c->l_depth ? c->l_depth : n), own = (depth + 8) * (c->unit + 2 * UNIT_F64);
+    double all = 0;
+    for (int64_t j = 0; j < n; j++) all += bounds ? r[j] : 0;
+    for (int64_t j = 0; j < n; j++) {
+        const double moved = bounds ? (r[j] + w[j] * all) / sums->least : 0;
+        const double off = bounds ? moved + own * (w[j] + moved) + flush_unit(c->unit) : 0;
+        const struct fuzzy rounded = image((struct fuzzy){w[j], off}, c->weights);
+        w[j] = rounded.value, r[j] = rounded.radius;
+    }
+}
+
+/* o = sum w v of weights known to within r, values to within rho / w: the terms move by `moved` in all. */
+static void rounded_values(const struct attention_keys *s, const struct attention_contract *c, int h,
+                           int64_t D, int64_t n, const double *rho, const struct ref_out *out, int64_t at) {
+    const double *const w = s->w + h * s->stride, *const r = s->r + h * s->stride;
+    for (int64_t d = 0; d < D; d++) {
+        double y = 0, low = 0, high = 0, s1 = 0, moved = rho ? rho[d] : 0;
+        for (int64_t j = 0; j < n; j++) {
+            const double v = s->v[d / LANES * s->n + j][d % LANES], term = w[j] * v;
+            y += term, s1 += fabs(term), moved += r[j] * fabs(v);
+            low = fmin(low, y), high = fmax(high, y);
+        }
+        const double e = accumulator_bound(&c->pv, n, high - low + 2 * moved, s1 + moved);
+        put(out, at + d, y, moved + e, s1);
+    }
+}
+
+static void attend_rounded(struct attention_keys *s, const struct attention_args *a,
+                           const struct attention_contract *c, const double *const *radius,
+                           const struct attention_task *task, const struct head_sums *sums, int n_heads,
+                           int64_t n, const struct ref_out *out, int64_t at) {
+    const int64_t D = a->head_dim;
+    double *const rho = ref_alloc((size_t)D * 2 * sizeof *rho);
+    for (int h = 0; h < n_heads; h++) {
+        double *const w = s->w + h * s->stride, *const r = s->r + h * s->stride;
+        round_weights(w, r, c, &sums[h], n, out->e != NULL);
+        if (radius) value_radii(rho, a, radius, task->seq, task->kv_head, w, n);
+        if (radius) value_radii(rho + D, a, radius, task->seq, task->kv_head, r, n);
+        for (int64_t d = 0; d < D && radius; d++) rho[d] += rho[D + d];
+        rounded_values(s, c, h, D, n, radius ? rho : NULL, out, at + h * D);
+    }
+    free(rho);
+}
+
 static void attend(struct attention_keys *s, const struct attention_args *a,
                    const struct attention_contract *c, const double *const *radius,
                    const struct attention_task *task, int64_t token, const struct ref_out *out,
@@ -150,6 +200,10 @@ static void attend(struct attention_keys *s, const struct attention_args *a,
         struct head_sums sums[COLUMNS];
         keys_weigh(s, a, c, radius, task, token, head, n_heads, n, bounds, sums);
         const int64_t at = ((token - row0) * a->n_heads + head) * D;
+        if (c->weights != DTYPE_F64) {
+            attend_rounded(s, a, c, radius, task, sums, n_heads, n, out, at);
+            continue;
+        }
         weighted_values(s, c, sums, n_heads, D, n, out, at);
         for (int h = 0; h < n_heads && bounds && radius; h++) {
             const struct output_factors factors = output_factors(c, &sums[h], n);

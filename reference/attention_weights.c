@@ -160,6 +160,17 @@ static void add_norm_error(struct attention_keys *s, const struct attention_args
         s->r[h * s->stride + j] += fraction * fabs(a->scale) * q_norm * s->k_norm[j];
 }
 
+/* q.k is rounded to d, then its product with the scale: [n] scores w, each known to within r (NULL: exactly). */
+static void round_scores(double *w, double *r, int64_t n, double scale, enum dtype d) {
+    const struct fuzzy factor = {scale, fabs(scale - (double)(float)scale)};
+    for (int64_t j = 0; j < n; j++) {
+        const struct fuzzy dot = {w[j] / scale, r ? r[j] / fabs(scale) : 0};
+        const struct fuzzy score = image(product(image(dot, d), factor, UNIT_F32), d);
+        w[j] = score.value;
+        if (r) r[j] = score.radius;
+    }
+}
+
 struct attention_path attention_path(const struct attention_contract *c, int64_t n) {
     const bool split = c->splits > 1, known = split && c->slice > 0;
     const int64_t slice = known ? min_i64(c->slice, n) : n;
@@ -306,11 +317,13 @@ void keys_weigh(struct attention_keys *s, const struct attention_args *a, const 
     for (int h = 0; h < n_heads; h++)
         view_row(s->q + h * D, &a->q, token * a->q.stride[0] + (head + h) * a->q.stride[1], D);
     scores(s, a, c, n_heads, n, bounds);
-    const bool plain = !radius && !(c->score_norm_error > 0) && !(c->q_unit > 0);
+    const bool plain = !radius && !(c->score_norm_error > 0) && !(c->q_unit > 0) && c->scores == DTYPE_F64;
     for (int h = 0; h < n_heads; h++) {
         double *const r = s->r + h * s->stride;
         if (bounds && c->score_norm_error > 0) add_norm_error(s, a, c->score_norm_error, h, n);
         if (bounds && radius) score_radii(r, a, radius, task->seq, token, head + h, n);
+        if (c->scores != DTYPE_F64)
+            round_scores(s->w + h * s->stride, bounds ? r : NULL, n, a->scale, c->scores);
         sums[h] = weigh(s, h, D, c, n, bounds, plain);
     }
 }

@@ -123,6 +123,53 @@ static struct fuzzy scaled_after(const struct combine_contract *c, struct fuzzy 
     return product(image(z, c->unscaled), known(c->scale), c->unit);
 }
 
+/* The choices of a token by rising row, which is by rising expert; returns how many are at home. */
+static int64_t rising_rows(const struct combine_args *a, int64_t t, int64_t *choice, double *slot) {
+    int64_t n = 0;
+    for (int64_t j = 0; j < a->top_k; j++) {
+        const double row = view_at(&a->slot_row, t * a->slot_row.stride[0] + j);
+        if (row < 0) continue;
+        int64_t at = n++;
+        for (; at > 0 && slot[at - 1] > row; at--) choice[at] = choice[at - 1], slot[at] = slot[at - 1];
+        choice[at] = j, slot[at] = row;
+    }
+    return n;
+}
+
+/* Products and, one by one, sums are rounded where the contract says so. down [width] rows, then radii. */
+static void combine_rounded(const struct combine_args *a, const struct combine_contract *c,
+                            const double *const *radius, int64_t t, const struct ref_out *out, int64_t at) {
+    double *const down = ref_alloc((size_t)a->width * 3 * sizeof *down), *const rd = down + a->width;
+    double *const s1 = rd + a->width, *const slot = ref_alloc((size_t)a->top_k * sizeof *slot);
+    int64_t *const choice = ref_alloc((size_t)a->top_k * sizeof *choice);
+    struct running *const sum = ref_alloc((size_t)a->width * sizeof *sum);
+    const int64_t n = rising_rows(a, t, choice, slot);
+    running_clear(sum, a->width);
+    memset(s1, 0, (size_t)a->width * sizeof *s1);
+    for (int64_t j = 0; j < n; j++) {
+        const int64_t gate_at = t * a->gates.stride[0] + choice[j];
+        struct fuzzy gate = {slot[j] < (double)a->n_rows ? view_at(&a->gates, gate_at) : (double)NAN, 0};
+        const int64_t row = (isnan(gate.value) ? 0 : (int64_t)slot[j]) * a->down.stride[0];
+        radius_row(&gate.radius, radius, 2, &a->gates, gate_at, 1);
+        view_row(down, &a->down, row, a->width);
+        radius_row(rd, radius, 0, &a->down, row, a->width);
+        for (int64_t i = 0; i < a->width; i++) {
+            const struct fuzzy p = image(product((struct fuzzy){down[i], rd[i]}, gate, c->unit), c->products);
+            s1[i] += fabs(p.value);
+            running_add(&sum[i], p.value, p.radius);
+            if (c->sums == DTYPE_F64) continue;
+            const struct fuzzy both = image(running_end(&sum[i], j ? 2 : 1, c->unit), c->sums);
+            running_clear(&sum[i], 1);
+            running_add(&sum[i], both.value, both.radius);
+        }
+    }
+    for (int64_t i = 0; i < a->width; i++) {
+        const struct fuzzy y = running_end(&sum[i], c->sums == DTYPE_F64 ? n : 1, c->unit);
+        put(out, at + i, y.value, y.radius, s1[i]);
+    }
+    free(down), free(slot), free(choice), free(sum);
+}
+
 /* y = sum over the local choices of gate * row: K products and K additions, in any order, with
  * slack for a scale. */
 void ref_combine(const struct call *call, const struct contract *contract, const double *const *radius,
@@ -139,6 +186,10 @@ void ref_combine(const struct call *call, const struct contract *contract, const
         double *grid = rd + a->width;
 #pragma omp for
         for (int64_t t = row0; t < row1; t++) {
+            if (c->products != DTYPE_F64 || c->sums != DTYPE_F64) {
+                combine_rounded(a, c, radius, t, out, (t - row0) * a->width);
+                continue;
+            }
             memset(y, 0, (size_t)a->width * 3 * sizeof *y);
             for (int64_t i = 0; i < a->width; i++) grid[i] = INFINITY;
             for (int64_t j = 0; j < a->top_k; j++) {

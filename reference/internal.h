@@ -68,6 +68,25 @@ static inline struct fuzzy product(struct fuzzy x, struct fuzzy b, double unit) 
 }
 static inline struct fuzzy known(double x) { return (struct fuzzy){x, 0}; }
 
+/* The sum of some numbers so far: of their magnitudes, of their radii, and the least of their grids. */
+struct running {
+    double y, s1, moved, grid;
+};
+static inline void running_clear(struct running *sum, int64_t n) {
+    for (int64_t c = 0; c < n; c++) sum[c] = (struct running){.grid = INFINITY};
+}
+static inline void running_add(struct running *sum, double value, double radius) {
+    sum->y += value, sum->s1 += fabs(value), sum->moved += radius;
+    sum->grid = fmin(sum->grid, value_grid(value));
+}
+
+/* n numbers: one is a copy, two round once, more at most n times in any order, at what is at most S1. */
+static inline struct fuzzy running_end(const struct running *sum, int64_t n, double unit) {
+    const bool exact = sum->moved == 0 && sum->grid >= addition_grid(unit, sum->s1);
+    const double factor = (unit + UNIT_F64) * (double)n, size = sum->s1 + sum->moved;
+    return (struct fuzzy){sum->y, (exact || n == 1 ? 0 : factor * size) + sum->moved};
+}
+
 /* ---- lanes ---- */
 
 /* Four independent sums side by side. A GCC vector, because the compiler does not keep arrays of

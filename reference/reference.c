@@ -43,25 +43,6 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-/* The sum of some numbers so far: of their magnitudes, of their radii, and the least of their grids. */
-struct running {
-    double y, s1, moved, grid;
-};
-static void running_clear(struct running *sum, int64_t n) {
-    for (int64_t c = 0; c < n; c++) sum[c] = (struct running){.grid = INFINITY};
-}
-static void running_add(struct running *sum, double value, double radius) {
-    sum->y += value, sum->s1 += fabs(value), sum->moved += radius;
-    sum->grid = fmin(sum->grid, value_grid(value));
-}
-
-/* n numbers: one is a copy, two round once, more at most n times in any order, at what is at most S1. */
-static struct fuzzy running_end(const struct running *sum, int64_t n, double unit) {
-    const bool exact = sum->moved == 0 && sum->grid >= addition_grid(unit, sum->s1);
-    const double factor = (unit + UNIT_F64) * (double)n, size = sum->s1 + sum->moved;
-    return (struct fuzzy){sum->y, (exact || n == 1 ? 0 : factor * size) + sum->moved};
-}
-
 static void add_part(struct running *sum, double *part, const struct sum_args *a, const double *const *radius,
                      int64_t i, int64_t t) {
     double *const r = part + a->width;

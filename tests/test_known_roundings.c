@@ -332,3 +332,115 @@ Test(known_roundings, a_rounded_sum_that_is_scaled_is_inside_and_one_with_scaled
     }
     expect(&tally, 8);
 }
+
+/* ---- combine as tensor code does it: every product and every sum of two is rounded ---- */
+
+Test(known_roundings, products_and_sums_rounded_one_by_one_are_inside_and_unrounded_ones_outside) {
+    enum { CHOICES = 5 };
+    static float down[CHOICES * SIZE], gates[ROWS * CHOICES], rounded[SIZE], plain[SIZE];
+    static int32_t slot_row[ROWS * CHOICES];
+    for (int chain = 0; chain < 2; chain++) {
+        struct tally tally = {0};
+        srand48(86);
+        for (int trial = 0; trial < TRIALS; trial++) {
+            for (int i = 0; i < CHOICES * SIZE; i++) down[i] = draw() * scale_of(trial);
+            for (int i = 0; i < ROWS * CHOICES; i++) /* rows fall while choices rise; one is elsewhere */
+                gates[i] = (float)drand48(), slot_row[i] = i % 5 == 2 ? -1 : ROWS * CHOICES - 1 - i;
+            for (int i = 0; i < SIZE; i++) {
+                float sum = 0, all = 0;
+                for (int j = CHOICES; j-- > 0;) {
+                    const int slot = i / WIDTH * CHOICES + j;
+                    if (slot_row[slot] < 0) continue;
+                    const float p = gates[slot] * down[slot_row[slot] * WIDTH + i % WIDTH];
+                    sum += bf16(p), all += p;
+                    if (chain) sum = bf16(sum);
+                }
+                rounded[i] = bf16(sum), plain[i] = bf16(all);
+            }
+            struct call c = {.op = OP_COMBINE};
+            c.u.combine =
+                (struct combine_args){.down = floats(down, CHOICES * SIZE, WIDTH),
+                                      .gates = floats(gates, ROWS * CHOICES, CHOICES),
+                                      .slot_row = {slot_row, DTYPE_I32, {CHOICES}, 0, ROWS * CHOICES},
+                                      .n_tokens = ROWS,
+                                      .top_k = CHOICES,
+                                      .width = WIDTH,
+                                      .n_rows = ROWS * CHOICES};
+            struct contract mid = contract_exact(OP_COMBINE);
+            mid.u.combine.products = DTYPE_BF16, mid.u.combine.sums = chain ? DTYPE_BF16 : DTYPE_F64;
+            count(&tally, &c, &mid, NULL, rounded, plain);
+        }
+        expect(&tally, 8);
+    }
+}
+
+/* ---- attention as tensor code does it: q.k, its product with the scale, and normalised P are rounded ---- */
+
+static struct tally attentions(bool fuzzy) {
+    enum { KEYS = ROWS, DIM = 16, QUERIES = ROWS };
+    static float q[QUERIES * DIM], k[KEYS * DIM], v[KEYS * DIM], given[QUERIES * DIM];
+    static float rounded[SIZE], plain[SIZE];
+    static double r[QUERIES * DIM];
+    static int32_t page[] = {0}, start[] = {0, QUERIES}, len[] = {KEYS};
+    const float scale = 0.3f;
+    struct tally tally = {0};
+    srand48(87);
+    for (int trial = 0; trial < TRIALS; trial++) {
+        for (int i = 0; i < KEYS * DIM; i++) k[i] = draw() * 2, v[i] = draw();
+        for (int i = 0; i < QUERIES * DIM; i++) {
+            q[i] = bf16(draw() * (float)(1 + trial % 3)) + (fuzzy ? draw() / 4096 : 0);
+            given[i] = bf16(q[i]), r[i] = fabs((double)given[i] - (double)q[i]);
+        }
+        for (int t = 0; t < QUERIES; t++) {
+            float s[2][KEYS], top[2] = {-INFINITY, -INFINITY}, l[2] = {0, 0}, p[2][KEYS];
+            for (int j = 0; j < KEYS; j++) {
+                float dot = 0;
+                for (int d = 0; d < DIM; d++) dot += q[t * DIM + d] * k[j * DIM + d];
+                s[0][j] = bf16(bf16(dot) * scale), s[1][j] = dot * scale;
+                for (int i = 0; i < 2; i++) top[i] = fmaxf(top[i], s[i][j]);
+            }
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < KEYS; j++) l[i] += p[i][j] = expf(s[i][j] - top[i]);
+            for (int d = 0; d < DIM; d++) {
+                float o[2] = {0, 0};
+                for (int j = 0; j < KEYS; j++) {
+                    o[0] += bf16(p[0][j] / l[0]) * v[j * DIM + d];
+                    o[1] += p[1][j] / l[1] * v[j * DIM + d];
+                }
+                rounded[t * DIM + d] = bf16(o[0]), plain[t * DIM + d] = bf16(o[1]);
+            }
+        }
+        struct call c = {.op = OP_ATTENTION};
+        c.u.attention =
+            (struct attention_args){.q = {given, DTYPE_F32, {DIM, DIM}, 0, QUERIES * DIM},
+                                    .k_cache = {k, DTYPE_F32, {KEYS * DIM, DIM, DIM}, 0, KEYS * DIM},
+                                    .v_cache = {v, DTYPE_F32, {KEYS * DIM, DIM, DIM}, 0, KEYS * DIM},
+                                    .page_table = {page, DTYPE_I32, {1}, 0, 1},
+                                    .query_start = {start, DTYPE_I32, {1}, 0, 2},
+                                    .kv_len = {len, DTYPE_I32, {1}, 0, 1},
+                                    .n_tokens = QUERIES,
+                                    .n_seqs = 1,
+                                    .n_heads = 1,
+                                    .n_kv_heads = 1,
+                                    .head_dim = DIM,
+                                    .page_size = KEYS,
+                                    .n_pages = 1,
+                                    .max_queries = QUERIES,
+                                    .max_kv = KEYS,
+                                    .scale = (double)scale};
+        struct contract mid = contract_exact(OP_ATTENTION);
+        mid.u.attention.scores = mid.u.attention.weights = DTYPE_BF16;
+        const double *const radius[] = {r, NULL, NULL};
+        count(&tally, &c, &mid, fuzzy ? radius : NULL, rounded, plain);
+        c.u.attention.scale *= 1.01;
+        tally.other += outside(&c, &mid, fuzzy ? radius : NULL, rounded);
+    }
+    return tally;
+}
+
+Test(known_roundings, attention_by_rounded_scores_and_weights_is_inside_and_another_one_outside) {
+    const struct tally tally = attentions(false);
+    expect(&tally, 20);
+    cr_expect_gt(tally.other, tally.n / 5, "a scale off by 1 %%: %d of %d outside", tally.other, tally.n);
+    cr_expect_eq(attentions(true).honest, 0);
+}

@@ -135,3 +135,19 @@ Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_ro
     cr_expect_eq(producer_rounds(&glm, S_COMBINE, DTYPE_BF16), DTYPE_BF16);
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_F64);
 }
+
+Test(producers, transformers_rounds_every_op_and_its_gates_in_one_family) {
+    struct producer p = find("hf-bf16:combine.sums=bf16");
+    p.model_type = "mixtral";
+    const struct contract c = producer_contract(&p, S_ATTENTION, &usual);
+    cr_expect(c.u.attention.scores == DTYPE_BF16 && c.u.attention.weights == DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_ROPE, &usual).u.rope.products, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_ACTIVATION, &usual).u.activation.mid, DTYPE_BF16);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.products, DTYPE_F64);
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.sums, DTYPE_BF16);
+    cr_expect_eq(producer_between(&p, T_GATES), DTYPE_F32);
+    cr_expect_eq(producer_between(&p, T_GATE_UP), DTYPE_BF16);
+    p.model_type = "qwen3_moe";
+    cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.products, DTYPE_BF16);
+    cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16);
+}
