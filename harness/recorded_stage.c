@@ -265,7 +265,9 @@ static struct status settle_records(struct recorded_run *r, const struct placed 
         if (!out->values) {
             snprintf(first, sizeof first, "%s", record.name);
             if (!y) note_unjudged(r, tensor_table[id].name, reason);
-            if (r->wanted && !judge_replica(r, at, id, &record) && y) judge_record(r, at, id, &record, y, e);
+            if (record.quantised[0]) note_unjudged(r, "quantised", record.quantised);
+            if (r->wanted && !judge_replica(r, at, id, &record) && y && !record.quantised[0])
+                judge_record(r, at, id, &record, y, e);
         }
         free(out->values);
         *out = (struct settled){record.values, record.count, record.dtype};

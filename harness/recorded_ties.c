@@ -126,21 +126,24 @@ void recorded_ties_free(struct recorded_run *r) {
 
 /* ---- trials ---- */
 
-/* What hangs on the choice, from the routing to the end of the part. */
-static struct status try_once(struct recorded_run *r) {
+/* What hangs on the choice, from the routing to the end of the part; at first with all that it is added to. */
+static struct status try_once(struct recorded_run *r, bool first) {
     struct stage_result unused = {0};
     struct findings *const findings = memory_zeroed(1, sizeof *findings);
     struct stage_result *const row = r->row;
     const struct verdict verdict = r->verdict;
+    const bool wanted = r->wanted;
     struct status s = status_ok();
     findings_init(findings);
+    r->wanted = true;
     r->row = &unused;
     r->verdict = (struct verdict){&unused.edge[EDGE_ORACLE], findings};
     for (int stage = S_ROUTE; stage < S_COUNT && !s.code; stage++)
         if (stage_applies(stage, r->crew.part, &r->crew.spec) &&
-            (stage == S_ROUTE || recorded_reads_doubted(r, stage)))
+            (first || stage == S_ROUTE || recorded_reads_doubted(r, stage)))
             s = recorded_stage(r, stage);
     r->row = row;
+    r->wanted = wanted;
     r->verdict = verdict;
     free(findings);
     return s;
@@ -165,8 +168,8 @@ struct status recorded_settle_ties(struct recorded_run *r) {
     bool more = r->n_masked && r->crew.part == PART_FFN;
     if (!more) return status_ok();
     r->trial = true;
-    while (more) {
-        const struct status s = try_once(r);
+    for (bool first = true; more; first = false) {
+        const struct status s = try_once(r, first);
         if (s.code) return s;
         more = false;
         for (int64_t t = 0; t < r->batch.n_tokens; t++) more |= settle_token(r, t);

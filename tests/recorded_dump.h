@@ -124,6 +124,7 @@ static inline void write_checkpoint(hid_t file) {
 /* dump/rankR.safetensors. The norm of the ffn adds a residual of zeros. */
 /* What the metadata say that it ran on; NULL: a usual CPU. */
 static const char *recorded_device;
+static const char *recorded_more; /* further metadata, a comma before it */
 
 static inline void write_rank(hid_t file, int rank, int tp) {
     static const struct renamed inputs[] = {
@@ -150,7 +151,7 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     static struct growing g;
     static const uint16_t zeros[33 * 64];
     int64_t positions[33];
-    char dataset[100], path[64], metadata[128];
+    char dataset[100], path[64], metadata[256];
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(dataset, sizeof dataset, "inputs/%s", inputs[i].dataset);
         take(&g, file, dataset, inputs[i].name, NULL, 0, 0);
@@ -170,15 +171,15 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     for (int t = 0; t < 33; t++) positions[t] = t;
     grow(&g, "model.layers.0.self_attn.input.positions", "I64", "33", positions, sizeof positions);
     snprintf(path, sizeof path, "dump/rank%d.safetensors", rank);
-    snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\",\"device\":\"%s\"", rank, tp,
-             recorded_device ? recorded_device : "cpu AVX512");
+    snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\",\"device\":\"%s\"%s", rank, tp,
+             recorded_device ? recorded_device : "cpu AVX512", recorded_more ? recorded_more : "");
     grown(&g, path, metadata);
 }
 
 /* In the current folder, which is empty: model/ and dump/ of tiny on so many ranks. */
-static inline void write_recording(int tp) {
+static inline void write_recording_of(int tp, const char *options) {
     char arguments[100];
-    snprintf(arguments, sizeof arguments, "run tiny --tp %d --dump d.h5 --ranks", tp);
+    snprintf(arguments, sizeof arguments, "run tiny --tp %d --dump d.h5 --ranks %s", tp, options);
     expect(arguments, 0, " passed, 0 failed");
     const hid_t file = H5Fopen("d.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
     cr_assert(file >= 0 && mkdir("dump", 0777) == 0);
@@ -186,6 +187,8 @@ static inline void write_recording(int tp) {
     for (int rank = 0; rank < tp; rank++) write_rank(file, rank, tp);
     cr_assert(H5Fclose(file) >= 0);
 }
+
+static inline void write_recording(int tp) { write_recording_of(tp, ""); }
 
 /* Where the tensor's bytes begin in a safetensors file; *dtype_bytes. */
 static inline long tensor_offset(const char *path, const char *name) {

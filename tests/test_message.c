@@ -113,10 +113,29 @@ Test(request, a_worker_is_asked_for_the_chosen_cases_and_all_that_changes_them) 
     message_free(&m);
 }
 
+/* Without cases: what there is to run in these files? */
+Test(request, what_is_to_be_judged_comes_back) {
+    const char *const dumps[] = {"a b", "c=d"};
+    struct run_request request = {.judge = {dumps, 2, "model", "vllm-bf16:o_part=none", {false}}};
+    struct asked asked;
+    request.judge.only[S_ROPE] = true;
+    struct message m = request_write(&request, NULL, 0, 1);
+    const struct status s = request_read(m.text, m.length, &asked);
+    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
+    cr_expect(asked.run.n_cases == 0 && asked.run.judge.n_dumps == 2);
+    cr_expect_str_eq(asked.run.judge.dump[0], "a b");
+    cr_expect_str_eq(asked.run.judge.dump[1], "c=d");
+    cr_expect_str_eq(asked.run.judge.model, "model");
+    cr_expect_str_eq(asked.run.judge.contract, "vllm-bf16:o_part=none");
+    cr_expect(asked.run.judge.only[S_ROPE] && !asked.run.judge.only[S_ROUTE]);
+    asked_free(&asked);
+    message_free(&m);
+}
+
 Test(request, what_a_worker_does_not_know_it_refuses) {
     static const char *const bad[] = {"case=tiny/ffn:tp=1\0colour=red", "case=tiny/ffn:tp=x", "case",
-                                      "threads=2", "case=tiny/ffn:tp=1\0mutant=nobody"};
-    static const size_t length[] = {30, 19, 5, 10, 33};
+                                      "judge_stage=nothing", "case=tiny/ffn:tp=1\0mutant=nobody"};
+    static const size_t length[] = {30, 19, 5, 20, 33};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct asked asked;
         cr_expect_eq(request_read(bad[i], length[i], &asked).code, STATUS_ERROR, "%s", bad[i]);

@@ -91,6 +91,29 @@ Test(recorded, what_computed_decides_whether_values_are_rounded_or_cut) {
     expect("judge --model model dump --layer 0 --stage attention", 1, "judged as vllm-avx2");
 }
 
+/* Equal logits leave the producer several sets of experts; what came out tells which it was, and a wrong element
+ * of such a token is found all the same. */
+Test(recorded, tokens_whose_experts_are_open_are_judged_by_a_legal_set) {
+    write_recording_of(2, "--fill ties");
+    expect(JUDGE " --part ffn", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, " ambiguous)"), "%s", text);
+    for (int token = 0; token < 33; token++) {
+        const long byte = 2 * (token * 64 + 5) + 1;
+        for (int rank = 0; rank < 2; rank++) flip(rank, "model.layers.1.mlp.experts.output.0", byte, 0x80);
+        expect(JUDGE " --part ffn --stage ffn_sum", 1, "ffn_sum.ffn_out");
+        for (int rank = 0; rank < 2; rank++) flip(rank, "model.layers.1.mlp.experts.output.0", byte, 0x80);
+    }
+}
+
+/* Outputs of fp8 weights lie far outside of any set of bf16 ones. */
+Test(recorded, what_was_quantised_is_not_judged_and_said) {
+    recorded_more = ",\"quantised.model.layers.0.self_attn.qkv_proj\":\"fp8\"";
+    write_recording(2);
+    for (int rank = 0; rank < 2; rank++)
+        flip(rank, "model.layers.0.self_attn.qkv_proj.output.0", 2 * (3 * 128 + 70) + 1, 0x80);
+    expect(JUDGE " --part attention --stage qkv_proj,attention", 0, "qkv_proj: quantised: fp8");
+}
+
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
