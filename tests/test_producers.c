@@ -136,6 +136,20 @@ Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_ro
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_F64);
 }
 
+/* Only in attention: nothing of a score is rounded, and P before it is divided. */
+Test(producers, a_fused_attention_of_transformers_rounds_p_alone) {
+    const struct producer p = find("hf-bf16-flash"), eager = find("hf-bf16");
+    const struct attention_contract a = producer_contract(&p, S_ATTENTION, &usual).u.attention;
+    cr_expect(a.scores == DTYPE_F64 && a.weights == DTYPE_F64 && a.p_unit == UNIT_BF16 && !a.p_in_l);
+    cr_expect_eq(producer_contract(&eager, S_ATTENTION, &usual).u.attention.p_unit, 0);
+    for (int stage = 0; stage < S_COUNT; stage++) {
+        const struct contract x = producer_contract(&p, stage, &usual),
+                              y = producer_contract(&eager, stage, &usual);
+        if (stage_table[stage].op != OP_ATTENTION)
+            cr_expect(!memcmp(&x, &y, sizeof x), "%s", stage_table[stage].name);
+    }
+}
+
 Test(producers, transformers_rounds_every_op_and_its_gates_in_one_family) {
     struct producer p = find("hf-bf16:combine.sums=bf16");
     p.model_type = "mixtral";
