@@ -48,7 +48,10 @@ const char *edge_name(enum edge edge) { return edge_names[edge]; }
 const char *edge_state_name(enum edge_state state) { return edge_state_names[state]; }
 const char *trend_state_name(enum trend_state state) { return trend_state_names[state]; }
 bool report_is_recorded(const struct case_result *r) {
-    return r->edge[EDGE_KERNEL].state == EDGE_NOT_RUN && r->edge[EDGE_ORACLE].state != EDGE_NOT_RUN;
+    if (r->edge[EDGE_KERNEL].state != EDGE_NOT_RUN) return false;
+    for (int i = 0; i < r->n_stages; i++)
+        if (r->stage[i].unjudged[0]) return true;
+    return r->edge[EDGE_ORACLE].state != EDGE_NOT_RUN;
 }
 
 const char *verdict_name(enum case_verdict verdict) { return verdict_names[verdict]; }

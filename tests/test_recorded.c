@@ -114,6 +114,64 @@ Test(recorded, what_was_quantised_is_not_judged_and_said) {
     expect(JUDGE " --part attention --stage qkv_proj,attention", 0, "qkv_proj: quantised: fp8");
 }
 
+/* One tensor into a file of its own. */
+static void write_alone(hid_t file, const char *dataset, const char *name, const char *path) {
+    static struct growing g;
+    take(&g, file, dataset, name, NULL, 0, 0);
+    grown(&g, path, "\"format\":\"pt\"");
+}
+
+static void write_positions(const char *name, const char *path) {
+    static struct growing g;
+    int64_t positions[33];
+    for (int t = 0; t < 33; t++) positions[t] = t;
+    grow(&g, name, "I64", "1,33", positions, sizeof positions);
+    grown(&g, path, "\"format\":\"pt\"");
+}
+
+/* As transformers' model_addition_debugger writes: a file a tensor. */
+Test(recorded, a_tree_of_files_is_read_by_the_names_of_its_files) {
+    write_recording(1);
+    const hid_t file = H5Fopen("d.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+    cr_assert_eq(mkdir("tree", 0777), 0);
+    write_alone(file, "inputs/layers.0.attention.x", "data",
+                "tree/Tiny.model.layers.0.input_layernorm_inputs_args_0.safetensors");
+    write_alone(file, "ranks/0/layers.0.attention.normed", "data",
+                "tree/Tiny.model.layers.0.input_layernorm_outputs.safetensors");
+    write_positions("data", "tree/Tiny.model.layers.0.self_attn_inputs_kwargs_position_ids.safetensors");
+    expect("judge --model model tree --contract exact", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, "judged    attn_norm\n"), "%s", text);
+    write_alone(file, "inputs/layers.0.attention.x", "data",
+                "tree/Tiny.model.layers.0.input_layernorm_outputs.safetensors");
+    expect("judge --model model tree --contract exact", 1, "attn_norm.normed");
+    cr_assert(H5Fclose(file) >= 0);
+}
+
+/* As SGLang writes with --debug-tensor-dump-output-folder: outputs under the modules' names, no inputs. */
+Test(recorded, a_pass_of_outputs_alone_is_judged_from_one_output_to_the_next) {
+    static struct growing g;
+    int64_t positions[33];
+    write_recording(2);
+    const hid_t file = H5Fopen("d.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+    for (int t = 0; t < 33; t++) positions[t] = t;
+    cr_assert_eq(mkdir("pass", 0777), 0);
+    for (int rank = 0; rank < 2; rank++) {
+        char path[80], dataset[80];
+        snprintf(path, sizeof path, "pass/TP%d_PP0_Rank%d_pid7", rank, rank);
+        cr_assert_eq(mkdir(path, 0777), 0);
+        strcat(path, "/Pass00000.safetensors");
+        snprintf(dataset, sizeof dataset, "ranks/%d/layers.0.attention.normed", rank);
+        take(&g, file, dataset, "model.layers.0.input_layernorm.0", NULL, 0, 0);
+        snprintf(dataset, sizeof dataset, "ranks/%d/layers.0.attention.qkv", rank);
+        take(&g, file, dataset, "model.layers.0.self_attn.qkv_proj", NULL, 0, 0);
+        grow(&g, "model.forward_batch_info.positions", "I64", "33", positions, sizeof positions);
+        grown(&g, path, "\"format\":\"pt\"");
+    }
+    cr_assert(H5Fclose(file) >= 0);
+    expect("judge --model model pass --contract exact", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, "on 2 ranks") && strstr(text, "judged    qkv_proj\n"), "%s", text);
+}
+
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
