@@ -1,5 +1,5 @@
-/* Is what FlashInfer's calls stored right? Each call is made one of ours, computed by the reference, and judged
- * as a stage of its own. */
+/* Is what FlashInfer's calls stored right? Each call is made one of ours, computed by the
+ * reference, and judged as a stage of its own. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/flashinfer.h"
 

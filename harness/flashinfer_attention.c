@@ -1,5 +1,5 @@
-/* Wrappers of paged attention: run brings q and the cache, the last plan of the same object the sequences and
- * sizes, __init__ the layout and the kernels. */
+/* Wrappers of paged attention: run brings q and the cache, the last plan of the same object the
+ * sequences and sizes, __init__ the layout and the kernels. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <stdio.h>
@@ -9,8 +9,9 @@
 
 /* ---- arithmetic ---- */
 
-/* Tensor cores of sm_90; softmax tiles of at least 16 keys. Split-KV kernels cut off no less than 128 keys and store
- * what each piece gives in the dtype of the output; how long pieces are is not in the log. */
+/* Tensor cores of sm_90; softmax tiles of at least 16 keys. Split-KV kernels cut off no less
+ * than 128 keys and store what each piece gives in the dtype of the output; how long pieces are
+ * is not in the log. */
 enum { SMALLEST_TILE = 16, SMALLEST_PIECE = 128 };
 static const struct kernels {
     const char *backend;
@@ -246,8 +247,8 @@ static bool read_queries(struct flash_call *f, const double *start, int64_t n_qu
 
 /* ---- the cache ---- */
 
-/* k and v, or one tensor of both: [pages, page_size, G, D] (NHD) or [pages, G, page_size, D] (HND), with a
- * dimension of 2 after the pages where they are one. */
+/* k and v, or one tensor of both: [pages, page_size, G, D] (NHD) or [pages, G, page_size, D]
+ * (HND), with a dimension of 2 after the pages where they are one. */
 static bool find_cache(struct flash_call *f, const struct logged_call *init, struct cache *c) {
     const struct call_value layout = call_argument(init, "kv_layout");
     c->heads_first = !strcmp(layout.text, "HND");

@@ -28,8 +28,8 @@ struct flash_call {
     char reason[240]; /* why it is not judged; else empty */
 };
 
-/* An argument that may be passed. `only`: what does not change the result, "None|-1"; NULL: read, or harmless
- * whatever it is. What is in no rule is not judged. */
+/* An argument that may be passed. `only`: what does not change the result, "None|-1"; NULL:
+ * read, or harmless whatever it is. What is in no rule is not judged. */
 struct flash_rule {
     const char *name, *only;
 };

@@ -1,4 +1,5 @@
-/* Did every rank of somebody's run store what the layer says?  The files sit in the seats of all ranks. */
+/* Did every rank of somebody's run store what the layer says? The files sit in the seats of all
+ * ranks. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/recorded.h"
 

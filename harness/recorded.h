@@ -1,6 +1,6 @@
-/* recorded - what a run stored, held against the reference: stage by stage, every rank on the operands that
- * it recorded. What nobody recorded is computed on the way, with the roundings that its producer is known to
- * make, so that a stage behind it is judged as the end of a span. */
+/* recorded - what a run stored, held against the reference: stage by stage, every rank on the
+ * operands that it recorded. What nobody recorded is computed on the way, with the roundings
+ * that its producer is known to make, so that a stage behind it is judged as the end of a span. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_RECORDED_H
 #define HARNESS_RECORDED_H
@@ -20,9 +20,9 @@ struct recorded_source {
     const bool *only;    /* [S_COUNT] the stages to be judged; NULL: all */
     struct watch *watch; /* NULL: nobody */
 };
-/* One part of one layer, all steps and ranks, into result: a row a stage, whose oracle edge is judged, or that
- * says why not. A rank's tensor that is a copy of another, or of another rank's, has to have its bits; the sum
- * over the ranks is judged on all their inputs. */
+/* One part of one layer, all steps and ranks, into result: a row a stage, whose oracle edge is
+ * judged, or that says why not. A rank's tensor that is a copy of another, or of another rank's,
+ * has to have its bits; the sum over the ranks is judged on all their inputs. */
 struct status recorded_case(const struct recorded_source *source, const struct check_case *c,
                             struct case_result *result);
 

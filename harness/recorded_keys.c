@@ -1,5 +1,5 @@
-/* Which keys does a sequence of a later step begin behind?  Those of the sequence that had as many; nothing else
- * of it is in a dump. */
+/* Which keys does a sequence of a later step begin behind? Those of the sequence that had as
+ * many; nothing else of it is in a dump. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/recorded_keys.h"
 
@@ -13,7 +13,8 @@ static int64_t fresh(const struct batch *b, int64_t seq) {
 }
 static int64_t behind(const struct batch *b, int64_t seq) { return b->kv_len[seq] - fresh(b, seq); }
 
-/* The one kept sequence that is so long, and that one sequence of the step goes on from; -1: there is none. */
+/* The one kept sequence that is so long, and that one sequence of the step goes on from; -1:
+ * there is none. */
 static int64_t origin(const struct recorded_keys *keys, const struct batch *b, int64_t seq) {
     int64_t found = -1, alike = 0;
     for (int64_t i = 0; i < b->n_seqs; i++) alike += behind(b, i) == behind(b, seq);

@@ -1,4 +1,5 @@
-/* recorded_keys - keys and values of a recording's earlier steps: those that a sequence begins behind. */
+/* recorded_keys - keys and values of a recording's earlier steps: those that a sequence begins
+ * behind. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_RECORDED_KEYS_H
 #define HARNESS_RECORDED_KEYS_H
@@ -15,8 +16,8 @@ struct recorded_keys {
     struct kept_sequence *sequence; /* [n] */
     int64_t n;
 };
-/* Before the stages of a step: into the caches of every rank. A sequence that goes on from none, or from one of
- * several of the same length, is masked. */
+/* Before the stages of a step: into the caches of every rank. A sequence that goes on from none,
+ * or from one of several of the same length, is masked. */
 void recorded_keys_put(const struct recorded_keys *keys, struct recorded_run *run);
 /* After them: every sequence of the step, in the place of the one it went on from. */
 void recorded_keys_take(struct recorded_keys *keys, const struct recorded_run *run, int64_t tp);

@@ -1,5 +1,5 @@
-/* recorded_stage - one stage of all ranks of a recording: what it read, as far as that is known, and what
- * every rank recorded of what it made. */
+/* recorded_stage - one stage of all ranks of a recording: what it read, as far as that is known,
+ * and what every rank recorded of what it made. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_RECORDED_STAGE_H
 #define HARNESS_RECORDED_STAGE_H
@@ -9,7 +9,8 @@
 #include "harness/seat.h"
 #include "harness/stage.h"
 
-/* Who filled a stage of which records were held against each other, and not against the reference. */
+/* Who filled a stage of which records were held against each other, and not against the
+ * reference. */
 #define ONLY_COPIES "copies only"
 
 struct recorded_reason {
@@ -31,8 +32,8 @@ struct recorded_ties {
     int32_t *set;           /* [n_tokens][RECORDED_SETS][K] */
 };
 
-/* One part of one layer of one step. All tensors in double: recorded ones exactly, computed ones with a
- * radius. */
+/* One part of one layer of one step. All tensors in double: recorded ones exactly, computed ones
+ * with a radius. */
 struct recorded_run {
     const struct recorded_source *source;
     int step;
@@ -47,8 +48,8 @@ struct recorded_run {
     struct desk desk;
     struct recorded_first first[T_COUNT];
 
-    /* Rows that nobody can judge (near ties of the routing, keys of earlier steps), and tensors that are
-     * made of them. */
+    /* Rows that nobody can judge (near ties of the routing, keys of earlier steps), and tensors
+     * that are made of them. */
     bool *masked; /* [n_tokens] */
     int64_t n_masked;
     bool doubted[T_COUNT];
@@ -70,16 +71,43 @@ struct status recorded_stage(struct recorded_run *run, int stage);
 /* Does it read what follows from a masked token? */
 bool recorded_reads_doubted(const struct recorded_run *run, int stage);
 
+/* ---- recorded_records.c ---- */
+
+/* What is recorded of a version of a tensor: the values of its last name go on. */
+struct settled {
+    double *values; /* NULL: nothing */
+    int64_t count;
+    enum dtype dtype;
+};
+/* Every record of this version of the tensor on the rank, judged. y, e: what the first is held
+ * against; NULL: nothing, and `reason` says why. */
+struct status recorded_settle(struct recorded_run *run, const struct placed *at, enum tensor_id id, double *y,
+                              double *e, const char *reason, struct settled *out);
+/* What was settled goes on, and its memory is given back. */
+void recorded_put_settled(struct recorded_run *run, int rank, enum tensor_id id, struct settled *settled);
+/* The exact values of a tensor of the rank, from now on. */
+void recorded_put(struct recorded_run *run, int rank, enum tensor_id id, const double *values, int64_t count);
+/* What keeps a tensor of the rank from being known; empty: nothing. */
+char *recorded_why(const struct recorded_run *run, int rank, enum tensor_id id);
+__attribute__((format(printf, 4, 5))) void recorded_unknown(struct recorded_run *run, int rank,
+                                                            enum tensor_id id, const char *format, ...);
+/* A record that should be a copy, or a cast, of these values, which are called `of`. */
+void recorded_judge_copy(struct recorded_run *run, const struct placed *at, enum tensor_id id,
+                         const struct record *copy, const char *of, const double *values);
+/* The first of the stages whose outputs nobody recorded, up to this one. */
+int recorded_span_start(const struct recorded_run *run, int stage);
+
 /* ---- recorded_ties.c ---- */
 
-/* Masks the tokens for which the producer's roundings may have made another choice of experts, and counts
- * them as ambiguous. */
+/* Masks the tokens for which the producer's roundings may have made another choice of experts,
+ * and counts them as ambiguous. */
 void recorded_mask_ties(struct recorded_run *run, const struct outcome *route);
 /* The sets that they are taken for, into ids [T, K]. */
 void recorded_put_sets(const struct recorded_run *run, int64_t top_k, int32_t *ids);
 /* How the masked rows of a record lie in its acceptance sets; `row` elements a token. */
 void recorded_note_fit(struct recorded_run *run, const struct judged *j, int64_t row);
-/* After the routing: tries the sets on what was recorded of what follows, and judges by the first that fits. */
+/* After the routing: tries the sets on what was recorded of what follows, and judges by the
+ * first that fits. */
 struct status recorded_settle_ties(struct recorded_run *run);
 void recorded_ties_free(struct recorded_run *run);
 

@@ -1,5 +1,6 @@
-/* Which experts did the producer choose, where its roundings leave more than one choice?  Nobody recorded them,
- * but what came out of them may be there: of the legal sets of a token, the first that gives it is taken. */
+/* Which experts did the producer choose, where its roundings leave more than one choice? Nobody
+ * recorded them, but what came out of them may be there: of the legal sets of a token, the first
+ * that gives it is taken. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 #include <stdlib.h>
@@ -25,7 +26,8 @@ static bool is_among(const int32_t *ids, int64_t n, int32_t id) {
     return false;
 }
 
-/* The experts that some legal set has and another has not: those whose interval reaches over the border. */
+/* The experts that some legal set has and another has not: those whose interval reaches over the
+ * border. */
 static int doubted_experts(const struct token *t, const int32_t *exact, int32_t *doubted) {
     double border_lo = INFINITY, border_hi = -INFINITY;
     int n = 0;
@@ -126,7 +128,8 @@ void recorded_ties_free(struct recorded_run *r) {
 
 /* ---- trials ---- */
 
-/* What hangs on the choice, from the routing to the end of the part; at first with all that it is added to. */
+/* What hangs on the choice, from the routing to the end of the part; at first with all that it
+ * is added to. */
 static struct status try_once(struct recorded_run *r, bool first) {
     struct stage_result unused = {0};
     struct findings *const findings = memory_zeroed(1, sizeof *findings);
@@ -149,8 +152,8 @@ static struct status try_once(struct recorded_run *r, bool first) {
     return s;
 }
 
-/* The first that fits counts; where none does, the exact choice is judged; tokens whose outcome nobody
- * recorded, or that have too many sets, stay masked. True: there is another to try. */
+/* The first that fits counts; where none does, the exact choice is judged; tokens whose outcome
+ * nobody recorded, or that have too many sets, stay masked. True: there is another to try. */
 static bool settle_token(struct recorded_run *r, int64_t t) {
     if (!r->masked[t] || !r->ties.n_sets[t] || r->ties.fit[t] == FIT_UNSEEN) return false;
     if (r->ties.fit[t] == FIT_NO && r->ties.chosen[t] + 1 < r->ties.n_sets[t]) {

@@ -33,8 +33,8 @@ static int parts_per_rank(int stage, const struct layer_spec *spec) {
     return n;
 }
 
-/* Exponentials of a fifth-degree polynomial (vLLM's fast_exp for AVX512: 2^-21.3), the largest of those that
- * its back ends and torch use. */
+/* Exponentials of a fifth-degree polynomial (vLLM's fast_exp for AVX512: 2^-21.3), the largest
+ * of those that its back ends and torch use. */
 #define VLLM_EXP_ERROR 0x1p-21
 /* A product by oneDNN, AMX or cuBLAS: which, and in which order, no file says. */
 #define ANY_FP32                                                                                             \
@@ -83,9 +83,10 @@ static bool is_expert_product(int stage) {
     return stage == S_GATE_UP_ACT || stage == S_GATE_UP || stage == S_DOWN;
 }
 
-/* vLLM 0.32, CPU back end without AMX: x r before the weight, the rope table and silu before up are rounded;
- * the fused experts keep everything in fp32 but the activation and what leaves a rank, and add up their
- * products from the first on (micro_gemm/cpu_micro_gemm_vec.hpp). q is scaled before q.k. */
+/* vLLM 0.32, CPU back end without AMX: x r before the weight, the rope table and silu before up
+ * are rounded; the fused experts keep everything in fp32 but the activation and what leaves a
+ * rank, and add up their products from the first on (micro_gemm/cpu_micro_gemm_vec.hpp). q is
+ * scaled before q.k. */
 static struct contract vllm_contract(const struct producer *p, int stage, const struct hf64_range *range) {
     struct contract c = tensor_contract(stage);
     const struct layer_spec *const spec = range->spec;
@@ -118,8 +119,8 @@ static struct contract vllm_contract(const struct producer *p, int stage, const 
     return c;
 }
 
-/* Without AVX-512 vLLM's own kernels cut; where the scale multiplies the experts' sum, that is torch's. And
- * there is no all-reduce in shared memory: gloo adds bf16 to bf16 around a ring. */
+/* Without AVX-512 vLLM's own kernels cut; where the scale multiplies the experts' sum, that is
+ * torch's. And there is no all-reduce in shared memory: gloo adds bf16 to bf16 around a ring. */
 static bool vllm_avx2_cuts(const struct producer *p, int stage) {
     if (stage == S_COMBINE) return !vllm_family(p)->wide_logits;
     return stage == S_ROPE || stage == S_ATTENTION || stage == S_ACTIVATION;
@@ -141,10 +142,11 @@ static enum dtype hf_between(const struct producer *p, enum tensor_id id) {
     return id == T_GATES && hf_narrow_gates(p) ? p->storage : tensor_dtype(id, p->storage);
 }
 
-/* transformers 5.19, modeling_*.py in bf16 with eager attention: every op stores its result, but for norm,
- * softmax and routing, which are fp32 inside. The rope table is rounded, and so are its products. Experts:
- * gated rows are fp32 where the gates are, and are added up in fp32 (integrations/moe.py); with
- * experts_implementation="eager" products and sums are rounded one by one: the keys combine.*. */
+/* transformers 5.19, modeling_*.py in bf16 with eager attention: every op stores its result, but
+ * for norm, softmax and routing, which are fp32 inside. The rope table is rounded, and so are
+ * its products. Experts: gated rows are fp32 where the gates are, and are added up in fp32
+ * (integrations/moe.py); with experts_implementation="eager" products and sums are rounded one
+ * by one: the keys combine.*. */
 static struct contract hf_contract(const struct producer *p, int stage, const struct hf64_range *range) {
     struct contract c = tensor_contract(stage);
     const struct layer_spec *const spec = range->spec;
@@ -164,7 +166,8 @@ static struct contract hf_contract(const struct producer *p, int stage, const st
     return c;
 }
 
-/* The exponentials enter P V in bf16 before they are divided by their sum, which adds them as they were. */
+/* The exponentials enter P V in bf16 before they are divided by their sum, which adds them as
+ * they were. */
 static struct contract hf_flash_contract(const struct producer *p, int stage,
                                          const struct hf64_range *range) {
     struct contract c = hf_contract(p, stage, range);

@@ -11,8 +11,8 @@
 
 enum value_kind { VALUE_UNIT, VALUE_DTYPE, VALUE_COUNT, VALUE_SWITCH, VALUE_ORDER };
 
-/* UNIT: a double, the unit of the named dtype; DTYPE, COUNT (int64), SWITCH (bool), ORDER (enum sum_order): as
- * they are. */
+/* UNIT: a double, the unit of the named dtype; DTYPE, COUNT (int64), SWITCH (bool), ORDER (enum
+ * sum_order): as they are. */
 static const struct key {
     const char *name, *describes;
     enum op op;

@@ -1,7 +1,6 @@
-/* producers - whose arithmetic is in a file?  One table of named producers: the contract of each stage,
- * and what is rounded between two stages although no file shows it.
- * A producer is named NAME[:KEY=VALUE...]: `vllm-bf16:attention.p=bf16`. Sources and derivations:
- * docs/numerics.md. */
+/* producers - whose arithmetic is in a file? One table of named producers: the contract of each
+ * stage, and what is rounded between two stages although no file shows it. A producer is named
+ * NAME[:KEY=VALUE...]: `vllm-bf16:attention.p=bf16`. Sources and derivations: docs/numerics.md. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_PRODUCERS_H
 #define LAYER_PRODUCERS_H
@@ -42,10 +41,11 @@ struct producer {
 
 /* NAME[:KEY=VALUE...]; an error names what is legal. */
 struct status producer_find(const char *text, struct producer *out);
-/* Its contract of a stage. range: what constants of it depend on, as far as the producer needs it. */
+/* Its contract of a stage. range: what constants of it depend on, as far as the producer needs
+ * it. */
 struct contract producer_contract(const struct producer *producer, int stage, const struct hf64_range *range);
-/* What it rounds a tensor to that no file shows (image_of of reference/bound.h); DTYPE_F64: it does not.
- * Integers: DTYPE_F64. */
+/* What it rounds a tensor to that no file shows (image_of of reference/bound.h); DTYPE_F64: it
+ * does not. Integers: DTYPE_F64. */
 enum dtype producer_between(const struct producer *producer, enum tensor_id id);
 /* How the outputs of a stage came into dtype d: d, or DTYPE_BF16_CUT. */
 enum dtype producer_rounds(const struct producer *producer, int stage, enum dtype d);
