@@ -206,6 +206,8 @@ static struct status open_source(const struct run_request *o, struct recorded_so
     const struct model *const model = recording_model(source->recording);
     const char *const contract = j->contract ? j->contract : recording_contract(source->recording);
     TRY(producer_find(contract, &source->producer));
+    if (source->producer.storage == DTYPE_BF16 && recording_is_fp16(source->recording))
+        source->producer.storage = DTYPE_F16; /* the same code, in the other half format */
     source->producer.model_type = model->model_type;
     source->producer.router_fp32 = model->router_fp32;
     return j->model && model_is_folder(j->model) ? weights_open(model, &source->weights) : status_ok();
@@ -225,8 +227,9 @@ static void describe_source(const struct recorded_source *source, struct run_out
                                                     : "whoever wrote the file");
     else
         snprintf(out->device_label, sizeof out->device_label,
-                 "no device: recorded by %s on %lld rank%s, judged as %s", recording_names(r)->name,
-                 (long long)recording_tp(r), recording_tp(r) > 1 ? "s" : "", source->producer.row->name);
+                 "no device: recorded by %s on %lld rank%s, judged as %s%s", recording_names(r)->name,
+                 (long long)recording_tp(r), recording_tp(r) > 1 ? "s" : "", source->producer.row->name,
+                 source->producer.storage == DTYPE_F16 ? " in fp16" : "");
 }
 
 struct status recorded_cases(const struct run_request *o, struct run_output *out) {

@@ -105,6 +105,14 @@ Test(recorded, tokens_whose_experts_are_open_are_judged_by_a_legal_set) {
     }
 }
 
+/* Half precision is bf16 or fp16: the producer's roundings are to that. */
+Test(recorded, the_dtype_of_a_run_is_that_of_its_metadata) {
+    recorded_more = ",\"dtype\":\"float16\"";
+    write_recording(1);
+    expect(JUDGE " --stage attn_norm --part attention", 0, "judged as exact in fp16");
+    recorded_more = NULL;
+}
+
 /* Outputs of fp8 weights lie far outside of any set of bf16 ones. */
 Test(recorded, what_was_quantised_is_not_judged_and_said) {
     recorded_more = ",\"quantised.model.layers.0.self_attn.qkv_proj\":\"fp8\"";
