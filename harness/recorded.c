@@ -133,12 +133,11 @@ struct status recorded_case(const struct recorded_source *source, const struct c
     struct recorded_keys keys = {0};
     struct status s = status_ok();
     findings_init(findings);
-    result->likely[0] = 0;
+    result->likely[0] = result->resembles[0] = 0;
     for (int step = 0; step < recording_steps(source->recording) && !s.code; step++) {
         if (step) close_run(r);
         s = open_run(r, source, c, &spec, layer, step);
-        r->likely = result->likely;
-        r->likely_size = sizeof result->likely;
+        r->result = result;
         if (!s.code) recorded_keys_put(&keys, r);
         if (!s.code) s = run_step(r, result, findings);
         if (!s.code) recorded_keys_take(&keys, r, c->tp);

@@ -10,6 +10,7 @@
 
 #include "harness/answer_seat.h"
 #include "harness/explain.h"
+#include "harness/relate.h"
 #include "harness/stage.h"
 
 /* ---- operands ---- */
@@ -162,28 +163,44 @@ static void keep(struct recorded_run *r, const struct placed *at, const struct s
                (size_t)from->count * dtype_bytes(from->dtype));
 }
 
-/* The known mistake that reproduces what the rank recorded of the first stage that failed. */
+/* What a stage that works in place began with, in the dtype of what it stored. */
+static struct stored before_in_place(struct store *kept, const struct stored *old, enum tensor_id id,
+                                     enum dtype dtype) {
+    if (!old->count) return (struct stored){0};
+    void *const data = store_renew(kept, id, dtype, old->count);
+    for (int64_t n = 0; n < old->count; n++)
+        dtype_store(data, dtype, n, dtype_load(old->memory.data, old->dtype, n));
+    return kept->of[id];
+}
+
+/* The known mistake that reproduces what the rank recorded of the first stage that failed, or
+ * what its wrong values look like. */
 static void explain_records(struct recorded_run *r, const struct placed *at, const struct answer *a,
                             const struct settled *settled, struct outcome *outcome) {
     struct crew crew = r->crew;
     struct store *const own = memory_zeroed((size_t)crew.plan.tp, sizeof *own);
     const struct placed as_stored = {&crew, at->stage, at->rank};
+    struct store kept = {0};
     memcpy(own, r->crew.own, (size_t)crew.plan.tp * sizeof *own);
     crew.own = own;
-    crew.storage = settled[0].dtype;
+    crew.storage = producer_rounds(&r->source->producer, at->stage, settled[0].dtype);
     for (int i = 0; i < a->n; i++) {
         const enum dtype dtype = tensor_dtype(a->id[i], crew.storage);
         void *const got = store_renew(&outcome->got, a->id[i], dtype, a->count[i]);
         for (int64_t n = 0; n < a->count[i]; n++) dtype_store(got, dtype, n, settled[i].values[n]);
-        own[at->rank].of[a->id[i]] = (struct stored){0};
+        struct stored *const old = &own[at->rank].of[a->id[i]];
+        *old = before_in_place(&kept, old, a->id[i], dtype);
     }
-    explain(&as_stored, outcome, a, r->likely, r->likely_size);
+    explain(&as_stored, outcome, a, r->result->likely, sizeof r->result->likely);
+    if (!r->result->likely[0] && !r->result->resembles[0])
+        relate(&as_stored, outcome, a, NULL, r->result->resembles, sizeof r->result->resembles);
+    store_free(&kept);
     free(own);
 }
 
 static bool is_explicable(const struct recorded_run *r, const struct placed *at, const struct answer *a,
                           const struct settled *settled) {
-    if (r->verdict.findings->stage != at->stage || r->likely[0] || placed_op(at)->first) return false;
+    if (r->verdict.findings->stage != at->stage || r->result->likely[0] || placed_op(at)->first) return false;
     for (int i = 0; i < a->n; i++)
         if (!settled[i].values) return false;
     return true;

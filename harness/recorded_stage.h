@@ -60,8 +60,7 @@ struct recorded_run {
     int since[T_COUNT];   /* the first stage of the span in which nobody recorded it; S_COUNT: recorded */
     int span_to[S_COUNT]; /* the stage that is judged for this one, too; 0: none is */
 
-    char *likely; /* [likely_size] the mistake that reproduces the first failing stage */
-    size_t likely_size;
+    struct case_result *result; /* takes what is known of the mistake of the first failing stage */
     struct stage_result *row; /* of the stage at hand */
     bool wanted;              /* it is to be judged */
     struct verdict verdict;

@@ -180,6 +180,30 @@ Test(recorded, a_pass_of_outputs_alone_is_judged_from_one_output_to_the_next) {
     cr_expect(strstr(text, "on 2 ranks") && strstr(text, "judged    qkv_proj\n"), "%s", text);
 }
 
+/* Every element of a bf16 tensor of both ranks doubled. */
+static void take_twice(const char *name, int64_t count) {
+    for (int rank = 0; rank < 2; rank++) {
+        char path[64];
+        uint16_t *const values = malloc((size_t)count * sizeof *values);
+        snprintf(path, sizeof path, "dump/rank%d.safetensors", rank);
+        const long at = tensor_offset(path, name);
+        FILE *const file = fopen(path, "r+b");
+        cr_assert(file && fseek(file, at, SEEK_SET) == 0);
+        cr_assert(fread(values, sizeof *values, (size_t)count, file) == (size_t)count);
+        for (int64_t i = 0; i < count; i++) values[i] += values[i] & 0x7f80 ? 0x0080 : 0;
+        cr_assert(fseek(file, at, SEEK_SET) == 0);
+        cr_assert(fwrite(values, sizeof *values, (size_t)count, file) == (size_t)count && !fclose(file));
+        free(values);
+    }
+}
+
+Test(recorded, what_wrong_values_look_like_is_said) {
+    write_recording(2);
+    take_twice("model.layers.0.self_attn.o_proj.output.0", 33 * 64);
+    expect(JUDGE " --part attention", 1, "resembles 2 x the right value (2 = tp)");
+    cr_expect(strstr(text, "stage attn_sum"), "%s", text);
+}
+
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
