@@ -190,7 +190,8 @@ static void take_twice(const char *name, int64_t count) {
         FILE *const file = fopen(path, "r+b");
         cr_assert(file && fseek(file, at, SEEK_SET) == 0);
         cr_assert(fread(values, sizeof *values, (size_t)count, file) == (size_t)count);
-        for (int64_t i = 0; i < count; i++) values[i] += values[i] & 0x7f80 ? 0x0080 : 0;
+        for (int64_t i = 0; i < count; i++)
+            values[i] = (uint16_t)(values[i] + (values[i] & 0x7f80 ? 0x0080 : 0));
         cr_assert(fseek(file, at, SEEK_SET) == 0);
         cr_assert(fwrite(values, sizeof *values, (size_t)count, file) == (size_t)count && !fclose(file));
         free(values);
