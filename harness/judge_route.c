@@ -29,7 +29,7 @@ struct misrouted {
 
 static bool is_known(const struct row *r, int32_t id) { return id >= 0 && id < r->args->n_experts; }
 
-static bool is_among(const int32_t *ids, int64_t n, int32_t id) {
+bool route_is_among(const int32_t *ids, int64_t n, int32_t id) {
     for (int64_t i = 0; i < n; i++)
         if (ids[i] == id) return true;
     return false;
@@ -68,7 +68,7 @@ static void append_exact(struct misrouted *m, const struct row *r) {
 static int64_t lacking(const struct row *r) {
     const int64_t k = r->args->top_k;
     for (int64_t i = 0; i < k; i++)
-        if (!is_among(r->ids, k, r->exact[i])) return r->exact[i];
+        if (!route_is_among(r->ids, k, r->exact[i])) return r->exact[i];
     return -1;
 }
 
@@ -77,7 +77,7 @@ static int64_t intruder(const struct row *r) {
     const int64_t k = r->args->top_k;
     int64_t place = -1;
     for (int64_t i = 0; i < k; i++)
-        if (!is_among(r->exact, k, r->ids[i]) && (place < 0 || r->hi[r->ids[i]] < r->hi[r->ids[place]]))
+        if (!route_is_among(r->exact, k, r->ids[i]) && (place < 0 || r->hi[r->ids[i]] < r->hi[r->ids[place]]))
             place = i;
     return place;
 }
@@ -106,7 +106,7 @@ static struct misrouted misrouted_of(const struct row *r) {
     m.better = lacking(r);
     for (int64_t i = 0; i < r->args->top_k; i++) {
         const int32_t id = r->ids[i];
-        if (is_known(r, id) && !is_among(r->ids, i, id)) continue;
+        if (is_known(r, id) && !route_is_among(r->ids, i, id)) continue;
         m.place = i;
         snprintf(m.note, sizeof m.note,
                  is_known(r, id) ? "expert %d is chosen twice" : "expert %d does not exist", id);

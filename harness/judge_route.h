@@ -14,4 +14,7 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
 void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,
                  struct edge_result *edge, struct findings *findings);
 
+/* Is the expert one of ids[0..n)? */
+bool route_is_among(const int32_t *ids, int64_t n, int32_t id);
+
 #endif

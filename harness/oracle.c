@@ -124,8 +124,7 @@ static struct status seat_file(struct oracle *o, const struct placed *at, const 
     const struct status s = read_tensor(o, id, file, a->count[i], &found);
     if (!s.code && found) {
         const enum dtype dtype = file_dtype(o, at->stage, id);
-        void *const got = memory_zeroed((size_t)a->count[i], dtype_bytes(dtype));
-        for (int64_t n = 0; n < a->count[i]; n++) dtype_store(got, dtype, n, file[n]);
+        void *const got = store_rounded(file, a->count[i], dtype);
         struct judged j = placed_judged(at, id, got, a->count[i]);
         j.dtype = dtype;
         j.y = a->y[i];

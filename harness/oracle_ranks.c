@@ -45,12 +45,6 @@ static struct status read_rank(const struct oracle_ranks *r, const struct placed
     return s;
 }
 
-static void *rounded(const double *values, int64_t count, enum dtype dtype) {
-    void *const out = memory_zeroed((size_t)count, dtype_bytes(dtype));
-    for (int64_t i = 0; i < count; i++) dtype_store(out, dtype, i, values[i]);
-    return out;
-}
-
 /* The bits of its slice of what the file shows whole; nothing where it does not. */
 static struct status judge_moved(const struct oracle_ranks *r, const struct placed *at, enum tensor_id id,
                                  const double *values, const struct oracle_step *step) {
@@ -62,7 +56,8 @@ static struct status judge_moved(const struct oracle_ranks *r, const struct plac
     const struct status s = fixture_read(r->fixture, r->trunk->layer, r->crew.part, id, n, whole, &found);
     if (!s.code && found) {
         slice_copy(&at->crew->plan, id, at->rank, sizeof *slice, slice, whole);
-        void *const got = rounded(values, count, dtype), *const want = rounded(slice, count, dtype);
+        void *const got = store_rounded(values, count, dtype), *const want =
+                                                                   store_rounded(slice, count, dtype);
         struct judged j = placed_judged(at, id, got, count);
         j.dtype = dtype;
         judge_identical(&j, want, step->verdict.edge, step->verdict.findings);
@@ -85,7 +80,7 @@ static struct status judge_made(struct oracle_ranks *r, const struct placed *at,
     TRY(read_rank(r, at, id, &values));
     if (!values) return status_ok();
     if (step->judgeable) {
-        void *const got = rounded(values, a->count[i], dtype);
+        void *const got = store_rounded(values, a->count[i], dtype);
         struct judged j = placed_judged(at, id, got, a->count[i]);
         j.dtype = dtype;
         j.y = a->y[i];

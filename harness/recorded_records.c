@@ -51,12 +51,6 @@ static void judge_rows(const struct recorded_run *r, const struct judged *all, i
     }
 }
 
-static void *rounded(const double *values, int64_t count, enum dtype dtype) {
-    void *const out = memory_zeroed((size_t)count, dtype_bytes(dtype));
-    for (int64_t i = 0; i < count; i++) dtype_store(out, dtype, i, values[i]);
-    return out;
-}
-
 /* The stages whose outputs nobody recorded, up to this one, are judged together with it. */
 int recorded_span_start(const struct recorded_run *r, int stage) {
     int start = stage;
@@ -77,7 +71,7 @@ static void note_span(struct recorded_run *r, int stage) {
 /* The first name of a tensor: in its acceptance set. */
 static void judge_record(struct recorded_run *r, const struct placed *at, enum tensor_id id,
                          const struct record *record, double *y, double *e) {
-    void *const got = rounded(record->values, record->count, record->dtype);
+    void *const got = store_rounded(record->values, record->count, record->dtype);
     struct judged j = placed_judged(at, id, got, record->count);
     j.dtype = producer_rounds(&r->source->producer, at->stage, record->dtype);
     j.y = y;
@@ -97,17 +91,23 @@ static void judge_record(struct recorded_run *r, const struct placed *at, enum t
     free(got);
 }
 
+/* The bits of these values in the record's dtype, or the note says what is wrong. */
+static void judge_same(struct recorded_run *r, const struct placed *at, enum tensor_id id,
+                       const struct record *record, const double *values, const char *note) {
+    void *const got = store_rounded(record->values, record->count, record->dtype);
+    void *const want = store_rounded(values, record->count, record->dtype);
+    struct judged j = placed_judged(at, id, got, record->count);
+    j.dtype = record->dtype;
+    judge_repeated(&j, want, note, r->verdict.edge, r->verdict.findings);
+    free(got), free(want);
+}
+
 /* Another name of it: a copy, or in a narrower dtype a cast. */
 void recorded_judge_copy(struct recorded_run *r, const struct placed *at, enum tensor_id id,
                          const struct record *copy, const char *of, const double *values) {
     char note[300];
-    void *const got = rounded(copy->values, copy->count, copy->dtype);
-    void *const want = rounded(values, copy->count, copy->dtype);
-    struct judged j = placed_judged(at, id, got, copy->count);
-    j.dtype = copy->dtype;
     snprintf(note, sizeof note, "%.120s is not what %.120s holds", copy->name, of);
-    judge_repeated(&j, want, note, r->verdict.edge, r->verdict.findings);
-    free(got), free(want);
+    judge_same(r, at, id, copy, values, note);
 }
 
 /* Does every rank hold the same of it? */
@@ -126,14 +126,9 @@ static bool judge_replica(struct recorded_run *r, const struct placed *at, enum 
         return false;
     }
     char note[200];
-    void *const got = rounded(record->values, record->count, record->dtype);
-    void *const want = rounded(first->values, record->count, record->dtype);
-    struct judged j = placed_judged(at, id, got, record->count);
-    j.dtype = record->dtype;
     snprintf(note, sizeof note, "%.120s: every rank should hold the same, and rank %d does not", record->name,
              first->rank);
-    judge_repeated(&j, want, note, r->verdict.edge, r->verdict.findings);
-    free(got), free(want);
+    judge_same(r, at, id, record, first->values, note);
     return true;
 }
 

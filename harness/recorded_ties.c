@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "harness/judge_route.h"
 #include "harness/recorded_stage.h"
 
 enum { MAX_DOUBTED = 12 }; /* experts of a token that may or may not be among the chosen */
@@ -20,19 +21,13 @@ struct token {
     int n;                 /* of them; beyond RECORDED_SETS: too many */
 };
 
-static bool is_among(const int32_t *ids, int64_t n, int32_t id) {
-    for (int64_t i = 0; i < n; i++)
-        if (ids[i] == id) return true;
-    return false;
-}
-
 /* The experts that some legal set has and another has not: those whose interval reaches over the
  * border. */
 static int doubted_experts(const struct token *t, const int32_t *exact, int32_t *doubted) {
     double border_lo = INFINITY, border_hi = -INFINITY;
     int n = 0;
     for (int64_t e = 0; e < t->args->n_experts; e++) {
-        const bool in = is_among(exact, t->args->top_k, (int32_t)e);
+        const bool in = route_is_among(exact, t->args->top_k, (int32_t)e);
         if (in && t->lo[e] < border_lo) border_lo = t->lo[e];
         if (!in && t->hi[e] > border_hi) border_hi = t->hi[e];
     }
@@ -65,7 +60,7 @@ static void find_sets(struct token *t, const int32_t *exact) {
     const int n = doubted_experts(t, exact, doubted);
     int64_t certain = 0;
     for (int64_t i = 0; i < k && n >= 0; i++)
-        if (!is_among(doubted, n, exact[i])) set[certain++] = exact[i];
+        if (!route_is_among(doubted, n, exact[i])) set[certain++] = exact[i];
     if (n >= 0) add_sets(t, set, certain, doubted, n, 0);
     if (n < 0) t->n = RECORDED_SETS + 1;
     free(set);

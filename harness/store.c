@@ -24,3 +24,9 @@ void store_move(struct store *into, struct store *from, enum tensor_id id) {
     into->of[id] = from->of[id];
     from->of[id] = (struct stored){0};
 }
+
+void *store_rounded(const double *values, int64_t count, enum dtype dtype) {
+    void *const out = memory_zeroed((size_t)count, dtype_bytes(dtype));
+    for (int64_t i = 0; i < count; i++) dtype_store(out, dtype, i, values[i]);
+    return out;
+}

@@ -24,4 +24,7 @@ void store_free(struct store *store);
 /* Takes a tensor over; an old version is dropped. */
 void store_move(struct store *into, struct store *from, enum tensor_id id);
 
+/* Values as they are stored in a dtype, each rounded once; to be freed. */
+void *store_rounded(const double *values, int64_t count, enum dtype dtype);
+
 #endif
