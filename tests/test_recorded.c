@@ -77,6 +77,8 @@ Test(recorded, what_is_not_there_is_said_and_the_rest_judged) {
     expect("judge --model model dump --stage atention", 2, "no such stage; use");
     expect("judge", 2, "names no dump");
     expect("judge model --model model", 2, "holds no tensor of a decoder layer");
+    flip(0, "model.layers.0.self_attn.input.positions", 8 * 3 + 3, 0x80);
+    expect("judge --model model dump", 2, "of token 3 is none");
 }
 
 /* Our kernels round to nearest, whatever the file says. */
