@@ -89,13 +89,8 @@ double *flash_numbers(struct flash_call *f, const struct logged_call *logged, co
     return s.code ? flash_refuse(f, "%.220s", s.message), NULL : numbers;
 }
 
-static bool dtype_of(enum element e, enum dtype *out) {
-    *out = e == ELEMENT_BF16 ? DTYPE_BF16 : e == ELEMENT_F16 ? DTYPE_F16 : DTYPE_F32;
-    return e == ELEMENT_BF16 || e == ELEMENT_F16 || e == ELEMENT_F32;
-}
-
 bool flash_dtype(struct flash_call *f, const struct named_tensor *t, enum dtype *out) {
-    return dtype_of(t->element, out) ||
+    return (element_dtype(t->element, out) && *out != DTYPE_F64) ||
            flash_refuse(f, "%s is stored as %s, which is not judged", t->name, t->type);
 }
 

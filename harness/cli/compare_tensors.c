@@ -22,13 +22,6 @@ struct tally {
     int same, other, gone, fresh, silent; /* silent: no numbers */
 };
 
-static void print_shape(char *out, size_t size, const struct named_tensor *t) {
-    size_t n = (size_t)snprintf(out, size, "[");
-    for (int i = 0; i < t->n_dims && n < size; i++)
-        n += (size_t)snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long)t->dim[i]);
-    if (n < size) snprintf(out + n, size - n, "]");
-}
-
 /* To be freed. */
 static struct status read_all(struct tensor_file *file, const struct named_tensor *t, double **values) {
     *values = malloc(((size_t)t->count + 1) * sizeof **values);
@@ -63,8 +56,8 @@ static struct status compare_one(FILE *file, struct tensor_file *a, const struct
                                  struct tensor_file *b, const struct named_tensor *in_b,
                                  struct tally *tally) {
     char shape[200], other[200];
-    print_shape(shape, sizeof shape, in_a);
-    print_shape(other, sizeof other, in_b);
+    tensor_shape_text(shape, sizeof shape, in_a->dim, in_a->n_dims);
+    tensor_shape_text(other, sizeof other, in_b->dim, in_b->n_dims);
     if (in_a->element == ELEMENT_OTHER || in_b->element == ELEMENT_OTHER) {
         tally->silent++;
         fprintf(file, "?      %s: holds %s, no numbers that are read; not compared\n", in_a->name,
