@@ -288,7 +288,8 @@ static void name_case(const char *folder, const struct logged_call *c, struct ca
     fclose(file);
 }
 
-static struct status judge_folder(const char *folder, double work, struct run_output *out) {
+static struct status judge_folder(const char *folder, double work, struct watch *watch,
+                                  struct run_output *out) {
     struct call_log *log;
     TRY(call_log_open(folder, &log));
     const int n = call_log_count(log);
@@ -301,6 +302,7 @@ static struct status judge_folder(const char *folder, double work, struct run_ou
         *r = (struct case_result){0};
         name_case(folder, c, r);
         judge_logged(log, i, work, r);
+        watch_beat(watch);
         if (!out->device_label[0] && c->version[0])
             snprintf(out->device_label, sizeof out->device_label, "calls of FlashInfer %.80s", c->version);
     }
@@ -308,22 +310,18 @@ static struct status judge_folder(const char *folder, double work, struct run_ou
     return status_ok();
 }
 
-struct status judge_flashinfer(const char *const *folders, int n_folders, double work,
+struct status judge_flashinfer(const char *const *folders, int n_folders, double work, struct watch *watch,
                                struct run_output *out) {
     const double start = clock_seconds();
     *out = (struct run_output){0};
     for (int i = 0; i < n_folders; i++) {
-        const struct status s = judge_folder(folders[i], work, out);
+        const struct status s = judge_folder(folders[i], work, watch, out);
         if (!s.code) continue;
         run_output_free(out);
         return s;
     }
     struct run_result *const all = &out->result;
-    for (int64_t i = 0; i < all->n_cases; i++) {
-        all->n_passed += out->cases[i].verdict == CASE_PASSED;
-        all->n_failed += out->cases[i].verdict == CASE_FAILED;
-        all->n_skipped += out->cases[i].verdict == CASE_SKIPPED;
-    }
+    for (int64_t i = 0; i < all->n_cases; i++) run_result_add(all, &out->cases[i]);
     all->cases = out->cases;
     all->device = out->device_label;
     all->version = SHARDCHECK_VERSION;

@@ -10,8 +10,10 @@
  * __init__) are parts of theirs. What cannot be judged is a skipped case with its reason: a
  * function that is not known here, an argument that changes the result and is not read, no
  * outputs. work: multiply-adds that a call may take; of one that takes more, rows are sampled in
- * blocks, every sequence's last among them. 0: all rows. An error: there are no such folders. */
+ * blocks, every sequence's last among them. 0: all rows. watch: hears a beat
+ * after every call; may be NULL. An error: there are no such folders. */
 #define FLASHINFER_WORK 2e10
-struct status judge_flashinfer(const char *const *folders, int n_folders, double work, struct run_output *out);
+struct status judge_flashinfer(const char *const *folders, int n_folders, double work, struct watch *watch,
+                               struct run_output *out);
 
 #endif

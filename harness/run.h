@@ -66,6 +66,8 @@ void run_output_open(struct run_output *out, const struct run_request *request);
 /* On which device, and without what; tells the watch. */
 void run_output_label(struct run_output *out, const struct run_request *request, const char *device);
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds);
+/* One more verdict among those of the run. */
+void run_result_add(struct run_result *all, const struct case_result *result);
 /* The code under test ended, or had to be ended. stage -1: nowhere in particular. */
 void result_blame(struct case_result *result, int stage, int rank, int64_t n_ranks, const char *reason);
 /* It failed, and the run that was to tell what it had read ended so. */

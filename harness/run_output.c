@@ -170,14 +170,18 @@ static void count_facts(struct run_output *out, enum device_kind device) {
     }
 }
 
+void run_result_add(struct run_result *all, const struct case_result *r) {
+    all->n_passed += r->verdict == CASE_PASSED;
+    all->n_failed += r->verdict == CASE_FAILED;
+    all->n_skipped += r->verdict == CASE_SKIPPED;
+}
+
 void run_output_count(struct run_output *out, const struct run_request *request, double seconds) {
     struct run_result *const all = &out->result;
     if (!request->judge.n_dumps) count_facts(out, request->cases[0].device);
     all->n_grid = request->n_grid;
     for (int64_t i = 0; i < all->n_cases; i++) {
-        all->n_passed += out->cases[i].verdict == CASE_PASSED;
-        all->n_failed += out->cases[i].verdict == CASE_FAILED;
-        all->n_skipped += out->cases[i].verdict == CASE_SKIPPED;
+        run_result_add(all, &out->cases[i]);
         all->n_crashed += out->cases[i].crashed;
         all->n_grid_passed += out->cases[i].of_grid && out->cases[i].verdict == CASE_PASSED;
         all->n_grid_failed += out->cases[i].of_grid && out->cases[i].verdict == CASE_FAILED;

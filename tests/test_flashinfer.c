@@ -15,7 +15,7 @@ static struct run_output out;
 static void judge_within(double work) {
     const char *const folder_of_calls = "calls";
     run_output_free(&out);
-    const struct status s = judge_flashinfer(&folder_of_calls, 1, work, &out);
+    const struct status s = judge_flashinfer(&folder_of_calls, 1, work, NULL, &out);
     cr_assert(!s.code, "%s", s.message);
 }
 static void judge(void) { judge_within(FLASHINFER_WORK); }
@@ -335,7 +335,7 @@ Test(flashinfer, fp16_is_judged_as_it_is_stored) {
 Test(flashinfer, folders_without_calls_are_refused) {
     static const char *const folders[] = {"saved", "/dev/null", "calls/absent"};
     for (int i = 0; i < 3; i++) {
-        const struct status s = judge_flashinfer(&folders[i], 1, 0, &out);
+        const struct status s = judge_flashinfer(&folders[i], 1, 0, NULL, &out);
         cr_expect(s.code && strstr(s.message, "metadata.jsonl") && strstr(s.message, folders[i]), "%s",
                   s.message);
     }

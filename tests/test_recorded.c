@@ -207,6 +207,13 @@ Test(recorded, what_wrong_values_look_like_is_said) {
     cr_expect(strstr(text, "stage attn_sum"), "%s", text);
 }
 
+/* By the command, in a worker. */
+Test(recorded, calls_that_flashinfer_logged_are_judged) {
+    expect("judge \"$ROOT/fixtures/golden/flashinfer\"", 0, "5 passed, 0 failed, 1 skipped");
+    cr_expect(strstr(text, "calls of FlashInfer 0.6.6"), "%s", text);
+    expect("judge \"$ROOT/fixtures/golden/flashinfer\" --report json", 0, "\"passed\": 5");
+}
+
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");

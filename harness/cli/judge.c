@@ -162,7 +162,7 @@ static struct status judge_calls(const struct options *o, enum exit_code *code) 
     struct output *report[MAX_REPORTS] = {NULL};
     const struct judge_wish *const j = &o->run.judge;
     struct status s = o->in_process || !worker_program
-                          ? judge_flashinfer(j->dump, j->n_dumps, FLASHINFER_WORK, &out)
+                          ? judge_flashinfer(j->dump, j->n_dumps, FLASHINFER_WORK, NULL, &out)
                           : pool_calls(&o->run, &out);
     if (!s.code) s = reports_open(o, report);
     snprintf(out.command, sizeof out.command, "%s", o->typed);

@@ -111,7 +111,8 @@ static struct status calls(struct voice *v, const char *text, size_t length) {
     struct status s = request_read(text, length, &asked);
     v->sent = 0;
     if (!s.code && asked.threads > 0) omp_set_num_threads(asked.threads);
-    if (!s.code) s = judge_flashinfer(asked.run.judge.dump, asked.run.judge.n_dumps, FLASHINFER_WORK, &out);
+    if (!s.code)
+        s = judge_flashinfer(asked.run.judge.dump, asked.run.judge.n_dumps, FLASHINFER_WORK, &v->watch, &out);
     if (!s.code) on_device(&v->watch, out.device_label);
     for (int64_t i = 0; i < out.result.n_cases && !s.code; i++) on_result(&v->watch, i, &out.cases[i]);
     run_output_free(&out);
