@@ -100,15 +100,12 @@ void batch_build(struct batch *batch, const struct check_case *c, const struct f
     free(shuffled);
 }
 
-void batch_of_positions(struct batch *batch, const int32_t *positions, int64_t n) {
+void batch_of_positions(struct batch *batch, const int32_t *positions, const int64_t *start, int64_t n_seqs) {
     *batch = (struct batch){0};
-    batch->query_start = memory_zeroed((size_t)n + 1, sizeof(int32_t));
-    batch->kv_len = memory_zeroed((size_t)n, sizeof(int32_t));
-    for (int64_t t = 0, first = 0; t < n; t++) {
-        if (t + 1 < n && positions[t + 1] == positions[t] + 1) continue;
-        count_sequence(batch, (struct lengths_of){t + 1 - first, positions[first]});
-        first = t + 1;
-    }
+    batch->query_start = memory_zeroed((size_t)n_seqs + 1, sizeof(int32_t));
+    batch->kv_len = memory_zeroed((size_t)n_seqs, sizeof(int32_t));
+    for (int64_t b = 0; b < n_seqs; b++)
+        count_sequence(batch, (struct lengths_of){start[b + 1] - start[b], positions[start[b]]});
     finish_counts(batch);
     make_tables(batch);
     int32_t *const in_order = memory_zeroed((size_t)batch->n_pages, sizeof(int32_t));

@@ -26,9 +26,9 @@ struct batch {
 };
 int64_t batch_tokens(const struct check_case *c); /* n_tokens, from the sizes alone */
 void batch_build(struct batch *batch, const struct check_case *c, const struct fill *fill);
-/* Of tokens that somebody else's run had: a sequence goes on as long as positions rise by one, and its keys
- * are all those up to its last position. positions [n] >= 0. */
-void batch_of_positions(struct batch *batch, const int32_t *positions, int64_t n);
+/* Of tokens that somebody else's run had: sequence b has rows start[b] to start[b + 1] - 1, whose positions
+ * (>= 0) rise by one, and its keys are all those up to its last position. start [n_seqs + 1]. */
+void batch_of_positions(struct batch *batch, const int32_t *positions, const int64_t *start, int64_t n_seqs);
 void batch_free(struct batch *batch);
 /* An index tensor (positions, slots, page table, query starts, key counts), dense; NULL: not the
  * batch's. */

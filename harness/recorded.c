@@ -25,6 +25,7 @@ static void close_run(struct recorded_run *r) {
     recorded_ties_free(r);
     desk_free(&r->desk);
     batch_free(&r->batch);
+    recorded_batch_free(&r->of_step);
     free(r->own), free(r->radius), free(r->unknown), free(r->asked), free(r->summed), free(r->masked);
     *r = (struct recorded_run){0};
 }
@@ -32,23 +33,21 @@ static void close_run(struct recorded_run *r) {
 static struct status open_run(struct recorded_run *r, const struct recorded_source *source,
                               const struct check_case *c, const struct layer_spec *spec, int64_t layer,
                               int step) {
-    int32_t *positions;
-    int64_t n;
-    TRY(recording_positions(source->recording, step, &positions, &n));
-    if (!n)
+    struct recorded_batch step_batch;
+    TRY(recording_step(source->recording, step, &step_batch));
+    if (!step_batch.n_tokens)
         return status_error("%.200s: no positions among the tensors, so its sequences are not known; record "
                             "the layer's inputs, too",
                             c->model);
-    batch_of_positions(&r->batch, positions, n);
-    free(positions);
-    *r = (struct recorded_run){.source = source, .step = step, .layer = layer, .batch = r->batch};
+    *r = (struct recorded_run){.source = source, .step = step, .layer = layer, .of_step = step_batch};
+    recorded_keys_batch(&r->of_step, &r->batch);
     const size_t tp = (size_t)c->tp;
     r->own = memory_zeroed(tp, sizeof *r->own);
     r->radius = memory_zeroed(tp, sizeof *r->radius);
     r->unknown = memory_zeroed(tp * T_COUNT, sizeof *r->unknown);
     r->asked = memory_zeroed(tp * T_COUNT, sizeof *r->asked);
     r->summed = memory_zeroed(tp, sizeof *r->summed);
-    r->masked = memory_zeroed((size_t)n, sizeof *r->masked);
+    r->masked = memory_zeroed((size_t)r->batch.n_tokens, sizeof *r->masked);
     r->crew = (struct crew){.storage = DTYPE_F64, .whole = &r->whole, .own = r->own, .radius = r->radius};
     crew_open(&r->crew, spec, c->part, &r->batch, c->tp, c->ep);
     for (int id = 0; id < T_COUNT; id++) r->since[id] = S_COUNT;
@@ -82,6 +81,16 @@ static void note_silent(const struct recorded_run *r, struct stage_result *row) 
                  "nothing of it, and nothing it leads to, is in the dump");
 }
 
+/* Their keys nobody knows; the other tokens are judged. */
+static void note_masked(const struct recorded_run *r) {
+    if (r->n_masked && !r->row->unjudged[0])
+        snprintf(
+            r->row->unjudged, sizeof r->row->unjudged,
+            "%lld of %lld tokens of step %d begin behind keys that are not in the dump, or may be those of "
+            "several sequences",
+            (long long)r->n_masked, (long long)r->batch.n_tokens, r->step);
+}
+
 static struct status run_step(struct recorded_run *r, struct case_result *result, struct findings *findings) {
     struct status s = status_ok();
     for (int stage = 0; stage < S_COUNT && !s.code; stage++) {
@@ -90,6 +99,7 @@ static struct status run_step(struct recorded_run *r, struct case_result *result
         r->wanted = !r->source->only || r->source->only[stage];
         r->verdict = (struct verdict){&r->row->edge[EDGE_ORACLE], findings};
         s = recorded_stage(r, stage);
+        if (stage == S_ATTENTION) note_masked(r);
         if (stage == S_ROUTE && !s.code) s = recorded_settle_ties(r);
     }
     for (int i = 0; i < result->n_stages && !s.code; i++) note_silent(r, &result->stage[i]);

@@ -1,5 +1,5 @@
-/* Which keys does a sequence of a later step begin behind? Those of the sequence that had as
- * many; nothing else of it is in a dump. */
+/* Which keys does a sequence of a later step begin behind? Those of the sequence whose last key lay
+ * where the step's table has it; without a table, of the one that had as many. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/recorded_keys.h"
 
@@ -13,17 +13,41 @@ static int64_t fresh(const struct batch *b, int64_t seq) {
 }
 static int64_t behind(const struct batch *b, int64_t seq) { return b->kv_len[seq] - fresh(b, seq); }
 
-/* The one kept sequence that is so long, and that one sequence of the step goes on from; -1:
- * there is none. */
-static int64_t origin(const struct recorded_keys *keys, const struct batch *b, int64_t seq) {
+void recorded_keys_batch(const struct recorded_batch *step, struct batch *batch) {
+    int64_t *const start = memory_zeroed((size_t)step->n_tokens + 1, sizeof *start), n = 0;
+    for (int64_t t = 1; t <= step->n_tokens; t++)
+        if (t == step->n_tokens || step->positions[t] != step->positions[t - 1] + 1) start[++n] = t;
+    if (step->start)
+        batch_of_positions(batch, step->positions, step->start, step->n_seqs);
+    else
+        batch_of_positions(batch, step->positions, start, n);
+    free(start);
+}
+
+/* The one kept sequence that this one of the step goes on from; -1: there is none, or several may be it. */
+static int64_t origin(const struct recorded_keys *keys, const struct recorded_run *r, int64_t seq) {
+    const struct batch *const b = &r->batch;
+    const struct recorded_key *const key = r->of_step.key;
     int64_t found = -1, alike = 0;
-    for (int64_t i = 0; i < b->n_seqs; i++) alike += behind(b, i) == behind(b, seq);
+    for (int64_t i = 0; i < b->n_seqs; i++) alike += key ? i == seq : behind(b, i) == behind(b, seq);
     for (int64_t i = 0; i < keys->n; i++) {
-        if (keys->sequence[i].length != behind(b, seq)) continue;
+        const struct kept_sequence *const kept = &keys->sequence[i];
+        if (kept->length != behind(b, seq) || (key && kept->slot >= 0 && kept->slot != key[seq].before))
+            continue;
         if (found >= 0) return -1;
         found = i;
     }
     return alike == 1 ? found : -1;
+}
+
+/* Inside of it, a kept sequence could go on as well. */
+static bool may_be_two(const struct recorded_keys *keys, const struct recorded_run *r, int64_t seq) {
+    const int32_t *const start = r->batch.query_start;
+    bool two = false;
+    for (int64_t i = 0; i < keys->n && !r->of_step.start; i++)
+        for (int32_t t = start[seq] + 1; t < start[seq + 1]; t++)
+            two |= keys->sequence[i].length == r->of_step.positions[t];
+    return two;
 }
 
 static int64_t row_size(const struct recorded_run *r, int rank) {
@@ -69,8 +93,9 @@ void recorded_keys_put(const struct recorded_keys *keys, struct recorded_run *r)
     if (r->crew.part != PART_ATTENTION) return;
     for (int rank = 0; rank < r->crew.plan.tp; rank++) open_caches(r, rank);
     for (int64_t seq = 0; seq < r->batch.n_seqs; seq++) {
-        if (!behind(&r->batch, seq)) continue;
-        const int64_t from = origin(keys, &r->batch, seq);
+        const bool two = may_be_two(keys, r, seq);
+        if (!behind(&r->batch, seq) && !two) continue;
+        const int64_t from = two ? -1 : origin(keys, r, seq);
         if (from >= 0 && is_known(&keys->sequence[from], r->crew.plan.tp)) {
             for (int rank = 0; rank < r->crew.plan.tp; rank++)
                 put_sequence(r, &keys->sequence[from], seq, rank);
@@ -92,6 +117,7 @@ static void sequence_free(struct kept_sequence *s, int64_t tp) {
 static struct kept_sequence take_sequence(const struct recorded_run *r, int64_t seq, int64_t tp) {
     const int64_t length = r->batch.kv_len[seq];
     struct kept_sequence s = {.length = length,
+                              .slot = r->of_step.key ? r->of_step.key[seq].last : -1,
                               .rows = memory_zeroed((size_t)(2 * tp), sizeof *s.rows),
                               .radius = memory_zeroed((size_t)(2 * tp), sizeof *s.radius)};
     for (int rank = 0; rank < tp && !r->masked[r->batch.query_start[seq]]; rank++)
@@ -115,7 +141,7 @@ void recorded_keys_take(struct recorded_keys *keys, const struct recorded_run *r
     int64_t n = 0;
     bool *const gone = memory_zeroed((size_t)keys->n + 1, sizeof *gone);
     for (int64_t seq = 0; seq < r->batch.n_seqs; seq++) {
-        const int64_t from = behind(&r->batch, seq) ? origin(keys, &r->batch, seq) : -1;
+        const int64_t from = behind(&r->batch, seq) ? origin(keys, r, seq) : -1;
         if (from >= 0) gone[from] = true;
     }
     for (int64_t i = 0; i < keys->n; i++)

@@ -38,6 +38,7 @@ struct recorded_run {
     const struct recorded_source *source;
     int step;
     int64_t layer;
+    struct recorded_batch of_step; /* as the dump tells it */
     struct batch batch;
     struct crew crew;                /* of all ranks */
     struct store whole;              /* weights and indices */
@@ -61,8 +62,8 @@ struct recorded_run {
     int span_to[S_COUNT]; /* the stage that is judged for this one, too; 0: none is */
 
     struct case_result *result; /* takes what is known of the mistake of the first failing stage */
-    struct stage_result *row; /* of the stage at hand */
-    bool wanted;              /* it is to be judged */
+    struct stage_result *row;   /* of the stage at hand */
+    bool wanted;                /* it is to be judged */
     struct verdict verdict;
 };
 
