@@ -7,6 +7,7 @@
 #define REFERENCE_INTERNAL_H
 
 #include "reference/reference.h"
+#include "reference/summer.h"
 
 #include <math.h>
 #include <string.h>
@@ -138,7 +139,7 @@ static inline lanes where_positive(lanes s1, double x) {
     return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
 }
 
-/* ---- the blocked dot product (linear.c) ---- */
+/* ---- the blocked dot product (linear_sums.c) ---- */
 
 struct dot_sums {
     lanes y, low, high,
@@ -164,25 +165,50 @@ void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
 void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t w_stride, int n_columns,
                    const lanes *x, int64_t n, int64_t slice, int want);
 
-/* ---- the rows of a linear call (linear.c) ---- */
+/* ---- the sums of a linear call (linear_sums.c) ---- */
 
-/* Rows [first, first + n) use one group; their inputs stand transposed at x [tiles][K] lanes. */
+/* The groups that own some of the rows [row0, row1), in order; runs [groups + 1]. Returns how many. */
+int64_t linear_runs(struct ref_run *runs, const struct linear_args *a, int64_t row0, int64_t row1);
+
+/* Rows whose inputs stand transposed at x, [tiles][K] lanes. */
 struct linear_run {
-    int64_t group, first, n;
+    struct ref_run rows;
     const lanes *x;
-    const double *grid; /* [n] the power of two that all of a row's inputs are multiples of */
 };
-static inline int64_t linear_run_tiles(const struct linear_run *r) { return (r->n + LANES - 1) / LANES; }
+static inline int64_t linear_run_tiles(const struct ref_run *r) { return (r->n + LANES - 1) / LANES; }
+/* Inputs of its rows first + i, i < LANES, as tile [K] of lanes; 0 where it has no such row. */
+void linear_tile(lanes *tile, const struct ref_run *r, int64_t first, const struct linear_args *a);
 
-/* The groups that own some of the rows [row0, row1), in order, with their inputs. */
+/* The same runs with their inputs. */
 struct linear_rows {
     struct linear_run *run;
     int64_t n_runs, most_tiles;
     lanes *x;
-    double *grid;
 };
 struct linear_rows linear_rows_make(const struct linear_args *a, int64_t row0, int64_t row1);
 void linear_rows_free(struct linear_rows *rows);
+
+/* Sums as in summer.h: those of row r and column c of a block at [r * stride + c]. */
+struct linear_sums {
+    const double *y, *span, *s1;
+    int64_t stride;
+};
+/* A thread's room for those of a run with up to COLUMNS columns. */
+struct linear_adder {
+    struct dot_sums *sums; /* [tiles][COLUMNS], as spans */
+    lanes *spans;
+    double *out; /* [3][tiles * LANES][COLUMNS] */
+};
+void linear_adder_open(struct linear_adder *adder, int64_t most_tiles);
+void linear_adder_close(struct linear_adder *adder);
+/* Columns from `column` on; valid until the next. What is not in `want` (a set of enum dot_want) is
+ * anything. */
+struct linear_sums linear_add_up(const struct linear_adder *adder, const struct linear_run *run,
+                                 const struct linear_args *a, int64_t column, int n_columns, int64_t slice,
+                                 int want);
+
+/* True: the summer has added up all of `sums`, which stay valid until the next call (summer.c). */
+bool summer_adds_up(struct ref_sums *sums);
 
 /* One half of a gated call's w, [groups, F, K], as a linear call: 0 is the gate, 1 is up (gated.c). */
 struct call gated_half(const struct gated_linear_args *a, int half);

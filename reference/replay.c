@@ -141,7 +141,7 @@ static void load_panel(struct panel *p, const struct linear_args *a, int64_t gro
 static void run_replay(lanes *total, lanes *sum, const struct linear_run *r, const struct linear_args *a,
                        const struct accumulator *acc, int64_t column) {
     step_fn *const steps = acc->block > 1 ? core_steps : chain_steps;
-    const int64_t n = linear_run_tiles(r) * PANEL, slice = acc->slice ? acc->slice : a->n_inner;
+    const int64_t n = linear_run_tiles(&r->rows) * PANEL, slice = acc->slice ? acc->slice : a->n_inner;
     struct panel p;
     for (int64_t i = 0; i < n; i++) total[i] = lanes_all(0);
     for (int64_t first = 0; first < a->n_inner; first += slice) {
@@ -149,7 +149,7 @@ static void run_replay(lanes *total, lanes *sum, const struct linear_run *r, con
         for (int64_t i = 0; i < n; i++) sum[i] = lanes_all(0);
         for (int64_t k = first; k < end; k += CHUNK) {
             const int64_t terms = min_i64(CHUNK, end - k);
-            load_panel(&p, a, r->group, column, k, terms, acc->block > 1);
+            load_panel(&p, a, r->rows.group, column, k, terms, acc->block > 1);
             for (int64_t t = 0; t < n; t += PANEL)
                 steps(sum + t, &p, r->x + t / PANEL * a->n_inner + k, terms, acc);
         }
@@ -171,13 +171,13 @@ static void linear_replay(const struct linear_args *a, const struct accumulator 
         for (int64_t i = 0; i < rows.n_runs; i++)
             for (int64_t block = 0; block < n_blocks; block++) {
                 const struct linear_run *const r = &rows.run[i];
-                if ((block + r->group) % each) continue;
+                if ((block + r->rows.group) % each) continue;
                 run_replay(total, sum, r, a, acc, block * PANEL);
-                for (int64_t row = 0; row < r->n; row++)
+                for (int64_t row = 0; row < r->rows.n; row++)
                     for (int64_t n = block * PANEL; n < min_i64((block + 1) * PANEL, a->n_cols); n++) {
                         const double s = total[row / LANES * PANEL + n % PANEL][row % LANES];
                         const double bias = a->bias.data ? view_at(&a->bias, n) : 0;
-                        y[(r->first + row - row0) * a->n_cols + n] = (double)(float)(s + bias);
+                        y[(r->rows.first + row - row0) * a->n_cols + n] = (double)(float)(s + bias);
                     }
             }
         free(total);

@@ -1,0 +1,46 @@
+/* summer - somebody else who adds up the large products of the reference: a GPU. Only the sums, with the
+ * very operations in the very order of the loops here (linear_sums.c), so that every bit is theirs: of
+ * each answer a few rows are added up again, and one bit that differs ends the summer's work. Bounds and
+ * verdicts are derived here from the sums, whoever added them up. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REFERENCE_SUMMER_H
+#define REFERENCE_SUMMER_H
+
+#include "layer/ops.h"
+
+/* Rows [first, first + n) of a linear call, which use one group. */
+struct ref_run {
+    int64_t group, first, n;
+};
+
+/* Of row r of the runs, one run after the other, and column c, in double, separately multiplied and added:
+ *   term[k] = w[group][c][k] x[row][k]     prefix[k] = prefix[k - 1] + term[k], from 0, k rising
+ *   y = the last prefix     s1 = sum over k of |term[k]|, from 0, k rising
+ *   span = sum over the slices [0, slice), [slice, 2 slice).. of the largest minus the smallest prefix in
+ *          and before it; one that is NaN is neither
+ * Operands are read through the spans of their views, NaN outside. */
+struct ref_sums {
+    /* wanted */
+    const struct linear_args *args; /* only x, w, n_cols and n_inner count */
+    const struct ref_run *run;      /* [n_runs], none empty */
+    int64_t n_runs, n_rows;         /* rows of all runs */
+    int64_t slice;                  /* terms, > 0 */
+    /* given: [n_rows, n_cols], the summer's until its next call */
+    const double *y, *span, *s1;
+};
+
+struct ref_summer {
+    /* False: it cannot, and `why` says so; the loops here do it. */
+    bool (*sum)(struct ref_summer *self, struct ref_sums *sums);
+    double least_work; /* multiply-adds; calls of fewer are not given to it */
+    char why[200];
+    /* the reference's */
+    int64_t answers, rows, recomputed; /* answers of it, their rows, and those added up again */
+    char wrong[400];                   /* where it differed, "": nowhere; then it is not asked again */
+};
+
+/* From now on; NULL: nobody. Not while the reference computes. */
+void ref_use_summer(struct ref_summer *summer);
+struct ref_summer *ref_summer(void); /* who is in use; NULL: nobody */
+
+#endif
