@@ -6,40 +6,25 @@
 #include <string.h>
 
 #include "harness/flashinfer_call.h"
+#include "layer/producers.h"
 
 /* ---- arithmetic ---- */
 
-/* Tensor cores of sm_90; softmax tiles of at least 16 keys. Split-KV kernels cut off no less
- * than 128 keys and store what each piece gives in the dtype of the output; how long pieces are
- * is not in the log. */
-enum { SMALLEST_TILE = 16, SMALLEST_PIECE = 128 };
-static const struct kernels {
-    const char *backend;
-    bool splits, p_in_l;
-} kernels[] = {{"fa2", true, true}, {"fa3", false, false}};
-enum { N_KERNELS = sizeof kernels / sizeof *kernels };
-
-static struct contract contract_of(const struct kernels *k, enum dtype d, int64_t max_kv) {
-    struct contract c = contract_exact(OP_ATTENTION);
-    struct attention_contract *const a = &c.u.attention;
-    a->qk = a->pv = (struct accumulator){.block = 16, .fraction = 25, .keep = 24};
-    a->p_unit = dtype_unit(d);
-    a->p_in_l = k->p_in_l;
-    a->block = SMALLEST_TILE;
-    const int64_t pieces = (max_kv + SMALLEST_PIECE - 1) / SMALLEST_PIECE;
-    if (!k->splits || pieces < 2) return c;
-    a->splits = (int)pieces;
-    a->piece = d;
-    return c;
+static bool add_contract(struct flash_call *f, const char *backend) {
+    struct producer p;
+    const struct hf64_range range = {.n_positions = f->batch.max_kv};
+    if (strcmp(backend, "fa2") != 0 && strcmp(backend, "fa3") != 0)
+        return flash_refuse(f, "what the kernels of backend %.40s round is not known here", backend);
+    const struct status s = producer_find(backend, &p);
+    p.storage = f->dtype;
+    f->contract[f->n_contracts++] = producer_contract(&p, S_ATTENTION, &range);
+    return !s.code;
 }
 
 /* "auto" is either, by the card; the log does not say which. */
 static bool add_contracts(struct flash_call *f, const char *backend) {
-    for (int i = 0; i < N_KERNELS; i++)
-        if (!strcmp(backend, kernels[i].backend) || !strcmp(backend, "auto"))
-            f->contract[f->n_contracts++] = contract_of(&kernels[i], f->dtype, f->batch.max_kv);
-    return f->n_contracts > 0 ||
-           flash_refuse(f, "what the kernels of backend %.40s round is not known here", backend);
+    if (!strcmp(backend, "auto")) return add_contract(f, "fa2") && add_contract(f, "fa3");
+    return add_contract(f, backend);
 }
 
 /* ---- arguments, of both wrappers ---- */

@@ -178,6 +178,32 @@ static struct contract hf_flash_contract(const struct producer *p, int stage,
     return c;
 }
 
+/* FlashInfer 0.6.6 (attention/prefill.cuh, scheduler.cuh, hopper/): tensor cores as of sm_90, P in the dtype of
+ * q. fa2 adds the rounded P to l and cuts long sequences into pieces of no fewer than 128 keys, each stored in
+ * the dtype of the output; how many, no file says. fa3 does neither. Its norm, activation and rope are fp32 with
+ * one rounding. */
+static struct contract fa3_contract(const struct producer *p, int stage, const struct hf64_range *range) {
+    struct contract c = contract_exact(stage_table[stage].op);
+    (void)range;
+    if (c.op == OP_LINEAR) c.u.linear.acc = (struct accumulator)ANY_FP32;
+    if (c.op == OP_GATED_LINEAR) c.u.gated_linear.acc = (struct accumulator)ANY_FP32;
+    if (c.op != OP_ATTENTION) return c;
+    c.u.attention.qk = c.u.attention.pv = (struct accumulator){.block = 16, .fraction = 25, .keep = 24};
+    c.u.attention.p_unit = dtype_unit(p->storage);
+    c.u.attention.block = SMALLEST_TILE;
+    return c;
+}
+
+static struct contract fa2_contract(const struct producer *p, int stage, const struct hf64_range *range) {
+    enum { SMALLEST_PIECE = 128 };
+    struct contract c = fa3_contract(p, stage, range);
+    const int64_t pieces = (range->n_positions + SMALLEST_PIECE - 1) / SMALLEST_PIECE;
+    if (c.op != OP_ATTENTION) return c;
+    c.u.attention.p_in_l = true;
+    if (pieces > 1) c.u.attention.splits = (int)pieces, c.u.attention.piece = p->storage;
+    return c;
+}
+
 const struct producer_row producer_table[] = {
     {.name = "exact",
      .describes = "fp32 arithmetic, one rounding a stage",
@@ -224,5 +250,18 @@ const struct producer_row producer_table[] = {
      .rounds_logits = true,
      .keeps = {T_GATE_UP, T_DOWN, T_NONE},
      .cuts = vllm_avx2_cuts},
+    {.name = "fa2",
+     .describes =
+         "FlashInfer's kernels, attention by fa2: P in bf16, split keys; decode with tensor cores, too",
+     .source = "FlashInfer 0.6.6: attention/prefill.cuh, scheduler.cuh",
+     .storage = DTYPE_BF16,
+     .contract = fa2_contract,
+     .keeps = {T_NONE}},
+    {.name = "fa3",
+     .describes = "FlashInfer's kernels, attention by fa3: P in bf16",
+     .source = "FlashInfer 0.6.6: attention/hopper",
+     .storage = DTYPE_BF16,
+     .contract = fa3_contract,
+     .keeps = {T_NONE}},
     {0},
 };

@@ -165,3 +165,16 @@ Test(producers, transformers_rounds_every_op_and_its_gates_in_one_family) {
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.products, DTYPE_BF16);
     cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16);
 }
+
+/* fa2 stores pieces of no fewer than 128 keys and adds what it stored; fa3 cuts nothing. */
+Test(producers, flashinfer_cuts_long_sequences_in_one_of_its_back_ends) {
+    const struct producer fa2 = find("fa2"), fa3 = find("fa3");
+    for (int64_t n = 128; n <= 512; n += 384) {
+        const struct hf64_range range = {.n_positions = n};
+        const struct attention_contract a = producer_contract(&fa2, S_ATTENTION, &range).u.attention,
+                                        b = producer_contract(&fa3, S_ATTENTION, &range).u.attention;
+        cr_expect(a.p_in_l && a.p_unit == UNIT_BF16 && a.splits == (n > 128 ? 4 : 0));
+        cr_expect_eq(a.piece, n > 128 ? DTYPE_BF16 : DTYPE_F64);
+        cr_expect(!b.p_in_l && b.p_unit == UNIT_BF16 && !b.splits && b.piece == DTYPE_F64);
+    }
+}
