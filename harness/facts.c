@@ -18,6 +18,7 @@ static struct status of_recording(const struct judge_wish *judge, struct facts *
     for (int64_t layer = 0; layer < out->model.n_layers; layer++)
         for (int part = 0; part < PART_COUNT; part++)
             out->layer[layer][part] = recording_has_part(r, layer, (enum part)part);
+    recording_unread(r, out->unread, sizeof out->unread);
     recording_close(r);
     return status_ok();
 }

@@ -11,6 +11,7 @@ struct facts {
     int64_t n_tokens;
     bool layer[MAX_LAYERS][PART_COUNT]; /* does a fixture bring that part's input, a dump something of it? */
     int64_t tp, ep;                     /* of dumps */
+    char unread[400];                   /* the names in dumps that say nothing here (recording_unread) */
 };
 /* Is what is to be judged one HDF5 file of docs/fixtures.md? */
 bool judge_is_fixture(const struct judge_wish *judge);

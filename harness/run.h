@@ -18,6 +18,7 @@ struct judge_wish {
     const char *model;       /* a folder, or a config.json; NULL: as the dump says */
     const char *contract;    /* of the producer (layer/producers.h); NULL: as its names say */
     bool only[S_COUNT];      /* stages to be judged; none: all */
+    char unread[400];        /* names in the dumps that say nothing here; reports show it */
 };
 
 /* What the engine is asked for. Nothing here knows a command line; everything is the caller's. */

@@ -180,6 +180,7 @@ void run_output_count(struct run_output *out, const struct run_request *request,
     struct run_result *const all = &out->result;
     if (!request->judge.n_dumps) count_facts(out, request->cases[0].device);
     all->n_grid = request->n_grid;
+    all->unread = request->judge.unread;
     for (int64_t i = 0; i < all->n_cases; i++) {
         run_result_add(all, &out->cases[i]);
         all->n_crashed += out->cases[i].crashed;

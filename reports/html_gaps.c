@@ -132,13 +132,18 @@ static void print_notes(FILE *file, const struct run_result *run) {
 
 void html_gaps(FILE *file, const struct run_result *run) {
     const struct gaps g = report_count_gaps(run);
-    const bool unmet = run->fact && g.unmet;
-    if (!g.skipped && !run->n_waived && !run->n_stale && !g.unchained && !g.loose && !g.silent && !unmet)
+    const bool unmet = run->fact && g.unmet, unread = run->unread && run->unread[0];
+    if (!unread && !g.skipped && !run->n_waived && !run->n_stale && !g.unchained && !g.loose && !g.silent &&
+        !unmet)
         return;
     fputs("<h2>Not checked</h2>\n", file);
     if (g.skipped) print_cases(file, run, CASE_SKIPPED, "Skipped");
     if (run->n_waived) print_cases(file, run, CASE_WAIVED, "Waived failures");
     if (run->n_stale) print_stale(file, run);
+    if (unread) {
+        fputs("<h3>Names in the dump under which nothing is known</h3>\n", file);
+        html_element(file, "p", NULL, run->unread);
+    }
     if (unmet) print_unmet(file, run);
     if (g.unchained) print_unchained(file, run);
     if (g.loose || g.silent) print_notes(file, run);

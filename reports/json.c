@@ -240,6 +240,7 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     set(root, "skipped", integer(run->n_skipped), &failed);
     if (run->n_waived) set(root, "waived", integer(run->n_waived), &failed);
     if (run->n_stale) set(root, "stale_waivers", stale_array(run, &failed), &failed);
+    if (run->unread && run->unread[0]) set(root, "unread", string(run->unread), &failed);
     set(root, "seconds", number(run->seconds), &failed);
     if (run->n_grid) set(root, "seconds_grid", number(run->seconds_grid), &failed);
     if (run->fact) set(root, "coverage", coverage_object(run, &failed), &failed);

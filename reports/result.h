@@ -137,7 +137,8 @@ struct run_result {
     double seconds;
     char **stale; /* [n_stale] lines about waivers that are no longer needed, or out of date */
     int n_stale;
-    bool in_process; /* without workers: the code under test could have changed anything */
+    const char *unread; /* names in a dump under which nothing is known; NULL or empty: none */
+    bool in_process;    /* without workers: the code under test could have changed anything */
 };
 
 #endif

@@ -239,6 +239,10 @@ void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
     if (verbosity > QUIET && run->n_grid) print_grid(file, run);
     if ((verbosity >= VERBOSE || (verbosity > QUIET && run->n_grid)) && run->fact)
         print_coverage(file, run, verbosity);
+    if (verbosity > QUIET && run->unread && run->unread[0]) {
+        fputs("not read ", file);
+        report_wrapped(file, LABEL, run->unread);
+    }
     if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
     for (int i = 0; i < run->n_stale; i++) fprintf(file, "stale    %s\n", run->stale[i]);
     fprintf(file, "%lld passed, %lld failed, %lld skipped", (long long)run->n_passed,

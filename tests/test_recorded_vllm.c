@@ -20,6 +20,8 @@ Test(recorded_vllm, every_stage_or_span_of_it_passes) {
                                         "span since route"};
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) cr_expect(strstr(text, spans[i]), "%s", text);
     cr_expect(strstr(text, "ffn_residual: nothing of it"), "%s", text);
+    cr_expect(strstr(text, "not read self_attn.rotary_emb.input.1, "), "%s", text);
+    cr_expect(!strstr(text, "qkv_proj.input"), "%s", text);
 }
 
 Test(recorded_vllm, rows_mixed_in_the_attention_of_both_ranks_are_named) {

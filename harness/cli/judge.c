@@ -150,6 +150,7 @@ struct status judge_parse(struct parse *parse) {
     struct status s =
         words->in_process || !worker_program ? facts_read(&out->run, facts) : pool_describe(&out->run, facts);
     if (!s.code) s = add_cases(parse, facts);
+    memcpy(out->run.judge.unread, facts->unread, sizeof facts->unread);
     free(facts);
     TRY(s);
     return outputs_check(out);
