@@ -31,10 +31,10 @@ RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
 # What the compiler makes of array copies must be seen by the detector too.
 TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
 
-C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c harness/worker/*.c harness/mutants/*.c reports/*.c kernels/device/*.c))
+C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c harness/worker/*.c harness/mutants/*.c reports/*.c kernels/device/*.c kernels/reference/*.c))
 CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
 CUDA_SOURCES = $(wildcard kernels/device/*_cuda.cu)
-CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu) kernels/device/elementary.cu
+CU_SOURCES = $(wildcard kernels/attention/*.cu kernels/moe/*.cu kernels/dense/*.cu kernels/reference/*.cu) kernels/device/elementary.cu
 CAMPAIGN = $(filter-out %/campaign.c,$(wildcard tests/campaign/*.c))
 TESTS = $(wildcard tests/test_*.c) $(filter-out %_record.c,$(wildcard tests/kernels/*.c)) $(CAMPAIGN)
 CONFORMANCE = $(BUILD)/tests/kernels/conformance

@@ -85,10 +85,15 @@ static void recompute(struct ref_summer *s, const struct ref_sums *sums) {
     s->recomputed += rows.n;
 }
 
+static bool is_worth_it(const struct ref_summer *s, const struct ref_sums *sums) {
+    const double rows = (double)sums->n_rows;
+    const double work = rows * (double)sums->args->n_cols * (double)sums->args->n_inner;
+    return work > 0 && work >= s->least_work && rows >= s->least_rows * (double)sums->n_runs;
+}
+
 bool summer_adds_up(struct ref_sums *sums) {
     struct ref_summer *const s = in_use;
-    const double work = (double)sums->n_rows * (double)sums->args->n_cols * (double)sums->args->n_inner;
-    if (!s || s->wrong[0] || !(work > 0) || work < s->least_work || omp_in_parallel()) return false;
+    if (!s || s->wrong[0] || omp_in_parallel() || !is_worth_it(s, sums)) return false;
     if (!s->sum(s, sums)) return false;
     recompute(s, sums);
     s->answers++;

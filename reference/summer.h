@@ -32,11 +32,14 @@ struct ref_sums {
 struct ref_summer {
     /* False: it cannot, and `why` says so; the loops here do it. */
     bool (*sum)(struct ref_summer *self, struct ref_sums *sums);
-    double least_work; /* multiply-adds; calls of fewer are not given to it */
+    double least_work; /* multiply-adds; calls of fewer are not given to it, */
+    double least_rows; /* nor those with fewer rows a run: weights must travel to be used a few times only */
     char why[200];
     /* the reference's */
     int64_t answers, rows, recomputed; /* answers of it, their rows, and those added up again */
-    char wrong[400];                   /* where it differed, "": nowhere; then it is not asked again */
+    /* Where it differed; the summer's own: it has broken down. Then it is not asked again, and the run
+     * cannot be trusted. "": neither. */
+    char wrong[520];
 };
 
 /* From now on; NULL: nobody. Not while the reference computes. */

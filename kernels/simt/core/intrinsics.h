@@ -167,6 +167,9 @@ static inline float __int_as_float(int i) {
     memcpy(&x, &i, 4);
     return x;
 }
+/* Rounded by themselves: nothing here is contracted (-ffp-contract=off). */
+static inline double __dmul_rn(double a, double b) { return a * b; }
+static inline double __dadd_rn(double a, double b) { return a + b; }
 template <class T> inline T __ldg(const T *p) { return *p; }
 template <class T> constexpr T min(T a, T b) { return b < a ? b : a; }
 template <class T> constexpr T max(T a, T b) { return a < b ? b : a; }

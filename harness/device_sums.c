@@ -1,0 +1,140 @@
+/* How does a device come to add up the reference's products? What a call reads is packed as it is stored,
+ * rows and weights without gaps, so that the kernel knows neither strides nor spans. */
+/* SPDX-License-Identifier: MIT */
+#include "harness/device_sums.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/reference/linear_sums.h"
+
+/* Below, the CPU is done sooner (packing and copies), with few rows a group always. */
+#define LEAST_WORK 1e8
+#define LEAST_ROWS 8
+
+/* n elements, NaN outside the view's span. */
+static void pack_line(char *to, const struct view *v, int64_t first, int64_t n) {
+    const size_t size = dtype_bytes(v->dtype);
+    const int64_t begin = first > v->lo ? first : v->lo, end = first + n < v->hi ? first + n : v->hi;
+    if (!v->data || begin != first || end != first + n) dtype_poison(to, v->dtype, n);
+    if (v->data && begin < end)
+        memcpy(to + (size_t)(begin - first) * size, (const char *)v->data + begin * (int64_t)size,
+               (size_t)(end - begin) * size);
+}
+
+static void pack_rows(char *to, const struct ref_sums *s, const struct ref_run *run) {
+    const struct view *const x = &s->args->x;
+    const size_t line = (size_t)s->args->n_inner * dtype_bytes(x->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < run->n; r++)
+        pack_line(to + (size_t)r * line, x, (run->first + r) * x->stride[0], s->args->n_inner);
+}
+
+static void pack_weights(char *to, const struct ref_sums *s, int64_t group) {
+    const struct view *const w = &s->args->w;
+    const size_t line = (size_t)s->args->n_inner * dtype_bytes(w->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t c = 0; c < s->args->n_cols; c++)
+        pack_line(to + (size_t)c * line, w, group * w->stride[0] + c * w->stride[1], s->args->n_inner);
+}
+
+static int64_t count_tiles(const struct ref_sums *s) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < s->n_runs; i++) n += (s->run[i].n + SUMS_TILE_ROWS - 1) / SUMS_TILE_ROWS;
+    return n;
+}
+
+static void lay_tiles(struct sums_tile *tile, const struct ref_sums *s) {
+    int64_t before = 0;
+    for (int64_t i = 0; i < s->n_runs; before += s->run[i++].n)
+        for (int64_t r = 0; r < s->run[i].n; r += SUMS_TILE_ROWS) {
+            const int64_t left = s->run[i].n - r, n = left < SUMS_TILE_ROWS ? left : SUMS_TILE_ROWS;
+            *tile++ = (struct sums_tile){(int32_t)i, (int32_t)(before + r), (int32_t)n};
+        }
+}
+
+static struct status reserve(struct device_sums *d, const struct ref_sums *s) {
+    const struct linear_args *const a = s->args;
+    const size_t x = (size_t)(s->n_rows * a->n_inner) * dtype_bytes(a->x.dtype);
+    const size_t w = (size_t)(s->n_runs * a->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
+    TRY(device_reuse(d->device, "x of the reference", x, 0, false, &d->x));
+    TRY(device_reuse(d->device, "w of the reference", w, 0, false, &d->w));
+    TRY(device_reuse(d->device, "tiles of the reference", (size_t)count_tiles(s) * sizeof(struct sums_tile),
+                     0, false, &d->tile));
+    return device_reuse(d->device, "sums of the reference",
+                        (size_t)(s->n_rows * a->n_cols) * 3 * sizeof(double), 0, false, &d->out);
+}
+
+static struct status send(struct device_sums *d, const struct ref_sums *s) {
+    const struct linear_args *const a = s->args;
+    char *x = d->x.host, *w = d->w.host;
+    for (int64_t i = 0; i < s->n_runs; i++) {
+        pack_rows(x, s, &s->run[i]);
+        pack_weights(w, s, s->run[i].group);
+        x += (size_t)(s->run[i].n * a->n_inner) * dtype_bytes(a->x.dtype);
+        w += (size_t)(a->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
+    }
+    lay_tiles(d->tile.host, s);
+    TRY(device_push(d->device, &d->x));
+    TRY(device_push(d->device, &d->w));
+    return device_push(d->device, &d->tile);
+}
+
+static struct status launch(struct device_sums *d, const struct ref_sums *s) {
+    double *const out = d->out.data;
+    const int64_t n = s->n_rows * s->args->n_cols;
+    const struct sums_args args = {.x = d->x.data,
+                                   .w = d->w.data,
+                                   .x_dtype = s->args->x.dtype,
+                                   .w_dtype = s->args->w.dtype,
+                                   .tile = d->tile.data,
+                                   .y = out,
+                                   .span = out + n,
+                                   .s1 = out + 2 * n,
+                                   .n_tiles = count_tiles(s),
+                                   .n_cols = s->args->n_cols,
+                                   .n_inner = s->args->n_inner,
+                                   .slice = s->slice};
+    const char *const refused = sums_launch[device_kind_of(d->device)](&args, device_stream(d->device));
+    if (refused) return status_error("%s", refused);
+    TRY(device_sync(d->device));
+    return device_pull(d->device, &d->out);
+}
+
+static bool is_float(enum dtype d) { return d == DTYPE_F64 || dtype_is_storage(d); }
+
+static bool sum(struct ref_summer *summer, struct ref_sums *s) {
+    struct device_sums *const d = (struct device_sums *)summer;
+    const int64_t n = s->n_rows * s->args->n_cols;
+    if (!is_float(s->args->x.dtype) || !is_float(s->args->w.dtype) || s->n_rows > INT32_MAX ||
+        !sums_launch[device_kind_of(d->device)]) {
+        snprintf(summer->why, sizeof summer->why, "no kernel for %s and %s", dtype_name(s->args->x.dtype),
+                 dtype_name(s->args->w.dtype));
+        return false;
+    }
+    const struct status room = reserve(d, s);
+    if (room.code) {
+        snprintf(summer->why, sizeof summer->why, "%.199s", room.message);
+        return false;
+    }
+    struct status ran = send(d, s);
+    if (!ran.code) ran = launch(d, s);
+    if (ran.code)
+        snprintf(summer->wrong, sizeof summer->wrong, "the device's reference: %.480s", ran.message);
+    if (ran.code) return false;
+    const double *const out = d->out.host;
+    s->y = out, s->span = out + n, s->s1 = out + 2 * n;
+    return true;
+}
+
+void device_sums_open(struct device_sums *sums, struct device *device) {
+    *sums = (struct device_sums){.summer = {.sum = sum, .least_work = LEAST_WORK, .least_rows = LEAST_ROWS},
+                                 .device = device};
+}
+
+void device_sums_close(struct device_sums *sums) {
+    device_free(sums->device, &sums->x);
+    device_free(sums->device, &sums->w);
+    device_free(sums->device, &sums->tile);
+    device_free(sums->device, &sums->out);
+}

@@ -1,0 +1,12 @@
+/* Which launcher of the reference's sums belongs to which device? */
+/* SPDX-License-Identifier: MIT */
+#include "kernels/reference/linear_sums.h"
+
+sums_fn linear_sums_host, linear_sums_cuda;
+
+sums_fn *const sums_launch[DEVICE_COUNT] = {
+    [DEVICE_HOST] = linear_sums_host,
+#if SHARDCHECK_CUDA
+    [DEVICE_CUDA] = linear_sums_cuda,
+#endif
+};
