@@ -151,6 +151,7 @@ static void bind_route(struct call *call, const struct binding *b) {
                                         .topk_group = b->local.topk_group,
                                         .score = b->local.score,
                                         .group_score = b->local.group_score,
+                                        .group_fill = b->local.group_fill,
                                         .renormalise = b->local.renormalise,
                                         .renorm_eps = b->local.renorm_eps,
                                         .routed_scale = b->local.routed_scale};

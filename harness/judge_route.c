@@ -18,6 +18,7 @@ struct row {
     const struct route_contract *contract;
     int64_t t;
     const double *lo, *hi;
+    double *low, *high; /* behind the limit of groups */
     const int32_t *ids, *exact;
 };
 
@@ -39,7 +40,12 @@ static void append(struct misrouted *m, const char *text) {
     strncat(m->note, text, sizeof m->note - strlen(m->note) - 1);
 }
 
-/* "expert 5 (0.12 to 0.13)", and of groups "expert 5 (0.12 to 0.13; group 1: 0.2 to 0.21)" */
+static bool counts_as_zero(const struct row *r, int64_t expert) {
+    return r->args->group_fill == GROUP_FILL_ZERO && r->low[expert] == 0 && r->high[expert] == 0;
+}
+
+/* "expert 5 (0.12 to 0.13)", of groups "expert 5 (0.12 to 0.13; group 1: 0.2 to 0.21)", of one that
+ * surely loses "..., so 0)" */
 static void append_expert(struct misrouted *m, const struct row *r, int64_t expert) {
     char text[120];
     snprintf(text, sizeof text, "expert %lld (%.9g to %.9g", (long long)expert, r->lo[expert], r->hi[expert]);
@@ -48,7 +54,8 @@ static void append_expert(struct misrouted *m, const struct row *r, int64_t expe
         double low, high;
         const int64_t g = expert / (r->args->n_experts / r->args->n_group);
         ref_route_group(r->args, r->contract, r->lo, r->hi, g, &low, &high);
-        snprintf(text, sizeof text, "; group %lld: %.9g to %.9g", (long long)g, low, high);
+        snprintf(text, sizeof text, "; group %lld: %.9g to %.9g%s", (long long)g, low, high,
+                 counts_as_zero(r, expert) ? ", so 0" : "");
         append(m, text);
     }
     append(m, ")");
@@ -77,7 +84,8 @@ static int64_t intruder(const struct row *r) {
     const int64_t k = r->args->top_k;
     int64_t place = -1;
     for (int64_t i = 0; i < k; i++)
-        if (!route_is_among(r->exact, k, r->ids[i]) && (place < 0 || r->hi[r->ids[i]] < r->hi[r->ids[place]]))
+        if (!route_is_among(r->exact, k, r->ids[i]) &&
+            (place < 0 || r->high[r->ids[i]] < r->high[r->ids[place]]))
             place = i;
     return place;
 }
@@ -86,7 +94,9 @@ static int64_t intruder(const struct row *r) {
 static bool breaks_tie(const struct row *r, struct misrouted *m) {
     int64_t loser;
     *m = (struct misrouted){.better = -1};
-    if (!r->contract->ties_lower || !ref_route_tie(r->args, r->t, r->ids, &loser, &m->better)) return false;
+    if (!r->contract->ties_lower ||
+        !ref_route_tie(r->args, r->low, r->high, r->t, r->ids, &loser, &m->better))
+        return false;
     while (r->ids[m->place] != loser) m->place++;
     append_expert(m, r, loser);
     append(m, " chosen, not its equal ");
@@ -127,12 +137,15 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
     const struct route_args *const a = &call->u.route;
     const int64_t k = a->top_k;
     int32_t *const exact = memory_zeroed((size_t)k, sizeof *exact);
+    double *const low = memory_zeroed((size_t)(2 * a->n_experts), sizeof *low), *const high =
+                                                                                    low + a->n_experts;
     edge_begin(edge, j, findings);
     for (int64_t t = 0; t < j->count / k; t++, lo += a->n_experts, hi += a->n_experts) {
         const int32_t *const ids = (const int32_t *)j->got + t * k;
         const enum route_verdict v = ref_route_judge(a, &contract->u.route, lo, hi, ids);
-        const struct row row = {a, &contract->u.route, t, lo, hi, ids, exact};
+        const struct row row = {a, &contract->u.route, t, lo, hi, low, high, ids, exact};
         struct misrouted m;
+        ref_route_limit(a, &contract->u.route, lo, hi, low, high);
         if (v == ROUTE_AMBIGUOUS) edge->ambiguous++;
         if (v != ROUTE_REJECTED && !breaks_tie(&row, &m)) continue;
         if (v == ROUTE_REJECTED) {
@@ -148,7 +161,7 @@ void judge_topk(const struct judged *j, const struct call *call, const struct co
         for (int64_t i = 0; i < k; i++) /* none of them alone is wrong */
             if (i != m.place) findings_blame(findings, j, t * k + i);
     }
-    free(exact);
+    free(exact), free(low);
 }
 
 void judge_route(const struct judged *j, const struct call *call, const struct contract *contract,

@@ -105,13 +105,16 @@ static bool accepts_ids(struct mistake *m, const int32_t *ids) {
         for (int64_t t = 0; t < rows && accepted; t++)
             accepted = same_set((const int32_t *)a->ids.data + t * k, ids + t * k, k);
     } else {
-        double *const lo = memory_zeroed((size_t)(2 * rows * n), sizeof *lo), *const hi = lo + rows * n;
+        double *const lo = memory_zeroed((size_t)(2 * (rows + 1) * n), sizeof *lo), *const hi = lo + rows * n;
+        double *const low = hi + rows * n, *const high = low + n; /* of a row */
         const struct route_contract *const c = &m->outcome->contract.u.route;
         int64_t loser, winner;
         ref_route_choices(&m->call, &m->outcome->contract, NULL, 0, rows, lo, hi);
-        for (int64_t t = 0; t < rows && accepted; t++)
+        for (int64_t t = 0; t < rows && accepted; t++) {
+            ref_route_limit(a, c, lo + t * n, hi + t * n, low, high);
             accepted = ref_route_judge(a, c, lo + t * n, hi + t * n, ids + t * k) != ROUTE_REJECTED &&
-                       !(c->ties_lower && ref_route_tie(a, t, ids + t * k, &loser, &winner));
+                       !(c->ties_lower && ref_route_tie(a, low, high, t, ids + t * k, &loser, &winner));
+        }
         free(lo);
     }
     a->ids = m->outcome->call.u.route.ids;

@@ -93,8 +93,8 @@ const struct kernel kernel_table[] = {
      .handles = NEED_UNMASKED, .shard_invariant = true},
     {TILED(route_simt, BOTH), .op = OP_ROUTE,
      .describes = "scores, group limit, top-k and gates, a warp per token",
-     .handles = NEED_SIGMOID | NEED_SELECT_BIAS | NEED_GROUP_LIMIT | NEED_GROUP_MAX | NEED_RAW_GATES |
-                NEED_SCALED_GATES,
+     .handles = NEED_SIGMOID | NEED_SELECT_BIAS | NEED_GROUP_LIMIT | NEED_GROUP_MAX | NEED_GROUP_ZERO |
+                NEED_RAW_GATES | NEED_SCALED_GATES,
      .shard_invariant = true},
     {TILED(permute_simt, BOTH), .op = OP_PERMUTE,
      .describes = "stable counting sort of the tokens by local expert", .handles = NEED_ABSENT_EXPERTS,

@@ -19,6 +19,7 @@ enum rope_pairing { ROPE_NEOX, ROPE_GPTJ };                    /* pairs (i, i + 
 enum rope_scaling { ROPE_UNSCALED, ROPE_LINEAR, ROPE_LLAMA3 }; /* reference/rope.c */
 enum score_function { SCORE_SOFTMAX, SCORE_SIGMOID };
 enum group_score { GROUP_TOP2_SUM, GROUP_MAX };
+enum group_fill { GROUP_FILL_INF, GROUP_FILL_ZERO }; /* of rejected groups, as choices: -inf | 0 */
 
 /* Real-number maths only: no roundings, no ranks. All sizes in elements. */
 struct layer_spec {
@@ -41,7 +42,8 @@ struct layer_spec {
     enum score_function score;
     bool select_bias; /* added to the score for the selection only */
     int64_t n_group, topk_group;
-    enum group_score group_score; /* rejected groups get -inf */
+    enum group_score group_score;
+    enum group_fill group_fill;
     bool renormalise;
     double renorm_eps; /* weights /= sum + renorm_eps */
     double routed_scale;

@@ -23,6 +23,9 @@ static bool group_limit(const struct call *c) { return c->u.route.n_group > 1; }
 static bool group_max(const struct call *c) {
     return c->u.route.n_group > 1 && c->u.route.group_score == GROUP_MAX;
 }
+static bool group_zero(const struct call *c) {
+    return c->u.route.n_group > 1 && c->u.route.group_fill == GROUP_FILL_ZERO;
+}
 static bool raw_gates(const struct call *c) { return !c->u.route.renormalise; }
 static bool scaled_gates(const struct call *c) { return c->u.route.routed_scale != 1; }
 static bool permute_absent(const struct call *c) {
@@ -48,6 +51,7 @@ static const struct need_row {
     {NEED_SELECT_BIAS, OP_ROUTE, "a bias of the selection", select_bias},
     {NEED_GROUP_LIMIT, OP_ROUTE, "a limit on groups of experts", group_limit},
     {NEED_GROUP_MAX, OP_ROUTE, "groups that count by their best expert", group_max},
+    {NEED_GROUP_ZERO, OP_ROUTE, "rejected groups that count as 0", group_zero},
     {NEED_RAW_GATES, OP_ROUTE, "gates that are not renormalised", raw_gates},
     {NEED_SCALED_GATES, OP_ROUTE, "scaled gates", scaled_gates},
     {NEED_ABSENT_EXPERTS, OP_PERMUTE, "experts that are elsewhere", permute_absent},

@@ -81,8 +81,9 @@ struct attention_args {
 
 /* Routing (models.md 2.9 in the design notes; docs/numerics.md here): scores = sigmoid or softmax
  * of the logits; choice = score + bias; with n_group > 1 only the topk_group groups with the best
- * group score stay; the K largest choices win, listed by falling choice; of equal choices any may win
- * (torch.topk promises nothing), unless the kernel declares that the lower index does;
+ * group score stay, and experts of the others have choice -inf, or 0 (group_fill); the K largest
+ * choices win, listed by falling choice; of equal choices any may win (torch.topk promises
+ * nothing), unless the kernel declares that the lower index does;
  * gate = score (without bias), renormalised, scaled. */
 struct route_args {
     struct view logits, bias; /* fp32 [T, E], fp32 [E] or absent */
@@ -90,6 +91,7 @@ struct route_args {
     int64_t n_tokens, n_experts, top_k, n_group, topk_group;
     enum score_function score;
     enum group_score group_score;
+    enum group_fill group_fill;
     bool renormalise;
     double renorm_eps, routed_scale;
 };
@@ -171,18 +173,19 @@ struct call {
  * causal attention, softmax gates that add up to 1, all experts at home. A kernel that does not
  * name a need is not given the call. */
 enum need {
-    NEED_BIAS = 1 << 0,           /* linear */
-    NEED_GROUPS = 1 << 1,         /* linear, gated_linear: rows in groups, cut by offsets */
-    NEED_PARTIAL_ROPE = 1 << 2,   /* rot_dim < head_dim */
-    NEED_PAIRED_ROPE = 1 << 3,    /* ROPE_GPTJ */
-    NEED_UNMASKED = 1 << 4,       /* attention that is not causal */
-    NEED_SIGMOID = 1 << 5,        /* route, as all that follow: SCORE_SIGMOID */
-    NEED_SELECT_BIAS = 1 << 6,    /* a bias of the selection */
-    NEED_GROUP_LIMIT = 1 << 7,    /* n_group > 1 */
-    NEED_GROUP_MAX = 1 << 8,      /* and GROUP_MAX */
-    NEED_RAW_GATES = 1 << 9,      /* no renormalisation */
-    NEED_SCALED_GATES = 1 << 10,  /* routed_scale other than 1 */
-    NEED_ABSENT_EXPERTS = 1 << 11 /* permute, combine: slots whose expert is elsewhere */
+    NEED_BIAS = 1 << 0,            /* linear */
+    NEED_GROUPS = 1 << 1,          /* linear, gated_linear: rows in groups, cut by offsets */
+    NEED_PARTIAL_ROPE = 1 << 2,    /* rot_dim < head_dim */
+    NEED_PAIRED_ROPE = 1 << 3,     /* ROPE_GPTJ */
+    NEED_UNMASKED = 1 << 4,        /* attention that is not causal */
+    NEED_SIGMOID = 1 << 5,         /* route, as all that follow: SCORE_SIGMOID */
+    NEED_SELECT_BIAS = 1 << 6,     /* a bias of the selection */
+    NEED_GROUP_LIMIT = 1 << 7,     /* n_group > 1 */
+    NEED_GROUP_MAX = 1 << 8,       /* and GROUP_MAX */
+    NEED_RAW_GATES = 1 << 9,       /* no renormalisation */
+    NEED_SCALED_GATES = 1 << 10,   /* routed_scale other than 1 */
+    NEED_ABSENT_EXPERTS = 1 << 11, /* permute, combine: slots whose expert is elsewhere */
+    NEED_GROUP_ZERO = 1 << 12      /* route, n_group > 1: GROUP_FILL_ZERO */
 };
 uint64_t call_needs(const struct call *call); /* read off the arguments, so that it is never stale */
 uint64_t op_needs(enum op op);                /* all that calls of the op may ask for */

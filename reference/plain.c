@@ -181,8 +181,8 @@ static void mark_largest(bool *marked, const double *value, const bool *wanted, 
     }
 }
 
-/* Shut all but the topk_group groups with the largest group score: their choices become -inf. The
- * score of a group is the sum of its two largest choices, or the largest. choice, wanted [E] */
+/* Shut all but the topk_group groups with the largest group score: their choices become -inf, or 0.
+ * The score of a group is the sum of its two largest choices, or the largest. choice, wanted [E] */
 static void shut_losing_groups(double *choice, const bool *wanted, const struct layer_spec *s) {
     const int64_t E = s->n_experts, size = E / s->n_group;
     const int64_t n_summed = s->group_score == GROUP_TOP2_SUM && size > 1 ? 2 : 1;
@@ -199,18 +199,19 @@ static void shut_losing_groups(double *choice, const bool *wanted, const struct 
     }
     mark_largest(kept, score, holds, s->n_group, s->topk_group);
     for (int64_t e = 0; e < E; e++)
-        if (!kept[e / size]) choice[e] = -INFINITY;
+        if (!kept[e / size]) choice[e] = s->group_fill == GROUP_FILL_ZERO ? 0 : -INFINITY;
     free(score), free(kept), free(holds), free(summed);
 }
 
-/* chosen [E] = the K experts with the largest score + bias among the open groups; the wanted [E]
- * win ties */
-static void choose(bool *chosen, const double *score, const bool *wanted, const struct plain_layer *l) {
+/* chosen [E] = the K experts with the largest score + bias behind the limit of groups; the wanted
+ * [E] win ties, and groups that hold one of `inside` [E] win ties of groups */
+static void choose(bool *chosen, const double *score, const bool *inside, const bool *wanted,
+                   const struct plain_layer *l) {
     const struct layer_spec *s = l->spec;
     double *choice = new_array(s->n_experts, sizeof *choice); /* [E] */
     for (int64_t e = 0; e < s->n_experts; e++)
         choice[e] = score[e] + (s->select_bias ? l->select_bias[e] : 0);
-    if (s->n_group > 1) shut_losing_groups(choice, wanted, s);
+    if (s->n_group > 1) shut_losing_groups(choice, inside, s);
     mark_largest(chosen, choice, wanted, s->n_experts, s->top_k);
     free(choice);
 }
@@ -234,13 +235,17 @@ static void route(double *gate, const double *x, const int32_t *tie_ids, const s
     double *score = new_array(E, sizeof *score);                                         /* [E] */
     bool *chosen = new_array(E, sizeof *chosen);                                         /* [E] */
     bool *wanted = new_array(E, sizeof *wanted), *nobody = new_array(E, sizeof *nobody); /* [E] */
+    bool *others = new_array(E, sizeof *others);                                         /* [E] */
     score_experts(score, x, l);
 
-    /* The given experts win ties, but only if that brings in all of them and no other. */
+    /* The given experts win ties, but only if that brings in all of them and no other. Where a
+     * rejected group counts as 0, they may be of groups that lose a tie. */
     for (int64_t j = 0; j < s->top_k && tie_ids; j++)
         if (tie_ids[j] >= 0 && tie_ids[j] < E) wanted[tie_ids[j]] = true;
-    choose(chosen, score, wanted, l);
-    if (memcmp(chosen, wanted, (size_t)E * sizeof *chosen)) choose(chosen, score, nobody, l);
+    for (int64_t e = 0; e < E; e++) others[e] = !wanted[e];
+    choose(chosen, score, wanted, wanted, l);
+    if (memcmp(chosen, wanted, (size_t)E * sizeof *chosen)) choose(chosen, score, others, wanted, l);
+    if (memcmp(chosen, wanted, (size_t)E * sizeof *chosen)) choose(chosen, score, nobody, nobody, l);
 
     /* The bias has chosen; the gates are the scores without it. */
     double sum = 0;
@@ -249,7 +254,7 @@ static void route(double *gate, const double *x, const int32_t *tie_ids, const s
         gate[e] = chosen[e] ? s->routed_scale * score[e] : 0;
         if (s->renormalise) gate[e] /= sum + s->renorm_eps;
     }
-    free(score), free(chosen), free(wanted), free(nobody);
+    free(score), free(chosen), free(wanted), free(nobody), free(others);
 }
 
 /* y [T, M] = x + ffn(norm(x)) */
@@ -290,8 +295,8 @@ static struct layer_spec known_fields(const struct layer_spec *s) {
         s->o_bias,      s->causal,       s->norm_eps,    s->qk_norm,     s->rope_pairing, s->rot_dim,
         s->rope_theta,  s->rope_scaling, s->rope_factor, s->rope_low,    s->rope_high,    s->rope_trained,
         s->moe,         s->shared_width, s->n_experts,   s->top_k,       s->expert_width, s->score,
-        s->select_bias, s->n_group,      s->topk_group,  s->group_score, s->renormalise,  s->renorm_eps,
-        s->routed_scale};
+        s->select_bias, s->n_group,      s->topk_group,  s->group_score, s->group_fill,   s->renormalise,
+        s->renorm_eps,  s->routed_scale};
 }
 
 /* What the part makes use of and this file does not know, or NULL. */
@@ -302,6 +307,7 @@ static const char *unknown_feature(const struct layer_spec *s, enum part part) {
     if (rotates && s->rope_scaling > ROPE_LLAMA3) return "rope_scaling";
     if (routes && s->score != SCORE_SOFTMAX && s->score != SCORE_SIGMOID) return "score";
     if (routes && s->group_score != GROUP_TOP2_SUM && s->group_score != GROUP_MAX) return "group_score";
+    if (routes && s->group_fill != GROUP_FILL_INF && s->group_fill != GROUP_FILL_ZERO) return "group_fill";
     return NULL;
 }
 

@@ -41,8 +41,8 @@ struct plain_layer {
 
     /* [T, K] or NULL: the experts somebody else chose. They only break exact ties: a token goes to
      * them if they are just the K that come out on top when they win over experts with the same
-     * choice value (and, of groups with the same score, those that hold one of them win). If not
-     * they are ignored: ties go to the lower index. */
+     * choice value (and, of groups with the same score, those that hold one of them win, or the
+     * others). If not they are ignored: ties go to the lower index. */
     const int32_t *tie_ids;
 };
 

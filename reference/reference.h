@@ -50,10 +50,16 @@ enum route_verdict { ROUTE_CERTAIN, ROUTE_AMBIGUOUS, ROUTE_REJECTED };
 enum route_verdict ref_route_judge(const struct route_args *a, const struct route_contract *contract,
                                    const double *lo, const double *hi, const int32_t *ids);
 
-/* Token t's ids hold an expert but not a lower one of the same group with the same logit and the same
- * bias: *loser and the lowest *winner. False: there is none. Unknown ids are skipped. */
-bool ref_route_tie(const struct route_args *a, int64_t t, const int32_t *ids, int64_t *loser,
-                   int64_t *winner);
+/* Intervals of a row's choices behind the limit of groups: an expert whose group may be rejected
+ * may count as the fill, -inf or 0. low, high [E] out. */
+void ref_route_limit(const struct route_args *a, const struct route_contract *contract, const double *lo,
+                     const double *hi, double *low, double *high);
+
+/* Token t's ids hold an expert but not a lower one that is surely its equal: of the same group with
+ * the same logit and the same bias, or, low and high being ref_route_limit's, known to be the same
+ * number: *loser and the lowest *winner. False: there is none. Unknown ids are skipped. */
+bool ref_route_tie(const struct route_args *a, const double *low, const double *high, int64_t t,
+                   const int32_t *ids, int64_t *loser, int64_t *winner);
 
 /* Interval of group g's score, from its experts' choices. */
 void ref_route_group(const struct route_args *a, const struct route_contract *contract, const double *lo,

@@ -117,18 +117,24 @@ void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t 
     free(row.score);
 }
 
-bool ref_route_tie(const struct route_args *a, int64_t t, const int32_t *ids, int64_t *loser,
-                   int64_t *winner) {
+/* Of token t, whatever the arithmetic. */
+static bool are_equal(const struct route_args *a, const double *low, const double *high, int64_t t,
+                      int64_t one, int64_t other) {
     const int64_t size = a->n_experts / max_i64(a->n_group, 1), row = t * a->logits.stride[0];
+    if (low[one] == high[one] && low[other] == high[other] && low[one] == low[other]) return true;
+    return one / size == other / size && view_at(&a->logits, row + one) == view_at(&a->logits, row + other) &&
+           selection_bias(a, one) == selection_bias(a, other);
+}
+
+bool ref_route_tie(const struct route_args *a, const double *low, const double *high, int64_t t,
+                   const int32_t *ids, int64_t *loser, int64_t *winner) {
     for (int64_t j = 0; j < a->top_k; j++) {
         const int64_t e = *loser = ids[j];
         if (e < 0 || e >= a->n_experts) continue;
-        for (int64_t o = *winner = e / size * size; o < e; *winner = ++o) {
+        for (*winner = 0; *winner < e; ++*winner) {
             bool chosen = false;
-            for (int64_t i = 0; i < a->top_k; i++) chosen |= ids[i] == o;
-            if (!chosen && view_at(&a->logits, row + o) == view_at(&a->logits, row + e) &&
-                selection_bias(a, o) == selection_bias(a, e))
-                return true;
+            for (int64_t i = 0; i < a->top_k; i++) chosen |= ids[i] == *winner;
+            if (!chosen && are_equal(a, low, high, t, *winner, e)) return true;
         }
     }
     return false;

@@ -1,11 +1,11 @@
 /* top_k - which experts do a row's choices select, and may a given set be what rounded ones
  * selected? With group limits (DeepSeek-V3) the groups are chosen first, by the same rule.
  *
- * Every choice, and so every group's score, is known to an interval [low, high]. The largest n of
- * some may be a set S iff the smallest `high` inside S is at least the largest `low` outside: then
- * values inside the intervals select it. A set of experts is legal iff there are groups that may be
- * the kept ones, among them all that it has experts of, within which it may be the top k. The two
- * levels are taken as independent, which never rejects an honest choice. */
+ * Every choice, and so every group's score, is known to an interval [low, high]; experts of a
+ * rejected group count as the fill, exactly. The largest n of some may be a set S iff the least
+ * `high` inside S is at least the most `low` outside: then values inside the intervals select it.
+ * A set of experts is legal iff there are groups that may be the kept ones with which it may be the
+ * top k of all. The two levels are taken as independent, which never rejects an honest choice. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -24,9 +24,13 @@ static double group_value(const double *choice, int64_t n, enum group_score kind
     return kind == GROUP_MAX || n < 2 ? first : first + second;
 }
 
+static double fill_value(const struct route_args *a) {
+    return a->group_fill == GROUP_FILL_ZERO ? 0 : -INFINITY;
+}
+
 /* ---- in exact arithmetic ---- */
 
-/* -inf for experts of groups that lose; ties to the lower group. */
+/* The fill for experts of groups that lose; ties to the lower group. */
 static void limit_groups(double *choice, const struct route_args *a) {
     const int64_t size = a->n_experts / a->n_group;
     double *value = ref_alloc((size_t)a->n_group * sizeof *value);
@@ -35,7 +39,8 @@ static void limit_groups(double *choice, const struct route_args *a) {
         int64_t ahead = 0;
         for (int64_t o = 0; o < a->n_group; o++)
             ahead += value[o] > value[g] || (value[o] == value[g] && o < g);
-        for (int64_t e = g * size; e < (g + 1) * size && ahead >= a->topk_group; e++) choice[e] = -INFINITY;
+        for (int64_t e = g * size; e < (g + 1) * size && ahead >= a->topk_group; e++)
+            choice[e] = fill_value(a);
     }
     free(value);
 }
@@ -57,9 +62,10 @@ void top_k_pick(double *choice, const struct route_args *a, int32_t *ids) {
 /* ---- in intervals ---- */
 
 struct group {
-    double low, high;         /* its score */
-    double out_low, out_high; /* the largest of its experts that are not in the set */
-    bool chosen;              /* some are */
+    double low, high; /* its score */
+    bool in, out;     /* some of its experts are in the set; some are not */
+    double in_high;   /* the least high of those, */
+    double out_low;   /* the largest low of these, if the group is kept */
 };
 
 void ref_route_group(const struct route_args *a, const struct route_contract *contract, const double *lo,
@@ -78,49 +84,78 @@ static void measure_groups(struct group *group, const struct route_args *a, cons
     const int64_t n = max_i64(a->n_group, 1), size = a->n_experts / n;
     for (int64_t g = 0; g < n; g++) {
         struct group *const p = &group[g];
-        *p = (struct group){.out_low = -INFINITY, .out_high = -INFINITY};
+        *p = (struct group){.in_high = INFINITY, .out_low = -INFINITY};
         ref_route_group(a, c, lo, hi, g, &p->low, &p->high);
-        for (int64_t e = g * size; e < (g + 1) * size; e++) {
-            p->chosen |= selected[e];
-            if (selected[e]) continue;
-            p->out_low = fmax(p->out_low, lo[e]), p->out_high = fmax(p->out_high, hi[e]);
-        }
+        for (int64_t e = g * size; e < (g + 1) * size; e++)
+            if (selected[e])
+                p->in = true, p->in_high = fmin(p->in_high, hi[e]);
+            else
+                p->out = true, p->out_low = fmax(p->out_low, lo[e]);
     }
 }
 
-/* Are there `keep` groups that may be the kept ones, all chosen groups among them, and in none of
- * them an expert that surely beats the set, whose weakest member is at most `reach`? If so, then
- * with `least`, the smallest `high` of the kept ones: those below it are out, those whose `low` is
- * above it are in. */
-static bool may_be_kept(const struct group *group, int64_t n, int64_t keep, double reach) {
-    for (int64_t i = 0; i < n; i++) {
-        const double least = group[i].high;
-        int64_t n_must = 0, n_can = 0;
-        bool possible = true;
-        for (int64_t g = 0; g < n; g++) {
-            const bool must = group[g].chosen || group[g].low > least;
-            const bool can = group[g].high >= least && group[g].out_low <= reach;
-            possible &= can || !must;
-            n_must += must, n_can += can;
-        }
-        if (possible && n_must <= keep && keep <= n_can) return true;
+/* Are there `keep` groups that may be the kept ones, with scores from `least` on, so that nothing
+ * in the set must be below `reach`, nothing outside above it? A group may stay, go, or either. */
+static bool fits(const struct group *group, int64_t n, int64_t keep, double fill, double least,
+                 double reach) {
+    int64_t n_must = 0, n_can = 0;
+    for (int64_t g = 0; g < n; g++) {
+        const struct group *const p = &group[g];
+        const bool stays = p->high >= least && p->in_high >= reach && p->out_low <= reach;
+        const bool goes = p->low <= least && (!p->in || fill >= reach) && (!p->out || fill <= reach);
+        if (!stays && !goes) return false;
+        n_must += !goes, n_can += stays;
+    }
+    return n_must <= keep && keep <= n_can;
+}
+
+/* `least` is the least high of the kept groups, `reach` that of the set: of one of the groups that
+ * have experts in it, or the fill. */
+static bool may_be_chosen(const struct group *group, int64_t n, int64_t keep, double fill) {
+    for (int64_t r = 0; r <= n; r++) {
+        if (r < n && !group[r].in) continue;
+        for (int64_t i = 0; i < n; i++)
+            if (fits(group, n, keep, fill, group[i].high, r < n ? group[r].in_high : fill)) return true;
     }
     return false;
 }
 
-/* Every chosen group is kept whatever the values, and no other group that may be has an expert
- * that reaches `weakest`, the least that the set's weakest member can be. */
-static bool is_certain(const struct group *group, int64_t n, int64_t keep, double weakest) {
+static int64_t n_kept(const struct route_args *a) { return a->n_group > 1 ? a->topk_group : 1; }
+
+void ref_route_limit(const struct route_args *a, const struct route_contract *contract, const double *lo,
+                     const double *hi, double *low, double *high) {
+    const int64_t n = max_i64(a->n_group, 1), size = a->n_experts / n;
+    const double fill = fill_value(a);
+    double *const worst = ref_alloc((size_t)n * 2 * sizeof *worst), *const best = worst + n;
+    for (int64_t g = 0; g < n; g++) ref_route_group(a, contract, lo, hi, g, &worst[g], &best[g]);
     for (int64_t g = 0; g < n; g++) {
         int64_t reach_it = 0, beat_it = 0;
         for (int64_t o = 0; o < n; o++) {
-            reach_it += o != g && group[o].high >= group[g].low;
-            beat_it += o != g && group[o].low > group[g].high;
+            reach_it += o != g && best[o] >= worst[g];
+            beat_it += o != g && worst[o] > best[g];
         }
-        if (group[g].chosen && reach_it >= keep) return false;
-        if (beat_it < keep && group[g].out_high >= weakest) return false;
+        const bool goes = reach_it >= n_kept(a), stays = beat_it < n_kept(a);
+        for (int64_t e = g * size; e < (g + 1) * size; e++) {
+            low[e] = !goes ? lo[e] : stays ? fmin(lo[e], fill) : fill;
+            high[e] = !goes ? hi[e] : stays ? fmax(hi[e], fill) : fill;
+        }
     }
-    return true;
+    free(worst);
+}
+
+/* Whatever the values, all of the set stand above all others. */
+static bool is_certain(const struct route_args *a, const struct route_contract *contract, const double *lo,
+                       const double *hi, const bool *selected) {
+    double *const low = ref_alloc((size_t)a->n_experts * 2 * sizeof *low), *const high = low + a->n_experts;
+    double weakest = INFINITY, strongest = -INFINITY;
+    ref_route_limit(a, contract, lo, hi, low, high);
+    for (int64_t e = 0; e < a->n_experts; e++)
+        if (selected[e])
+            weakest = fmin(weakest, low[e]);
+        else
+            strongest = fmax(strongest, high[e]);
+    free(low);
+    return weakest > strongest;
 }
 
 /* Different experts, all known, and no score that is NaN, which would prove nothing. */
@@ -138,16 +173,14 @@ static bool is_a_set(const struct route_args *a, const double *lo, const double 
 
 enum route_verdict ref_route_judge(const struct route_args *a, const struct route_contract *contract,
                                    const double *lo, const double *hi, const int32_t *ids) {
-    const int64_t n = max_i64(a->n_group, 1), keep = a->n_group > 1 ? a->topk_group : 1;
+    const int64_t n = max_i64(a->n_group, 1);
     bool *selected = ref_alloc((size_t)a->n_experts * sizeof *selected);
     struct group *group = ref_alloc((size_t)n * sizeof *group);
     enum route_verdict verdict = ROUTE_REJECTED;
     if (is_a_set(a, lo, hi, ids, selected)) {
-        double low = INFINITY, high = INFINITY; /* of its weakest member */
-        for (int64_t j = 0; j < a->top_k; j++) low = fmin(low, lo[ids[j]]), high = fmin(high, hi[ids[j]]);
         measure_groups(group, a, contract, lo, hi, selected);
-        if (may_be_kept(group, n, keep, high))
-            verdict = is_certain(group, n, keep, low) ? ROUTE_CERTAIN : ROUTE_AMBIGUOUS;
+        if (may_be_chosen(group, n, n_kept(a), fill_value(a)))
+            verdict = is_certain(a, contract, lo, hi, selected) ? ROUTE_CERTAIN : ROUTE_AMBIGUOUS;
     }
     free(selected), free(group);
     return verdict;

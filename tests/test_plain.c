@@ -164,6 +164,11 @@ static double ffn(const struct layer_spec *s, const int32_t *tie_ids) {
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
+static const int32_t *pick(int32_t a, int32_t b) {
+    ids[0] = a, ids[1] = b;
+    return ids;
+}
+
 Test(plain, gates_are_scores_renormalised_and_scaled_as_the_spec_says) {
     struct layer_spec s = ffn_spec(SCORE_SOFTMAX);
     logits[3] = log(9), logits[5] = log(3); /* of 9 + 3 + 6 = 18 */
@@ -195,17 +200,31 @@ Test(plain, only_the_best_groups_take_part) {
     CLOSE(ffn(&s, NULL), 2 * sigmoid(4) + 6 * sigmoid(1.5));
 }
 
+Test(plain, experts_of_rejected_groups_count_as_minus_infinity_or_as_zero) {
+    struct layer_spec s = ffn_spec(SCORE_SIGMOID);
+    s.n_group = 4, s.select_bias = true, s.topk_group = 1;
+    logits[0] = 1, logits[1] = 2;
+    for (int e = 0; e < E; e++) bias[e] = -2;
+    CLOSE(ffn(&s, NULL), 1 * sigmoid(1) + 2 * sigmoid(2));
+    s.group_fill = GROUP_FILL_ZERO;
+    CLOSE(ffn(&s, NULL), (3 + 4) * 0.5); /* six equals */
+    CLOSE(ffn(&s, pick(7, 4)), (8 + 5) * 0.5);
+    CLOSE(ffn(&s, pick(0, 2)), (3 + 4) * 0.5);
+    logits[2] = 1, logits[3] = 2; /* group 1 may be the one that is kept, and then 0 and 1 count as 0 */
+    CLOSE(ffn(&s, NULL), 3 * sigmoid(1) + 4 * sigmoid(2));
+    CLOSE(ffn(&s, pick(0, 1)), 1 * sigmoid(1) + 2 * sigmoid(2));
+    CLOSE(ffn(&s, pick(2, 3)), 3 * sigmoid(1) + 4 * sigmoid(2));
+    bias[1] = -0.5; /* above zero, and group 0 alone */
+    CLOSE(ffn(&s, NULL), 2 * sigmoid(2) + 3 * sigmoid(1));
+    CLOSE(ffn(&s, pick(1, 6)), 2 * sigmoid(2) + 7 * 0.5);
+}
+
 Test(plain, shared_experts_are_added_and_are_all_of_a_dense_ffn) {
     struct layer_spec s = ffn_spec(SCORE_SIGMOID);
     s.shared_width = 1, s.routed_scale = 2;
     CLOSE(ffn(&s, NULL), 64 + 2 * (1 + 2) * 0.5);
     s.moe = false;
     CLOSE(ffn(&s, NULL), 64.0);
-}
-
-static const int32_t *pick(int32_t a, int32_t b) {
-    ids[0] = a, ids[1] = b;
-    return ids;
 }
 
 Test(plain, given_experts_are_taken_at_an_exact_tie_and_nowhere_else) {
@@ -249,6 +268,8 @@ Test(plain, a_choice_that_it_does_not_know_is_named_where_it_is_in_use) {
     cr_assert_str_eq(plain_compute(&l, &y), "score");
     s.score = SCORE_SIGMOID, s.group_score = (enum group_score)(GROUP_MAX + 1);
     cr_assert_str_eq(plain_compute(&l, &y), "group_score");
+    s.group_score = GROUP_MAX, s.group_fill = (enum group_fill)(GROUP_FILL_ZERO + 1);
+    cr_assert_str_eq(plain_compute(&l, &y), "group_fill");
     l.part = PART_COUNT;
     cr_assert_str_eq(plain_compute(&l, &y), "part");
     cr_assert_eq(y, 42);

@@ -190,6 +190,7 @@ static double *staged_experts(const struct plain_layer *l, const double *normed)
                             .topk_group = s->topk_group,
                             .score = s->score,
                             .group_score = s->group_score,
+                            .group_fill = s->group_fill,
                             .renormalise = s->renormalise,
                             .renorm_eps = s->renorm_eps,
                             .routed_scale = s->routed_scale};
@@ -312,21 +313,21 @@ Test(plain, agrees_with_the_stages_on_every_kind_of_ffn) {
     const struct {
         int64_t n_group, topk_group;
         enum group_score score;
-    } limit[] = {{1, 1, GROUP_TOP2_SUM},
-                 {4, 2, GROUP_TOP2_SUM},
-                 {4, 1, GROUP_MAX},
-                 {8, 3, GROUP_MAX},
-                 {16, 5, GROUP_TOP2_SUM}};
+        enum group_fill fill;
+    } limit[] = {{1, 1, GROUP_TOP2_SUM, GROUP_FILL_INF},  {4, 2, GROUP_TOP2_SUM, GROUP_FILL_INF},
+                 {4, 1, GROUP_MAX, GROUP_FILL_INF},       {8, 3, GROUP_MAX, GROUP_FILL_INF},
+                 {16, 5, GROUP_TOP2_SUM, GROUP_FILL_INF}, {4, 1, GROUP_TOP2_SUM, GROUP_FILL_ZERO}};
     for (int bits = 0; bits < 32; bits++)
-        for (int i = 0; i < 5; i++) {
+        for (size_t i = 0; i < sizeof limit / sizeof *limit; i++) {
             struct layer_spec s = base_spec();
             s.n_group = limit[i].n_group, s.topk_group = limit[i].topk_group, s.group_score = limit[i].score;
+            s.group_fill = limit[i].fill;
             s.score = bits & 1 ? SCORE_SIGMOID : SCORE_SOFTMAX, s.select_bias = bits & 2;
             s.renormalise = bits & 4, s.shared_width = bits & 8 ? 5 : 0, s.moe = !(bits & 16);
             const struct plain_layer l = random_layer(&s, PART_FFN);
             if (!s.moe && !s.shared_width) continue;
             const double off = difference(&l, staged_ffn(&l));
-            cr_assert(off <= 1e-12, "switches %d, group limit %d: off by %g", bits, i, off);
+            cr_assert(off <= 1e-12, "switches %d, group limit %zu: off by %g", bits, i, off);
         }
 }
 

@@ -49,7 +49,8 @@ static __device__ void compute_scores(float *score, const float *logits, int n_e
     for (int e = lane; e < n_experts; e += LANES) score[e] /= sum;
 }
 
-/* Rejected groups get choice -inf. A group's score is its best choice, or its best two added. */
+/* Experts of rejected groups get choice -inf, or 0. A group's score is its best choice, or its best
+ * two added. */
 static __device__ void limit_groups(float *choice, float *group, const struct route_args &a) {
     const int lane = (int)threadIdx.x, n_groups = (int)a.n_group, size = (int)(a.n_experts / a.n_group);
     for (int g = lane; g < n_groups; g += LANES) {
@@ -66,7 +67,8 @@ static __device__ void limit_groups(float *choice, float *group, const struct ro
         for (int other = 0; other < n_groups; other++)
             better += group[other] > group[g] || (group[other] == group[g] && other < g);
         if (better < a.topk_group) continue;
-        for (int e = g * size; e < (g + 1) * size; e++) choice[e] = -INFINITY;
+        for (int e = g * size; e < (g + 1) * size; e++)
+            choice[e] = a.group_fill == GROUP_FILL_ZERO ? 0.0f : -INFINITY;
     }
     __syncwarp(ALL_LANES);
 }
