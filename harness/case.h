@@ -43,7 +43,7 @@ struct check_case {
     int64_t heads, kv, dim, rot;
     int bias, qk_norm;
     int64_t experts, top, width, shared, groups, topk_groups;
-    int score, select_bias, renorm;
+    int group_fill, score, select_bias, renorm;
 };
 
 /* ---- keys ---- */

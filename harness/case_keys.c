@@ -35,9 +35,11 @@ static const char *device_value(int i) { return device_kind_name((enum device_ki
 static const char *const switch_names[] = {"off", "on"};
 static const char *const bias_names[] = {"none", "qkv", "qkvo"};
 static const char *const score_names[] = {[SCORE_SOFTMAX] = "softmax", [SCORE_SIGMOID] = "sigmoid"};
+static const char *const group_fill_names[] = {[GROUP_FILL_INF] = "-inf", [GROUP_FILL_ZERO] = "0"};
 static const char *switch_value(int i) { return switch_names[i]; }
 static const char *bias_value(int i) { return bias_names[i]; }
 static const char *score_value(int i) { return score_names[i]; }
+static const char *group_fill_value(int i) { return group_fill_names[i]; }
 
 /* ---- what a key makes of the model's layer ---- */
 
@@ -52,6 +54,7 @@ static void set_width(struct layer_spec *s, int64_t n) { s->expert_width = n; }
 static void set_shared(struct layer_spec *s, int64_t n) { s->shared_width = n; }
 static void set_groups(struct layer_spec *s, int64_t n) { s->n_group = n; }
 static void set_topk_groups(struct layer_spec *s, int64_t n) { s->topk_group = n; }
+static void set_group_fill(struct layer_spec *s, int64_t i) { s->group_fill = (enum group_fill)i; }
 static void set_score(struct layer_spec *s, int64_t i) { s->score = (enum score_function)i; }
 static void set_select_bias(struct layer_spec *s, int64_t on) { s->select_bias = on; }
 
@@ -113,6 +116,7 @@ const struct case_key case_keys[] = {
      .help = "width of the shared experts together, or of a dense ffn"},
     {SIZE(groups, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "groups of experts"},
     {SIZE(topk_groups, SCOPE_EXPERTS, 1, MAX_EXPERTS), .help = "groups a token may choose from"},
+    {CHOICE(group_fill, SCOPE_EXPERTS, group_fill), .help = "what experts of the other groups count as"},
     {CHOICE(score, SCOPE_EXPERTS, score), .help = "how logits become scores"},
     {CHOICE(select_bias, SCOPE_EXPERTS, switch), .help = "added to the scores for the choice only"},
     {CHOICE(renorm, SCOPE_EXPERTS, switch), .help = "the gates of a token sum to one"},

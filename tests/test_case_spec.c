@@ -44,13 +44,13 @@ static const struct {
     const char *name;
     size_t offset, size;
 } fields[] = {
-    FIELD(hidden),       FIELD(n_heads),    FIELD(n_kv_heads),   FIELD(head_dim),     FIELD(attn_scale),
-    FIELD(qkv_bias),     FIELD(o_bias),     FIELD(causal),       FIELD(norm_eps),     FIELD(qk_norm),
-    FIELD(rope_pairing), FIELD(rot_dim),    FIELD(rope_theta),   FIELD(rope_scaling), FIELD(rope_factor),
-    FIELD(rope_low),     FIELD(rope_high),  FIELD(rope_trained), FIELD(moe),          FIELD(shared_width),
-    FIELD(n_experts),    FIELD(top_k),      FIELD(expert_width), FIELD(score),        FIELD(select_bias),
-    FIELD(n_group),      FIELD(topk_group), FIELD(group_score),  FIELD(renormalise),  FIELD(renorm_eps),
-    FIELD(routed_scale),
+    FIELD(hidden),       FIELD(n_heads),      FIELD(n_kv_heads),   FIELD(head_dim),     FIELD(attn_scale),
+    FIELD(qkv_bias),     FIELD(o_bias),       FIELD(causal),       FIELD(norm_eps),     FIELD(qk_norm),
+    FIELD(rope_pairing), FIELD(rot_dim),      FIELD(rope_theta),   FIELD(rope_scaling), FIELD(rope_factor),
+    FIELD(rope_low),     FIELD(rope_high),    FIELD(rope_trained), FIELD(moe),          FIELD(shared_width),
+    FIELD(n_experts),    FIELD(top_k),        FIELD(expert_width), FIELD(score),        FIELD(select_bias),
+    FIELD(n_group),      FIELD(topk_group),   FIELD(group_score),  FIELD(group_fill),   FIELD(renormalise),
+    FIELD(renorm_eps),   FIELD(routed_scale),
 };
 enum { N_FIELDS = sizeof fields / sizeof *fields };
 
@@ -74,6 +74,7 @@ static const struct {
     {"shared", "tiny/ffn:layer=0,shared=8", "shared_width=8"},
     {"groups", "tiny/ffn:groups=4", "n_group=4"},
     {"topk_groups", "tiny/ffn:groups=8,topk_groups=2", "n_group=8 topk_group=2"},
+    {"group_fill", "tiny/ffn:groups=4,topk_groups=2,group_fill=0", "n_group=4 topk_group=2 group_fill=1"},
     {"score", "tiny/ffn:score=softmax", "score=0"},
     {"select_bias", "tiny/ffn:select_bias=off", "select_bias=0"},
     {"renorm", "tiny/ffn:renorm=off", "renormalise=0 renorm_eps=0"},

@@ -82,6 +82,7 @@ static const struct reduction reductions[] = {
     OF_SPEC(rot, rot_dim, 0),
     WORD(bias, "none"),
     WORD(qk_norm, "off"),
+    WORD(group_fill, "-inf"),
     WORD(select_bias, "off"),
     WORD(lengths, "ragged"),
     WORD(layout, "contig"),
