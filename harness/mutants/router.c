@@ -110,10 +110,21 @@ static bool has_groups(struct mistake *m) {
     return a && a->n_group > 1 && a->topk_group < a->n_group;
 }
 
-/* The choice of every token made again: experts of the groups that lose count as `lost`, and of equal
- * ones the lower wins, or the `higher`. */
-static void choose_again(const struct route_args *a, double lost, bool higher) {
+static bool fill_changes(struct mistake *m, enum group_fill fill) {
+    if (!has_groups(m) || route_of(m)->group_fill == fill) return false;
+    route_of(m)->group_fill = fill;
+    return true;
+}
+static bool fill_with_zero(struct mistake *m) { return fill_changes(m, GROUP_FILL_ZERO); }
+static bool fill_with_inf(struct mistake *m) { return fill_changes(m, GROUP_FILL_INF); }
+
+static bool in_route(struct mistake *m) { return route_of(m); }
+
+/* The choice of every token made again: of equal ones the higher wins. */
+static void choose_higher(const struct mistake *m) {
+    const struct route_args *const a = &m->call.u.route;
     const int64_t n = a->n_experts, size = n / a->n_group;
+    const double lost = a->group_fill == GROUP_FILL_ZERO ? 0 : -INFINITY;
     double *const choice = memory_zeroed((size_t)(n + a->n_group), sizeof *choice), *const value = choice + n;
     for (int64_t t = 0; t < a->n_tokens; t++) {
         int32_t *const ids = (int32_t *)a->ids.data + t * a->ids.stride[0];
@@ -125,18 +136,13 @@ static void choose_again(const struct route_args *a, double lost, bool higher) {
         for (int64_t j = 0; j < a->top_k; j++) {
             int64_t best = 0;
             for (int64_t e = 1; e < n; e++)
-                if (choice[e] > choice[best] || (higher && choice[e] == choice[best])) best = e;
+                if (choice[e] >= choice[best]) best = e;
             ids[j] = (int32_t)best;
             choice[best] = -INFINITY;
         }
     }
     free(choice);
 }
-
-static void fill_with_zero(const struct mistake *m) { choose_again(&m->call.u.route, 0, false); }
-
-static bool in_route(struct mistake *m) { return route_of(m); }
-static void choose_higher(const struct mistake *m) { choose_again(&m->call.u.route, -INFINITY, true); }
 
 static bool several(struct mistake *m) { return route_of(m) && route_of(m)->top_k > 1; }
 
@@ -174,6 +180,14 @@ static void plain_group_max(struct plain_layer *l, struct layer_spec *spec) {
     (void)l;
     spec->group_score = GROUP_MAX;
 }
+static void plain_filled_with_zero(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->group_fill = GROUP_FILL_ZERO;
+}
+static void plain_filled_with_inf(struct plain_layer *l, struct layer_spec *spec) {
+    (void)l;
+    spec->group_fill = GROUP_FILL_INF;
+}
 
 /* ---- the table ---- */
 
@@ -201,10 +215,20 @@ const struct mutant mutants_of_router[] = {
      .source = "sglang PR #3705",
      .describes = "experts of groups that lose have choice 0, not -inf",
      IN_ROUTER,
-     .hooks.inside = has_groups,
-     .hooks.chooses = fill_with_zero,
+     .hooks.inside = fill_with_zero,
+     .hooks.chooses = as_the_call_says,
+     .hooks.plain = plain_filled_with_zero,
      .exposes = "tiny/ffn:tp=1,groups=4,topk_groups=1,score=softmax",
      .clean = "tiny/ffn:tp=1,groups=4,topk_groups=1,select_bias=off"},
+    {.name = "groups-filled-with-inf",
+     .source = "transformers issue #45440",
+     .describes = "experts of groups that lose have choice -inf where the layer says 0",
+     IN_ROUTER,
+     .hooks.inside = fill_with_inf,
+     .hooks.chooses = as_the_call_says,
+     .hooks.plain = plain_filled_with_inf,
+     .exposes = "tiny/ffn:tp=1,groups=4,topk_groups=1,score=softmax,group_fill=0",
+     .clean = "tiny/ffn:tp=1,groups=4,topk_groups=1,score=softmax,select_bias=off,group_fill=0"},
     {.name = "softmax-of-selected",
      .source = "mlxcel PR #391",
      .describes = "the softmax is taken over the selected logits only",
