@@ -17,22 +17,24 @@ struct token {
     const struct route_args *args;
     const struct route_contract *contract;
     const double *lo, *hi; /* [E] */
+    double *low, *high;    /* [E] behind the limit of groups */
     int32_t *sets;         /* [RECORDED_SETS][K] out */
     int n;                 /* of them; beyond RECORDED_SETS: too many */
 };
 
 /* The experts that some legal set has and another has not: those whose interval reaches over the
- * border. */
+ * border, whichever groups are kept. Any other of the exact set is above all that are not in it,
+ * and any other outside below all that are. */
 static int doubted_experts(const struct token *t, const int32_t *exact, int32_t *doubted) {
     double border_lo = INFINITY, border_hi = -INFINITY;
     int n = 0;
     for (int64_t e = 0; e < t->args->n_experts; e++) {
         const bool in = route_is_among(exact, t->args->top_k, (int32_t)e);
-        if (in && t->lo[e] < border_lo) border_lo = t->lo[e];
-        if (!in && t->hi[e] > border_hi) border_hi = t->hi[e];
+        if (in && t->low[e] < border_lo) border_lo = t->low[e];
+        if (!in && t->high[e] > border_hi) border_hi = t->high[e];
     }
     for (int64_t e = 0; e < t->args->n_experts; e++)
-        if (t->hi[e] >= border_lo && t->lo[e] <= border_hi) {
+        if (t->high[e] >= border_lo && t->low[e] <= border_hi) {
             if (n == MAX_DOUBTED) return -1;
             doubted[n++] = (int32_t)e;
         }
@@ -74,6 +76,8 @@ void recorded_mask_ties(struct recorded_run *r, const struct outcome *outcome) {
     const size_t n = (size_t)(a->n_tokens * a->n_experts), k = (size_t)a->top_k;
     if (ties->n_sets) return; /* they are known */
     double *const lo = memory_zeroed(n, sizeof *lo), *const hi = memory_zeroed(n, sizeof *hi);
+    double *const low = memory_zeroed((size_t)(2 * a->n_experts), sizeof *low), *const high =
+                                                                                    low + a->n_experts;
     int32_t *const exact = memory_zeroed(k, sizeof *exact);
     ties->n_sets = memory_zeroed((size_t)a->n_tokens, sizeof *ties->n_sets);
     ties->chosen = memory_zeroed((size_t)a->n_tokens, sizeof *ties->chosen);
@@ -86,17 +90,20 @@ void recorded_mask_ties(struct recorded_run *r, const struct outcome *outcome) {
                               &outcome->contract.u.route,
                               lo + t * a->n_experts,
                               hi + t * a->n_experts,
+                              low,
+                              high,
                               ties->set + (size_t)t * RECORDED_SETS * k,
                               0};
         ref_route_ids(&outcome->call, t, t + 1, exact);
         if (ref_route_judge(a, token.contract, token.lo, token.hi, exact) != ROUTE_AMBIGUOUS) continue;
+        ref_route_limit(a, token.contract, token.lo, token.hi, low, high);
         find_sets(&token, exact);
         ties->n_sets[t] = token.n > RECORDED_SETS ? 0 : token.n;
         r->masked[t] = true;
         r->n_masked++;
     }
     r->verdict.edge->ambiguous += r->n_masked;
-    free(lo), free(hi), free(exact);
+    free(lo), free(hi), free(low), free(exact);
 }
 
 void recorded_put_sets(const struct recorded_run *r, int64_t top_k, int32_t *ids) {
