@@ -132,6 +132,10 @@ static bool select_bias(const struct sighting *s) { return route(s)->bias.data !
 static bool no_select_bias(const struct sighting *s) { return !route(s)->bias.data; }
 static bool group_limit(const struct sighting *s) { return route(s)->topk_group < route(s)->n_group; }
 
+static int64_t chosen(const struct route_args *a, int64_t t, int64_t j) {
+    return entry(&a->ids, t * a->ids.stride[0] + j);
+}
+
 /* What experts are chosen by; of softmax scores a logit, which grows with the score. */
 static double choice(const struct route_args *a, int64_t t, int64_t e) {
     const double z = (double)((const float *)a->logits.data)[t * a->logits.stride[0] + e];
@@ -149,9 +153,26 @@ static bool negative_choice(const struct sighting *s) {
     return false;
 }
 
+/* Experts of more groups than are kept: some are of rejected ones. */
+static bool rejected_taken(const struct sighting *s) {
+    const struct route_args *const a = route(s);
+    const int64_t size = a->n_experts / a->n_group;
+    if (a->group_fill != GROUP_FILL_ZERO) return false;
+    for (int64_t t = 0; t < a->n_tokens; t++) {
+        int64_t n = 0;
+        for (int64_t j = 0; j < a->top_k; j++) {
+            bool first = true; /* of its group */
+            for (int64_t i = 0; i < j; i++) first &= chosen(a, t, i) / size != chosen(a, t, j) / size;
+            n += first;
+        }
+        if (n > a->topk_group) return true;
+    }
+    return false;
+}
+
 static bool is_taken(const struct route_args *a, int64_t t, int64_t e) {
     bool taken = false;
-    for (int64_t j = 0; j < a->top_k; j++) taken |= entry(&a->ids, t * a->ids.stride[0] + j) == e;
+    for (int64_t j = 0; j < a->top_k; j++) taken |= chosen(a, t, j) == e;
     return taken;
 }
 
@@ -246,6 +267,7 @@ const struct fact fact_table[] = {
     {"no-select-bias", "a choice by the scores alone", OP_ROUTE, no_select_bias},
     {"group-limit", "experts of some groups only", OP_ROUTE, group_limit},
     {"negative-choice", "a group limit and choices below zero", OP_ROUTE, negative_choice},
+    {"rejected-taken", "experts of rejected groups, which count as 0", OP_ROUTE, rejected_taken},
     {"tie", "a choice that is taken and an equal one that is left", OP_ROUTE, tie},
     {"ambiguous", "choices that rounding leaves open", OP_ROUTE, ambiguous},
     {"slots-over-512", "more than 512 routed slots", OP_PERMUTE, slots_512},

@@ -117,6 +117,8 @@ static const struct {
     {"group-limit", F "groups=4,topk_groups=2", F "groups=4,topk_groups=4"},
     {"negative-choice", F "groups=4,topk_groups=2,select_bias=on",
      F "groups=4,topk_groups=2,select_bias=off"},
+    {"rejected-taken", F "groups=4,topk_groups=1,score=softmax,group_fill=0",
+     F "groups=4,topk_groups=1,score=softmax,group_fill=-inf"},
     {"tie", F "fill=ties", F "fill=random"},
     {"ambiguous", F "fill=ties", F "fill=random,tokens=2"},
     {"slots-over-512", F "tokens=129,top=4", F "tokens=128,top=4"},
