@@ -62,6 +62,7 @@ static void draw_ffn(struct check_case *c) {
     if (draw(2)) return;
     c->groups = ONE_OF(2, 4, 8);
     c->topk_groups = ONE_OF(1, 2, 4);
+    c->group_fill = (int)draw(2);
 }
 
 static bool draw_case(struct check_case *c, struct model *model) {

@@ -9,7 +9,7 @@
 enum { E = 8, TOP = 2 };
 static double logits[E], bias[E];
 
-/* The sets of one token of four groups, of which one is kept; -1: it has one choice and is not masked. */
+/* The sets of one token of four groups, of which one is kept; -1: it has one choice. */
 static int sets_of(enum group_fill fill, struct recorded_run *r) {
     static bool masked[1];
     static struct edge_result edge;

@@ -121,6 +121,10 @@ Test(run, outliers_and_ties_pass_in_every_phase_at_every_tp_and_ep) {
     expect_all_pass("shardcheck run tiny --part ffn --tp 2,4,8 --ep 1,2 --phase prefill --tokens 33 "
                     "--dtype bf16,fp16,fp32 --fill outliers,ties --groups 4 --topk_groups 2",
                     36);
+    expect_all_pass(
+        "shardcheck run tiny --part ffn --tp 1,2,8 --tokens 33 --dtype bf16,fp32 --fill random,ties "
+        "--groups 4 --topk_groups 2 --group_fill 0 --score softmax,sigmoid",
+        24);
 }
 
 Test(run, another_seed_passes_and_the_same_seed_gives_the_same_margins) {

@@ -31,10 +31,10 @@ static int ffn_line(struct trial *t, char *line, size_t size) {
     return snprintf(
         line, size,
         "tiny/ffn:hidden=%lld,experts=%lld,top=%lld,width=%lld,shared=%lld,groups=%lld,topk_groups=%lld,"
-        "score=%s,select_bias=%s,renorm=%s,ep=%s",
+        "group_fill=%s,score=%s,select_bias=%s,renorm=%s,ep=%s",
         8 * draw(t, 1, 24), experts, draw(t, 1, room < 8 ? room : 8), 8 * draw(t, 1, 12), 8 * draw(t, 0, 8),
-        groups, kept, PICK(t, "sigmoid", "softmax"), PICK(t, "on", "off"), PICK(t, "on", "off"),
-        PICK(t, "1", "1", "2", "4"));
+        groups, kept, PICK(t, "-inf", "0"), PICK(t, "sigmoid", "softmax"), PICK(t, "on", "off"),
+        PICK(t, "on", "off"), PICK(t, "1", "1", "2", "4"));
 }
 
 static void run_line(struct trial *t, const struct options *o) {

@@ -47,7 +47,8 @@ static void limit(float *choice, const struct route_args *a, enum style how) {
         int64_t ahead = 0;
         for (int64_t o = 0; o < a->n_group; o++)
             ahead += value[o] > value[g] || (value[o] == value[g] && o < g);
-        for (int64_t e = g * size; e < (g + 1) * size && ahead >= a->topk_group; e++) choice[e] = -INFINITY;
+        for (int64_t e = g * size; e < (g + 1) * size && ahead >= a->topk_group; e++)
+            choice[e] = a->group_fill == GROUP_FILL_ZERO ? 0 : -INFINITY;
     }
 }
 
@@ -133,13 +134,15 @@ void emulate_route(struct trial *t) {
                                     .topk_group = kept,
                                     .score = sigmoid ? SCORE_SIGMOID : SCORE_SOFTMAX,
                                     .group_score = trial_flip(t) ? GROUP_MAX : GROUP_TOP2_SUM,
+                                    .group_fill = trial_flip(t) ? GROUP_FILL_ZERO : GROUP_FILL_INF,
                                     .renormalise = trial_flip(t),
                                     .routed_scale = trial_flip(t) ? 1 : 2.5};
     if (biased) c.u.route.bias = (struct view){bias, DTYPE_F32, {1}, 0, n};
     snprintf(t->made_of, sizeof t->made_of,
-             "%lld of %lld experts, %lld of %lld groups, %s, logits to %g, style %d", (long long)k,
-             (long long)n, (long long)kept, (long long)groups, sigmoid ? "sigmoid" : "softmax", scale,
-             (int)how);
+             "%lld of %lld experts, %lld of %lld groups%s, %s, logits to %g, style %d", (long long)k,
+             (long long)n, (long long)kept, (long long)groups,
+             c.u.route.group_fill == GROUP_FILL_ZERO ? " (the others 0)" : "",
+             sigmoid ? "sigmoid" : "softmax", scale, (int)how);
     for (int64_t r = 0; r < tokens; r++)
         if (!route(ids + r * k, gates + r * k, logits + r * n, bias, &c.u.route, how, t->dishonest)) return;
     const struct contract contract = declare(how);
