@@ -127,12 +127,42 @@ static bool sum(struct ref_summer *summer, struct ref_sums *s) {
     return true;
 }
 
-void device_sums_open(struct device_sums *sums, struct device *device) {
-    *sums = (struct device_sums){.summer = {.sum = sum, .least_work = LEAST_WORK, .least_rows = LEAST_ROWS},
-                                 .device = device};
+/* ---- for the run ---- */
+
+const char *sums_place_name(enum sums_place place) {
+    static const char *const names[SUMS_PLACES] = {"auto", "cpu", "device"};
+    return names[place];
+}
+
+void device_sums_open(struct device_sums *sums, struct device *device, enum sums_place place) {
+    const bool all = place == SUMS_DEVICE;
+    *sums = (struct device_sums){.device = device};
+    if (place == SUMS_CPU || (place == SUMS_AUTO && device_kind_of(device) != DEVICE_CUDA)) return;
+    sums->summer = (struct ref_summer){
+        .sum = sum, .least_work = all ? 0 : LEAST_WORK, .least_rows = all ? 0 : LEAST_ROWS};
+    ref_use_summer(&sums->summer);
+}
+
+struct status device_sums_status(void) {
+    const struct ref_summer *const s = ref_summer();
+    if (!s || !s->wrong[0]) return status_ok();
+    return status_error("%.440s; use --reference cpu", s->wrong);
+}
+
+void device_sums_describe(const struct ref_summer *before, char *text, size_t size) {
+    const struct ref_summer *const s = ref_summer();
+    const int64_t rows = s ? s->rows - before->rows : 0;
+    *text = 0;
+    if (rows)
+        snprintf(text, size, "sums of %lld rows on the device, %lld recomputed%s%s", (long long)rows,
+                 (long long)(s->recomputed - before->recomputed), s->why[0] ? "; others on the CPU: " : "",
+                 s->why);
+    else if (s && s->why[0])
+        snprintf(text, size, "sums on the CPU: %s", s->why);
 }
 
 void device_sums_close(struct device_sums *sums) {
+    if (ref_summer() == &sums->summer) ref_use_summer(NULL);
     device_free(sums->device, &sums->x);
     device_free(sums->device, &sums->w);
     device_free(sums->device, &sums->tile);

@@ -97,6 +97,7 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
         if (!trunk_has_stage(t, stage) || !all_accept(g, t, ranks, stage)) continue;
         now_at(g, 0);
         TRY(trunk_stage(t, stage));
+        TRY(device_sums_status());
         if (t->unsupported[0]) { /* nothing was stored */
             if (g->dump) dump_skip(g->dump, g->results[0].line, t->unsupported);
             break;
@@ -107,6 +108,7 @@ static struct status run_stages(struct group *g, struct trunk *t, struct ranks *
             now_at(g, i);
             TRY(watch_step(g->request->watch, DOING_REFERENCE, stage, 0, 0, ""));
             TRY(ranks_stage(&ranks[i], t, stage));
+            TRY(device_sums_status());
             if (ranks[i].dump && ranks[i].unsupported[0])
                 dump_skip(g->dump, g->results[i].line, ranks[i].unsupported);
             record_stage(&g->results[i], stage, t, &ranks[i], &oracle[stage]);
@@ -215,6 +217,7 @@ static struct status read_tags(struct group *g) {
 }
 
 static struct status run_group(struct group *g) {
+    const struct ref_summer before = ref_summer() ? *ref_summer() : (struct ref_summer){0};
     struct trunk trunk;
     struct weights *weights = NULL;
     if (case_has_weights(&g->cases[0])) TRY(weights_open(g->model, &weights));
@@ -232,6 +235,8 @@ static struct status run_group(struct group *g) {
         findings_init(&chain[i]);
     }
     const struct status s = run_edges(g, &trunk, ranks, chain);
+    for (int64_t i = 0; i < g->n; i++)
+        device_sums_describe(&before, g->results[i].sums, sizeof g->results[i].sums);
     for (int64_t i = 0; i < g->n; i++) ranks_close(&ranks[i]);
     free(ranks);
     free(chain);
@@ -303,12 +308,14 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
     struct fixture *fixture = NULL;
     struct device *device = NULL;
     struct dump *dump = NULL;
+    struct device_sums sums = {0};
     const double start = clock_seconds();
     if (o->judge.n_dumps) return recorded_cases(o, out);
     *out = (struct run_output){0};
     TRY(check_one_device(o));
     if (o->fixture_path) TRY(fixture_open(o->fixture_path, &fixture));
     struct status s = device_open(o->cases[0].device, &device);
+    if (!s.code) device_sums_open(&sums, device, o->reference);
     if (!s.code && o->dump_path) s = dump_open(o, &dump);
     if (!s.code) {
         run_output_open(out, o);
@@ -322,6 +329,7 @@ struct status run_cases(const struct run_request *o, struct run_output *out) {
             out->dump = dump_keep(dump);
         run_output_count(out, o, clock_seconds() - start);
     }
+    device_sums_close(&sums);
     device_close(device);
     fixture_close(fixture);
     return s;

@@ -4,6 +4,7 @@
 #define HARNESS_RUN_H
 
 #include "harness/case.h"
+#include "harness/device_sums.h"
 #include "harness/inspect.h"
 #include "harness/mutate.h"
 #include "harness/watch.h"
@@ -32,8 +33,9 @@ struct run_request {
     bool dump_ranks; /* what every rank stored, too */
     const struct mutant *mutant;
     const struct mutant
-        *fault;    /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
-    int schedules; /* of every launch, the plain one included; 0 and 1: no repetition */
+        *fault; /* a mistake of the harness itself, in everybody's calls: tests of the chain edge */
+    enum sums_place reference;      /* who adds up its products */
+    int schedules;                  /* of every launch, the plain one included; 0 and 1: no repetition */
     const struct inspection *print; /* what to show of the case; NULL: nothing. In this process only */
     struct watch *watch;            /* told what happens; NULL: nobody */
     char quantised[32];             /* the quantisation that a model has and no case here; "": none */

@@ -182,6 +182,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
         set(o, "mutant_changed_calls", json_boolean(r->mutant_made), failed);
     }
     if (r->unchained[0]) set(o, "unchained", string(r->unchained), failed);
+    if (r->sums[0]) set(o, "reference", string(r->sums), failed);
     if (r->same_as) set(o, "same_as", string(r->same_as), failed);
     if (r->of_grid) set(o, "grid", json_true(), failed);
     if (r->crashed) set(o, "crashed", json_true(), failed);

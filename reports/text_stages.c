@@ -111,4 +111,7 @@ void report_text_stages(FILE *file, const struct case_result *r) {
                            &note);
             }
     }
+    if (!r->sums[0]) return;
+    fprintf(file, "  %-25s ", "reference");
+    report_wrapped(file, NOTE_COLUMN, r->sums);
 }

@@ -12,6 +12,7 @@ struct one_case {
     int stage;
     const struct kernel *kernel; /* of the stage */
     const struct mutant *mutant, *fault;
+    enum sums_place reference;
 };
 
 /* run_output_free it. */
@@ -23,7 +24,7 @@ static inline struct run_output run_one(const char *line, struct one_case with) 
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
     if (with.kernel) c.kernel[with.stage] = with.kernel;
     const struct run_request request = {
-        .cases = &c, .n_cases = 1, .mutant = with.mutant, .fault = with.fault};
+        .cases = &c, .n_cases = 1, .mutant = with.mutant, .fault = with.fault, .reference = with.reference};
     s = run_cases(&request, &out);
     cr_assert_eq(s.code, STATUS_OK, "%s: %s", line, s.message);
     return out;

@@ -2,6 +2,8 @@
  * device; on a GPU every run asks that again of some rows. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/device_sums.h"
+#include "reports/report.h"
+#include "tests/one_case.h"
 #include "tests/summer_calls.h"
 
 struct emulated {
@@ -12,8 +14,7 @@ struct emulated {
 static void emulate(struct emulated *e) {
     const struct status opened = device_open(DEVICE_HOST, &e->device);
     cr_assert_not(opened.code, "%s", opened.message);
-    device_sums_open(&e->sums, e->device);
-    e->sums.summer.least_work = e->sums.summer.least_rows = 0;
+    device_sums_open(&e->sums, e->device, SUMS_DEVICE);
 }
 
 static void end(struct emulated *e) {
@@ -56,17 +57,101 @@ Test(device_sums, numbers_at_the_ends_of_their_formats_have_the_same_bits_too) {
     end(&e);
 }
 
-Test(device_sums, few_products_and_few_rows_a_group_stay_on_the_cpu) {
+Test(device_sums, calls_of_few_products_or_of_few_rows_a_group_are_not_worth_the_way) {
     struct emulated e;
     emulate(&e);
-    device_sums_open(&e.sums, e.device);
-    for (int i = 0; i < N_SUMMER_SHAPES; i++) expect_answers_of_the_loops(&e.sums.summer, &summer_shapes[i]);
-    cr_expect_eq(e.sums.summer.answers, 0);
-    e.sums.summer.least_work = 0; /* the groups have 1, 35, 32, 2 rows, from the third row on 34, 32, 2 */
+    e.sums.summer.least_work = 70 * 67 * 40; /* all rows; without the first, there is less to do */
     expect_answers_of_the_loops(&e.sums.summer, &summer_shapes[7]);
-    cr_expect_eq(e.sums.summer.answers, 3);
+    cr_expect_eq(e.sums.summer.answers, 1);
+    e.sums.summer.least_work =
+        0; /* groups of 1, 35, 32 and 2 rows; without the first row, of the last three */
     e.sums.summer.least_rows = 20;
     expect_answers_of_the_loops(&e.sums.summer, &summer_shapes[7]);
-    cr_expect_eq(e.sums.summer.answers, 5);
+    cr_expect_eq(e.sums.summer.answers, 3);
     end(&e);
+}
+
+/* ---- in a run ---- */
+
+/* The case without its times and without who added up. */
+static char *told(struct run_output *out) {
+    struct case_result *const r = &out->cases[0];
+    r->seconds = 0;
+    r->sums[0] = 0;
+    for (int i = 0; i < r->n_stages; i++) r->stage[i].seconds_kernel = r->stage[i].seconds_reference = 0;
+    return report_case_json(r);
+}
+
+Test(device_sums, a_run_tells_the_very_same_whoever_adds_up) {
+    static const char *const lines[] = {"tiny/attention:tp=2,tokens=40", "tiny/ffn:tp=2,tokens=40",
+                                        "tiny/ffn:tp=4,ep=2,dtype=fp16,phase=decode"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct run_output cpu = run_one(lines[i], (struct one_case){.reference = SUMS_CPU});
+        struct run_output device = run_one(lines[i], (struct one_case){.reference = SUMS_DEVICE});
+        cr_expect_eq(cpu.cases[0].verdict, CASE_PASSED);
+        cr_expect_str_eq(cpu.cases[0].sums, "");
+        cr_expect(!strncmp(device.cases[0].sums, "sums of ", 8) &&
+                      strstr(device.cases[0].sums, " recomputed"),
+                  "%s", device.cases[0].sums);
+        char *const a = told(&cpu), *const b = told(&device);
+        cr_expect_str_eq(a, b);
+        free(a), free(b);
+        run_output_free(&cpu), run_output_free(&device);
+    }
+    cr_expect_null(ref_summer(), "nobody is left");
+}
+
+Test(device_sums, a_mistake_is_found_named_and_placed_alike) {
+    const struct mutant *const mutant = mutant_by_name("packed-view");
+    const struct one_case on_device = {.mutant = mutant, .reference = SUMS_DEVICE};
+    struct run_output cpu = run_one("tiny/attention:tp=2", (struct one_case){.mutant = mutant});
+    struct run_output device = run_one("tiny/attention:tp=2", on_device);
+    char *const a = told(&cpu), *const b = told(&device);
+    cr_expect_eq(cpu.cases[0].verdict, CASE_FAILED);
+    cr_expect_str_eq(a, b);
+    free(a), free(b);
+    run_output_free(&cpu), run_output_free(&device);
+}
+
+static bool sum_zeros(struct ref_summer *self, struct ref_sums *s) {
+    static double *zeros;
+    (void)self;
+    free(zeros);
+    s->y = s->span = s->s1 = zeros = calloc((size_t)(s->n_rows * s->args->n_cols), sizeof *zeros);
+    return true;
+}
+
+static struct status try_run(struct ref_summer *summer, struct run_output *out) {
+    static struct check_case c;
+    bool has_part;
+    cr_assert_not(case_parse("tiny/ffn:tp=2,tokens=9", &c, &has_part).code);
+    const struct run_request request = {.cases = &c, .n_cases = 1};
+    ref_use_summer(summer);
+    return run_cases(&request, out);
+}
+
+Test(device_sums, sums_that_differ_end_in_trouble_and_no_verdict) {
+    struct ref_summer wrong = {.sum = sum_zeros};
+    struct run_output out;
+    const struct status s = try_run(&wrong, &out);
+    cr_expect_eq(s.code, STATUS_ERROR);
+    cr_expect(strstr(s.message, "the device's reference disagrees with the CPU's: the sum of row 0, column"),
+              "%s", s.message);
+    cr_expect(strstr(s.message, "; use --reference cpu"), "%s", s.message);
+}
+
+static bool lack_memory(struct ref_summer *self, struct ref_sums *s) {
+    (void)s;
+    snprintf(self->why, sizeof self->why, "no GPU memory");
+    return false;
+}
+
+Test(device_sums, what_the_device_cannot_do_the_cpu_does_and_the_case_says_why) {
+    struct ref_summer lacking = {.sum = lack_memory};
+    struct run_output out;
+    const struct status s = try_run(&lacking, &out);
+    cr_assert_eq(s.code, STATUS_OK, "%s", s.message);
+    cr_expect_eq(out.cases[0].verdict, CASE_PASSED);
+    cr_expect_str_eq(out.cases[0].sums, "sums on the CPU: no GPU memory");
+    run_output_free(&out);
 }

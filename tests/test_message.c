@@ -93,6 +93,7 @@ Test(request, a_worker_is_asked_for_the_chosen_cases_and_all_that_changes_them) 
                                         .n_cases = 3,
                                         .fixture_path = "a=b\nc.h5",
                                         .mutant = mutant_by_name("packed-view"),
+                                        .reference = SUMS_DEVICE,
                                         .schedules = 7};
     struct message m = request_write(&request, index, 2, 5);
     struct asked asked;
@@ -107,6 +108,7 @@ Test(request, a_worker_is_asked_for_the_chosen_cases_and_all_that_changes_them) 
     cr_expect_str_eq(asked.run.fixture_path, "a=b\nc.h5");
     cr_expect_null(asked.run.dump_path);
     cr_expect_eq(asked.run.mutant, request.mutant);
+    cr_expect_eq(asked.run.reference, SUMS_DEVICE);
     cr_expect_eq(asked.run.schedules, 7);
     cr_expect_eq(asked.threads, 5);
     asked_free(&asked);
@@ -172,6 +174,7 @@ static struct case_result full_result(void) {
                             .crashed = true,
                             .reason = "a \"reason\"",
                             .unchained = "a feature",
+                            .sums = "sums of 3 rows on the device, 1 recomputed",
                             .n_stages = 2,
                             .where = "stage attention",
                             .likely = "packed-view",

@@ -96,6 +96,18 @@ static struct status apply_schedules(struct parse *parse, const struct option_ro
     return read_count(row, value, MAX_SCHEDULES, &parse->out->run.schedules);
 }
 
+static void reference_values(struct choices *choices) {
+    for (int p = 0; p < SUMS_PLACES; p++) choices_add(choices, "%s", sums_place_name((enum sums_place)p));
+}
+
+static struct status apply_reference(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    for (int p = 0; p < SUMS_PLACES; p++)
+        if (!strcmp(value, sums_place_name((enum sums_place)p)))
+            return parse->out->run.reference = (enum sums_place)p, status_ok();
+    return status_error("--reference %.40s: use auto, cpu or device", value);
+}
+
 static struct status apply_waivers(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
     return waivers_read(value, &parse->out->waivers);
@@ -232,6 +244,9 @@ const struct option_row check_options[] = {
      NULL},
     {"schedules", 0, IN_REPRO, "N", -1, apply_schedules,
      "run every launch in N orders of its threads, all with the same bits; host only; default 1", NULL},
+    {"reference", 0, 0, "WHERE", -1, apply_reference,
+     "who adds up the reference's products, with the same bits; default auto: a GPU where it pays",
+     reference_values},
     {"mutant", 0, IN_REPRO | UNLISTED, "NAME", -1, apply_mutant, "seed a known mistake and see it caught",
      mutant_values},
     {"report", 0, REPEATABLE | SHARED, "FORMAT[:FILE]", -1, apply_report,

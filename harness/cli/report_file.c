@@ -49,8 +49,8 @@ static void clean_mismatch(struct mismatch *m) {
 }
 
 static void clean_case(struct case_result *r) {
-    char *const texts[] = {r->line,   r->reason,    r->waived, r->unchained, r->where,
-                           r->likely, r->resembles, r->read,   r->mutant,    r->repro};
+    char *const texts[] = {r->line,      r->reason, r->waived, r->unchained, r->where, r->likely,
+                           r->resembles, r->read,   r->mutant, r->repro,     r->sums};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (texts[i]) line_clean(texts[i]);
     clean_mismatch(&r->first);

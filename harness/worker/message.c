@@ -41,6 +41,7 @@ struct message request_write(const struct run_request *o, const int64_t *index, 
     put_item(file, "dump_name", o->dump_name);
     put_number(file, "dump_ranks", o->dump_ranks);
     put_item(file, "mutant", o->mutant ? o->mutant->name : NULL);
+    put_number(file, "reference", (int)o->reference);
     put_number(file, "schedules", o->schedules);
     put_number(file, "threads", threads);
     if (fclose(file)) message_free(&m);
@@ -80,6 +81,7 @@ static struct status read_item(struct asked *a, const char *key, const char *val
     if (!strcmp(key, "dump_name")) return a->run.dump_name = value, status_ok();
     if (!strcmp(key, "dump_ranks")) return a->run.dump_ranks = atoi(value), status_ok();
     if (!strcmp(key, "dump")) return a->run.dump_path = value, status_ok();
+    if (!strcmp(key, "reference")) return a->run.reference = (enum sums_place)atoi(value), status_ok();
     if (!strcmp(key, "schedules")) return a->run.schedules = atoi(value), status_ok();
     if (!strcmp(key, "threads")) return a->threads = atoi(value), status_ok();
     return status_error("%.48s: this worker knows no such item of a request", key);

@@ -14,8 +14,8 @@ void message_free(struct message *message);
 
 /* Cases `index` [n] of a request, for a worker that uses so many threads. Keys: case (repeated,
  * in order), fixture, judge (repeated), judge_model, judge_contract, judge_stage (repeated),
- * dump, dump_name, dump_ranks, mutant, schedules, threads. Without cases it asks what there is
- * to run. */
+ * dump, dump_name, dump_ranks, mutant, reference, schedules, threads. Without cases it asks what
+ * there is to run. */
 struct message request_write(const struct run_request *request, const int64_t *index, int64_t n, int threads);
 
 /* A request as read; what the run_request points at is owned here. */
