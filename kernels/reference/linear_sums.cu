@@ -56,7 +56,8 @@ __device__ __forceinline__ void fill(double *shared, const struct sums_args &a, 
 
 __device__ __forceinline__ void add_terms(struct sums (&s)[ROWS_EACH][COLS_EACH], const double *x,
                                           const double *w, int depth) {
-    for (int k = 0; k < depth; k++) {
+    for (int i = 0; i < depth - SEEDED(BUG_SUMS_LAST_TERM); i++) {
+        const int k = SEEDED(BUG_SUMS_FALLING_K) ? depth - 1 - i : i;
         UNROLL
         for (int r = 0; r < ROWS_EACH; r++) {
             UNROLL
@@ -85,9 +86,9 @@ __global__ void __launch_bounds__(THREADS, 2) linear_sums_kernel(const struct su
         for (int64_t k0 = first; k0 < end; k0 += DEPTH) {
             const int depth = (int)min(end - k0, (int64_t)DEPTH);
             fill(shared, a, tile, col0, k0, depth);
-            __syncthreads();
+            if (!SEEDED(BUG_SUMS_NO_SYNC_AFTER_FILL)) __syncthreads();
             add_terms(s, shared + own_row, shared + ROWS + own_col, depth);
-            __syncthreads();
+            if (!SEEDED(BUG_SUMS_NO_SYNC_BEFORE_REFILL)) __syncthreads();
         }
         UNROLL
         for (int i = 0; i < ROWS_EACH * COLS_EACH; i++) {
