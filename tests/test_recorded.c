@@ -107,6 +107,28 @@ Test(recorded, tokens_whose_experts_are_open_are_judged_by_a_legal_set) {
     }
 }
 
+/* A run that counted experts of rejected groups as 0: 9 of its 33 tokens have some. */
+Test(recorded, what_a_run_filled_rejected_groups_with_is_said_by_who_knows) {
+    cr_assert_eq(
+        system("sed 's/\"n_group\": 1/\"n_group\": 4/' \"$ROOT/fixtures/models/tiny.json\" > of_4.json"), 0);
+    write_recording_of_run("./of_4.json", 2, "--mutant groups-filled-with-0", false);
+    cr_assert_eq(system("cp of_4.json model/config.json"), 0);
+    expect(JUDGE " --part ffn", 1, "ffn_sum.ffn_out");
+    expect(JUDGE " --part ffn --group_fill 0", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, "group_fill=0") && strstr(text, "(9 ambiguous)"), "%s", text);
+    const long byte = 2 * 5 + 1; /* token 0 is one of them */
+    for (int rank = 0; rank < 2; rank++) flip(rank, "model.layers.1.mlp.experts.output.0", byte, 0x80);
+    expect(JUDGE " --part ffn --group_fill 0", 1, "token 0 ");
+    expect(JUDGE " --group_fill 0,-inf", 2, "use -inf or 0");
+}
+
+Test(recorded, a_fill_of_groups_where_there_are_no_experts_is_refused) {
+    write_recording(1);
+    expect(JUDGE " --part attention --group_fill 0", 2, "--group_fill 0: none of these layers has experts");
+    expect(JUDGE " --group_fill 0 -v", 0, "2 passed");
+    cr_expect(strstr(text, "ffn:tp=1,layer=1,group_fill=0"), "%s", text);
+}
+
 /* Half precision is bf16 or fp16: the producer's roundings are to that. */
 Test(recorded, the_dtype_of_a_run_is_that_of_its_metadata) {
     recorded_more = ",\"dtype\":\"float16\"";

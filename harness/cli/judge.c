@@ -43,6 +43,18 @@ static struct status apply_layer(struct parse *parse, const struct option_row *r
     return status_ok();
 }
 
+static struct status apply_group_fill(struct parse *parse, const struct option_row *row, const char *value) {
+    const int key = CASE_KEY(group_fill);
+    struct check_case scratch = case_defaults();
+    parse->request.key[key] = (struct value_list){.typed = value, .n = 1};
+    return case_set(&scratch, case_label(NULL, key).text, row->name, value);
+}
+
+static void group_fill_values(struct choices *choices) {
+    const struct case_key *const row = &case_keys[CASE_KEY(group_fill)];
+    for (int i = 0; i < row->n_values; i++) choices_add(choices, "%s", row->value(i));
+}
+
 static void stage_values(struct choices *choices) {
     for (int s = 0; s < S_COUNT; s++)
         if (!stage_table[s].fuses) choices_add(choices, "%s", stage_table[s].name);
@@ -73,6 +85,9 @@ const struct option_row judge_options[] = {
     {"contract", 0, 0, "NAME[:KEY=VALUE...]", -1, apply_contract,
      "whose arithmetic it is; default by the names in the dump", contract_values},
     {"layer", 0, 0, "N,...", -1, apply_layer, "default all that the dump has something of", NULL},
+    {"group_fill", 0, 0, "NAME", -1, apply_group_fill,
+     "what experts of rejected groups count as; default -inf; in transformers before 5.6: 0",
+     group_fill_values},
     {"stage", 0, UNLISTED, "NAME,...", -1, apply_stage, "default all (see list stages)", stage_values},
     {0},
 };
@@ -95,6 +110,7 @@ static struct status add_case(struct parse *parse, const struct facts *facts, in
     struct check_case *const cases = (struct check_case *)run->cases;
     struct check_case c = case_defaults();
     const struct case_given given = {0};
+    const char *const fill = parse->request.key[CASE_KEY(group_fill)].typed;
     const char *const model = run->judge.model ? run->judge.model : run->judge.dump[0];
     if (!facts->layer[layer][part] || (parse->request.part_given && !parse->request.part[part]))
         return status_ok();
@@ -102,9 +118,11 @@ static struct status add_case(struct parse *parse, const struct facts *facts, in
     c.part = part;
     c.layer = layer;
     c.tp = facts->tp;
-    c.ep = part == PART_FFN && model_layer(&facts->model, layer).moe ? facts->ep : 1;
+    const bool experts = part == PART_FFN && model_layer(&facts->model, layer).moe;
+    c.ep = experts ? facts->ep : 1;
     c.dtype = facts->model.dtype;
     if (facts->n_tokens) c.tokens = facts->n_tokens;
+    if (fill && experts) TRY(case_set(&c, "", "group_fill", fill));
     case_finish(&c);
     TRY(case_check(&c, &facts->model, &given));
     cases[run->n_cases++] = c;
@@ -130,6 +148,11 @@ static struct status add_cases(struct parse *parse, const struct facts *facts) {
     for (int i = 0; i < layers->n; i++) TRY(add_layer(parse, facts, strtoll(layers->value[i], NULL, 10)));
     for (int64_t layer = 0; layer < facts->model.n_layers && !layers->n; layer++)
         TRY(add_layer(parse, facts, layer));
+    const char *const fill = parse->request.key[CASE_KEY(group_fill)].typed;
+    bool used = !fill;
+    for (int64_t i = 0; i < run->n_cases; i++) used |= case_key_is_set(CASE_KEY(group_fill), &run->cases[i]);
+    if (!used && run->n_cases)
+        return status_error("--group_fill %.60s: none of these layers has experts; leave it out", fill);
     if (run->n_cases) return status_ok();
     return status_error(
         "%.200s: holds no tensor of a decoder layer under a name that is known; see docs/judge.md",
