@@ -2,9 +2,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/memory.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_FROM ((size_t)8 << 20) /* large pages from here on: fewer faults */
 
@@ -15,8 +17,18 @@ static void *or_die(void *p, size_t bytes) {
     exit(2);
 }
 
+/* Whole pages of [p, p + bytes), not touched yet. */
+static void ask_for_large_pages(void *p, size_t bytes) {
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    const uintptr_t begin = ((uintptr_t)p + page - 1) / page * page,
+                    end = ((uintptr_t)p + bytes) / page * page;
+    if (bytes >= HUGE_FROM) madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+}
+
 void *memory_zeroed(size_t count, size_t size) {
-    return or_die(calloc(count ? count : 1, size), count * size);
+    void *const p = or_die(calloc(count ? count : 1, size), count * size);
+    ask_for_large_pages(p, count * size);
+    return p;
 }
 
 void mapping_renew(struct mapping *m, size_t bytes) {
@@ -25,7 +37,7 @@ void mapping_renew(struct mapping *m, size_t bytes) {
     m->data = or_die(
         mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
         bytes);
-    if (m->bytes >= HUGE_FROM) madvise(m->data, m->bytes, MADV_HUGEPAGE);
+    ask_for_large_pages(m->data, m->bytes);
 }
 
 void mapping_free(struct mapping *m) {
