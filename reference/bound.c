@@ -22,30 +22,49 @@ double accumulator_factor(const struct accumulator *acc, int64_t n) {
     return (double)blocks * per_block + merges * UNIT_F32;
 }
 
-double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
-    const double g = accumulator_factor(acc, n);
-    if (!(g < 1)) return INFINITY;
-    const double unit = addition_unit(acc);
-    const double condition = acc->order == ORDER_ANY ? s1 : w;
-    const double products = acc->product_rounded ? unit * s1 : 0;
+/* Terms that are multiples of g have nodes that are multiples of g, and |node| <= S1. A number of p
+ * bits holds all such nodes when S1 <= 2^p g, so no addition rounds, nor does a product on its way
+ * there. A tensor core cuts operands at 2^-fraction of the largest and results at 2^(1-keep): it
+ * cuts off zeros only when S1 <= 2^fraction g and S1 <= 2^(keep-1) g. The magnitudes stay far from
+ * overflow, the grid from what is flushed to zero. */
+static double grid_share(const struct accumulator *acc) {
+    const int kept = acc->fraction < acc->keep - 1 ? acc->fraction : acc->keep - 1;
+    return acc->block > 1 ? fmax(ldexp(1, -kept), UNIT_F32) : acc->unit;
+}
+
+struct sum_bounds sum_bounds_of(const struct accumulator *acc, int64_t n) {
+    struct accumulator one = *acc;
+    struct sum_bounds b = {.any_order = acc->order == ORDER_ANY,
+                           .in_slices = acc->slice > 0 && acc->slice < n};
+    const double unit = addition_unit(acc), others = b.in_slices ? (double)(n - acc->slice) : 0;
+    /* A slice of L terms rounds L times, at nodes of at most its own W_i, and each of N slices (or the
+     * bias) is added to what is at most the sum of all W_i: (L + N) u sum W_i. */
+    if (b.in_slices) one.splits = (int)((n + acc->slice - 1) / acc->slice) + 1, n = acc->slice;
+    const double g = accumulator_factor(&one, n);
+    b.vacuous = !(g < 1);
+    b.share = g / (1 - g);
+    b.products = acc->product_rounded ? unit : 0;
     /* The reference itself adds n terms in double. W spans all prefixes and the empty one, so every
      * prefix and every term is <= W, also under cancellation: n additions and, for fp64 operands, n
      * product roundings are off by at most 2 n 2^-53 W. W (and S1) inherit a relative error of the
      * same size, which the other 2 n cover. */
-    const double own = 4.0 * (double)n * UNIT_F64 * condition;
-    const double tiny = condition > 0 ? (double)n * underflow_unit(unit) : 0;
-    return g / (1 - g) * (condition + products) + products + own + tiny;
+    b.own = 4.0 * (double)n * UNIT_F64;
+    b.tiny = (double)n * underflow_unit(unit);
+    b.others_own = 4 * others * UNIT_F64;
+    b.others_tiny = others * underflow_unit(unit);
+    b.grid = grid_share(acc);
+    return b;
 }
 
-/* A slice of L terms rounds L times, at nodes of at most its own W_i, and each of N slices (or the bias)
- * is added to what is at most the sum of all W_i: (L + N) u sum W_i. */
-double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
-    if (acc->slice <= 0 || acc->slice >= n) return accumulator_bound(acc, n, w, s1);
+double accumulator_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
     struct accumulator one = *acc;
-    one.splits = (int)((n + acc->slice - 1) / acc->slice) + 1;
-    const double condition = acc->order == ORDER_ANY ? s1 : w, others = (double)(n - acc->slice);
-    const double tiny = condition > 0 ? others * underflow_unit(addition_unit(acc)) : 0;
-    return accumulator_bound(&one, acc->slice, w, s1) + 4 * others * UNIT_F64 * condition + tiny;
+    one.slice = 0;
+    return accumulator_slices_bound(&one, n, w, s1);
+}
+
+double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double w, double s1) {
+    const struct sum_bounds b = sum_bounds_of(acc, n);
+    return sum_bound(&b, w, s1);
 }
 
 /* ---- sums without an error ---- */
@@ -64,16 +83,9 @@ double value_grid(double v) {
     return v;
 }
 
-/* Terms that are multiples of g have nodes that are multiples of g, and |node| <= S1. A number of p
- * bits holds all such nodes when S1 <= 2^p g, so no addition rounds, nor does a product on its way
- * there. A tensor core cuts operands at 2^-fraction of the largest and results at 2^(1-keep): it
- * cuts off zeros only when S1 <= 2^fraction g and S1 <= 2^(keep-1) g. The magnitudes stay far from
- * overflow, the grid from what is flushed to zero. */
 double accumulator_grid(const struct accumulator *acc, double s1) {
-    const double range = 0x1p100;
-    const int kept = acc->fraction < acc->keep - 1 ? acc->fraction : acc->keep - 1;
-    const double least = s1 * (acc->block > 1 ? fmax(ldexp(1, -kept), UNIT_F32) : acc->unit);
-    return s1 <= range ? fmax(least, 1 / range) : (double)NAN;
+    const struct sum_bounds b = {.grid = grid_share(acc)};
+    return sum_grid(&b, s1);
 }
 
 double addition_grid(double unit, double s1) {

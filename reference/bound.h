@@ -8,6 +8,8 @@
 
 #include "layer/contract.h"
 
+#include <math.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -21,6 +23,29 @@ double accumulator_bound(const struct accumulator *acc, int64_t n, double w, dou
 
 /* The same of a sum in slices of acc->slice terms (0: one), with w the sum of the slices' own W. */
 double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double w, double s1);
+
+/* What bounds of many sums of n terms have in common, by the accumulator and n. */
+struct sum_bounds {
+    bool vacuous, any_order, in_slices;
+    double share;                   /* g / (1 - g) */
+    double products;                /* unit that products are rounded to; 0: they are not */
+    double own, tiny;               /* the reference's own roundings as a share; underflow */
+    double others_own, others_tiny; /* of the terms behind the first slice */
+    double grid;                    /* of s1: see accumulator_grid */
+};
+struct sum_bounds sum_bounds_of(const struct accumulator *acc, int64_t n);
+/* accumulator_slices_bound and accumulator_grid of one sum, with the same bits. */
+static inline double sum_bound(const struct sum_bounds *b, double w, double s1) {
+    const double condition = b->any_order ? s1 : w, products = b->products > 0 ? b->products * s1 : 0;
+    if (b->vacuous) return (double)INFINITY;
+    const double tiny = condition > 0 ? b->tiny : 0, others = condition > 0 ? b->others_tiny : 0;
+    const double e = b->share * (condition + products) + products + b->own * condition + tiny;
+    return b->in_slices ? e + b->others_own * condition + others : e;
+}
+static inline double sum_grid(const struct sum_bounds *b, double s1) {
+    const double range = 0x1p100, least = s1 * b->grid;
+    return !(s1 <= range) ? (double)NAN : least > 1 / range ? least : 1 / range;
+}
 
 /* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number. */
 double value_grid(double v);

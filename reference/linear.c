@@ -18,14 +18,27 @@ struct finish {
     const double *grid;  /* [rows] the power of two that all of a row's inputs are multiples of; NULL: no
                             sum is taken for exact */
     double flushed;      /* what products, additions and merges lose where they underflow */
+    struct sum_bounds bounds;
+};
+
+/* The bias is one more term, first or last, and of a step of its own, never the last products'. */
+static struct sum_bounds bounds_of(const struct linear_args *a, const struct accumulator *acc) {
+    const int64_t block = max_i64(acc->block, 1);
+    const int64_t terms = a->bias.data ? (a->n_inner + block - 1) / block * block + 1 : a->n_inner;
+    return sum_bounds_of(acc, terms);
+}
+
+struct column {
+    double bias, bias_grid;
+    double least; /* the grid that some row needs the column's weights to have, for its sum to be exact */
 };
 
 /* That a row's sum with a column is exact needs a grid of the column's weights of at least this. */
-static double weight_grid_needed(const struct finish *f, int64_t row, double row_grid, int64_t column,
-                                 double bias, double s1) {
-    const double least = accumulator_grid(&f->contract->acc, s1 + fabs(bias));
+static inline double weight_grid_needed(const struct finish *f, int64_t row, double row_grid, int64_t column,
+                                        const struct column *c, double s1) {
+    const double least = sum_grid(&f->bounds, s1 + fabs(c->bias));
     const bool moved = f->moved && f->moved[(row - f->row0) * f->args->n_cols + column] > 0;
-    if (moved || f->contract->input_unit > 0 || value_grid(bias) < least) return INFINITY;
+    if (moved || f->contract->input_unit > 0 || c->bias_grid < least) return INFINITY;
     return isinf(row_grid) ? 0 : least / row_grid; /* a row of zeros adds up to the bias */
 }
 
@@ -46,57 +59,50 @@ static double weight_grid(const struct linear_args *a, int64_t group, int64_t co
     return grid;
 }
 
-/* The bias is one more term, first or last, and of a step of its own, never the last products'.
- * Operands rounded to `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude,
+/* Operands rounded to `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude,
  * and every partial sum with it; so do operands that are off by a radius. */
-static void finish_element(const struct finish *f, int64_t row, int64_t column, double y, double w,
-                           double s1) {
+static inline void finish_element(const struct finish *f, int64_t row, int64_t column, double bias, double y,
+                                  double w, double s1) {
     const struct linear_args *a = f->args;
-    const bool biased = a->bias.data != NULL;
-    const double bias = biased ? view_at(&a->bias, column) : 0;
     const double moved = f->moved ? f->moved[(row - f->row0) * a->n_cols + column] : 0;
     const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * (s1 + moved) + moved;
-    const int64_t block = max_i64(f->contract->acc.block, 1);
-    const int64_t terms = biased ? (a->n_inner + block - 1) / block * block + 1 : a->n_inner;
     w += fabs(bias), s1 += fabs(bias);
-    const double e =
-        f->out->e ? accumulator_slices_bound(&f->contract->acc, terms, w + inputs, s1 + inputs) : 0;
+    const double e = f->out->e ? sum_bound(&f->bounds, w + inputs, s1 + inputs) : 0;
     put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs + (s1 > 0 ? f->flushed : 0), s1);
 }
 
-/* E = 0 where a row's sum with a column is exact; least: the weights' grid that some row needs. */
-static void find_exact(const struct finish *f, const struct ref_run *r, int64_t column, double least,
-                       const struct linear_sums *s, int64_t c) {
+/* E = 0 where a row's sum with a column is exact. */
+static void find_exact(const struct finish *f, const struct ref_run *r, int64_t column,
+                       const struct column *c, const double *s1, int64_t stride) {
     const struct linear_args *const a = f->args;
-    const double bias = a->bias.data ? view_at(&a->bias, column) : 0;
-    const double grid = least < INFINITY ? weight_grid(a, r->group, column, least) : 0;
+    const double grid = c->least < INFINITY ? weight_grid(a, r->group, column, c->least) : 0;
     for (int64_t i = 0; i < r->n && grid > 0; i++) {
         const int64_t row = r->first + i;
-        const double s1 = s->s1[i * s->stride + c];
-        if (grid >= weight_grid_needed(f, row, f->grid[row - f->row0], column, bias, s1))
+        if (grid >= weight_grid_needed(f, row, f->grid[row - f->row0], column, c, s1[i * stride]))
             f->out->e[(row - f->row0) * a->n_cols + column] = 0;
     }
 }
 
 enum { WIDE = 64 }; /* columns at a time of sums that lie in rows */
 
-/* A run's rows with n <= WIDE columns from `column` on. */
-static void finish_block(const struct finish *f, const struct ref_run *r, int64_t column, int64_t n,
+/* A run's rows with n <= WIDE columns from `first` on. */
+static void finish_block(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
                          const struct linear_sums *s) {
-    double least[WIDE], bias[WIDE];
+    struct column column[WIDE];
     for (int64_t c = 0; c < n; c++) {
-        least[c] = INFINITY;
-        bias[c] = f->args->bias.data ? view_at(&f->args->bias, column + c) : 0;
+        const double bias = f->args->bias.data ? view_at(&f->args->bias, first + c) : 0;
+        column[c] = (struct column){bias, value_grid(bias), INFINITY};
     }
     for (int64_t i = 0; i < r->n; i++)
         for (int64_t c = 0; c < n; c++) {
             const int64_t at = i * s->stride + c, row = r->first + i;
-            finish_element(f, row, column + c, s->y[at], s->span[at], s->s1[at]);
-            if (f->grid)
-                least[c] = fmin(least[c], weight_grid_needed(f, row, f->grid[row - f->row0], column + c,
-                                                             bias[c], s->s1[at]));
+            finish_element(f, row, first + c, column[c].bias, s->y[at], s->span[at], s->s1[at]);
+            if (!f->grid) continue;
+            const double needed =
+                weight_grid_needed(f, row, f->grid[row - f->row0], first + c, &column[c], s->s1[at]);
+            if (needed < column[c].least) column[c].least = needed;
         }
-    for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, column + c, least[c], s, c);
+    for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, first + c, &column[c], s->s1 + c, s->stride);
 }
 
 /* ---- the rows of a call ---- */
@@ -203,7 +209,14 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
     double *const moved = has_radius(radius, 0) ? moved_sums(a, radius, row0, row1) : NULL;
     double *const grid = out->e && !contract->flushes ? row_grids(a, row0, row1) : NULL;
     const double operations = 2 * (double)a->n_inner + contract->u.linear.acc.splits + 1;
-    const struct finish f = {a, &contract->u.linear, out, row0, moved, grid, flushed(contract, operations)};
+    const struct finish f = {a,
+                             &contract->u.linear,
+                             out,
+                             row0,
+                             moved,
+                             grid,
+                             flushed(contract, operations),
+                             bounds_of(a, &contract->u.linear.acc)};
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
