@@ -12,18 +12,21 @@ static const struct {
     size_t bytes;
     int precision; /* significand bits with the hidden one */
     int min_exponent;
-    double max;
+    double normal, max; /* smallest normal number, largest finite one */
 } formats[DTYPE_COUNT + 1] = {
-    [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MAX},   [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MAX},
-    [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1.fep127}, [DTYPE_F16] = {"fp16", 2, 11, -14, 0x1.ffcp15},
-    [DTYPE_I32] = {"int32", 4, 31, 0, 2147483647.0}, [DTYPE_BF16_CUT] = {"bf16 cut", 2, 8, -126, 0x1.fep127},
+    [DTYPE_F64] = {"fp64", 8, 53, -1022, DBL_MIN, DBL_MAX},
+    [DTYPE_F32] = {"fp32", 4, 24, -126, FLT_MIN, FLT_MAX},
+    [DTYPE_BF16] = {"bf16", 2, 8, -126, 0x1p-126, 0x1.fep127},
+    [DTYPE_F16] = {"fp16", 2, 11, -14, 0x1p-14, 0x1.ffcp15},
+    [DTYPE_I32] = {"int32", 4, 31, 0, 1, 2147483647.0},
+    [DTYPE_BF16_CUT] = {"bf16 cut", 2, 8, -126, 0x1p-126, 0x1.fep127},
 };
 
 const char *dtype_name(enum dtype d) { return formats[d].name; }
 size_t dtype_bytes(enum dtype d) { return formats[d].bytes; }
 double dtype_unit(enum dtype d) { return ldexp(1.0, (d == DTYPE_BF16_CUT) - formats[d].precision); }
 double dtype_max(enum dtype d) { return formats[d].max; }
-double dtype_normal(enum dtype d) { return ldexp(1.0, formats[d].min_exponent); }
+double dtype_normal(enum dtype d) { return formats[d].normal; }
 bool dtype_is_storage(enum dtype d) { return d == DTYPE_F32 || d == DTYPE_BF16 || d == DTYPE_F16; }
 
 double dtype_tiny(enum dtype d) { return ldexp(1.0, formats[d].min_exponent - formats[d].precision + 1); }
@@ -73,12 +76,24 @@ static uint16_t f16_from_double(double v) {
     return (uint16_t)(sign | (((e + 13) << 10) + (int)(significand * 0x1p11)));
 }
 
+/* Of a double the last `dropped` bits, to nearest even: a carry goes into the exponent. */
+static inline double drop_bits(double v, int dropped) {
+    uint64_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    bits += ((UINT64_C(1) << (dropped - 1)) - 1) + (bits >> dropped & 1);
+    bits &= ~UINT64_C(0) << dropped;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
 /* Round to `precision` bits with gradual underflow. The quantum is a power of two, so dividing,
  * rounding to an integer (nearest even, the default mode) and multiplying are each exact. */
 double dtype_round(enum dtype d, double v) {
     if (d == DTYPE_F64 || !isfinite(v) || v == 0) return v;
     if (d == DTYPE_F32) return (double)(float)v;
     if (d == DTYPE_I32) return nearbyint(v);
+    if (d != DTYPE_BF16_CUT && fabs(v) >= formats[d].normal && fabs(v) <= formats[d].max)
+        return drop_bits(v, formats[DTYPE_F64].precision - formats[d].precision);
     int e;
     frexp(v, &e);
     e -= 1;
