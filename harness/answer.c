@@ -115,7 +115,7 @@ static void compute_rows(const struct answer *a, const struct outcome *o, int64_
     }
 }
 
-void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch) {
+void answer_begin(struct answer *a, int stage, const struct outcome *o) {
     const int64_t rows = ref_n_rows(&o->call);
     *a = (struct answer){.n = ref_n_outputs(o->call.op)};
     for (int i = 0; i < a->n; i++) {
@@ -127,7 +127,11 @@ void answer_compute(struct answer *a, int stage, const struct outcome *o, struct
         if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
             a->s1[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
     }
-    compute_rows(a, o, rows, watch);
+}
+
+void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch) {
+    answer_begin(a, stage, o);
+    compute_rows(a, o, ref_n_rows(&o->call), watch);
 }
 
 void answer_free(struct answer *a) {

@@ -17,6 +17,8 @@ struct answer {
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT];
     double *s1[MAX_REF_OUT]; /* of partial outputs; NULL otherwise */
 };
+/* Room for all of it, zeros. */
+void answer_begin(struct answer *a, int stage, const struct outcome *o);
 /* watch: hears that rows are done; may be NULL. */
 void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch);
 void answer_free(struct answer *a);

@@ -12,6 +12,7 @@
 #include "harness/facts.h"
 #include "harness/oracle.h"
 #include "harness/recorded_keys.h"
+#include "harness/recorded_sample.h"
 #include "harness/where.h"
 
 /* ---- opening ---- */
@@ -23,6 +24,7 @@ static void close_run(struct recorded_run *r) {
     }
     store_free(&r->whole);
     recorded_ties_free(r);
+    recorded_sample_free(r);
     desk_free(&r->desk);
     batch_free(&r->batch);
     recorded_batch_free(&r->of_step);
@@ -51,6 +53,7 @@ static struct status open_run(struct recorded_run *r, const struct recorded_sour
     r->crew = (struct crew){.storage = DTYPE_F64, .whole = &r->whole, .own = r->own, .radius = r->radius};
     crew_open(&r->crew, spec, c->part, &r->batch, c->tp, c->ep);
     for (int id = 0; id < T_COUNT; id++) r->since[id] = S_COUNT;
+    recorded_sample_draw(r);
     if (c->part != PART_ATTENTION) return status_ok();
     crew_indices(&r->crew, DTYPE_F64);
     return status_ok();
@@ -89,6 +92,14 @@ static void note_masked(const struct recorded_run *r) {
             "%lld of %lld tokens of step %d begin behind keys that are not in the dump, or may be those of "
             "several sequences",
             (long long)r->n_masked, (long long)r->batch.n_tokens, r->step);
+}
+
+/* How many of the step's tokens, and where: said once the part is through, for routing adds some. */
+static void note_sample(const struct recorded_run *r, struct case_result *result) {
+    const size_t used = strlen(result->sampled), size = sizeof result->sampled;
+    if (!r->sample.token) return;
+    snprintf(result->sampled + used, size - used, "%s%lld of %lld tokens", used ? ", " : "",
+             (long long)r->sample.n, (long long)r->batch.n_tokens);
 }
 
 static struct status run_step(struct recorded_run *r, struct case_result *result, struct findings *findings) {
@@ -151,6 +162,7 @@ struct status recorded_case(const struct recorded_source *source, const struct c
         if (!s.code) recorded_keys_put(&keys, r);
         if (!s.code) s = run_step(r, result, findings);
         if (!s.code) recorded_keys_take(&keys, r, c->tp);
+        if (!s.code) note_sample(r, result);
     }
     if (!s.code) conclude(&r->crew, r->layer, r->crew.plan.tp, findings, result);
     recorded_keys_free(&keys, c->tp);
@@ -207,7 +219,8 @@ static struct status fixture_case(const struct recorded_source *source, const st
 static struct status open_source(const struct run_request *o, struct recorded_source *source) {
     const struct judge_wish *const j = &o->judge;
     const struct recording_source from = {j->dump, j->n_dumps, j->model};
-    *source = (struct recorded_source){.watch = o->watch};
+    *source = (struct recorded_source){.most_work = j->most_work > 0 ? j->most_work : RECORDED_WORK,
+                                       .watch = o->watch};
     if (judge_is_fixture(j)) return fixture_open(j->dump[0], &source->fixture);
     for (int stage = 0; stage < S_COUNT; stage++)
         if (j->only[stage]) source->only = j->only;

@@ -18,6 +18,7 @@ struct recorded_source {
     struct weights *weights; /* NULL: none; what needs them is not judged */
     struct producer producer;
     const bool *only;    /* [S_COUNT] the stages to be judged; NULL: all */
+    double most_work;    /* multiply-adds of a step up to which all of its tokens are judged */
     struct watch *watch; /* NULL: nobody */
 };
 /* One part of one layer, all steps and ranks, into result: a row a stage, whose oracle edge is

@@ -34,12 +34,17 @@ void recorded_put(struct recorded_run *r, int rank, enum tensor_id id, const dou
 /* ---- one output ---- */
 
 /* A row of what follows from another choice than the producer may have made, or from keys of a
- * step that is not in the dump, nobody can judge. */
-static void judge_rows(const struct recorded_run *r, const struct judged *all, int64_t row) {
+ * step that is not in the dump, nobody can judge; nor one that was not computed. */
+bool recorded_is_open(const struct recorded_run *r, enum tensor_id id, int64_t token) {
+    return (r->doubted[id] && r->masked[token]) || (r->thin[id] && !r->sample.token[token]);
+}
+
+static void judge_rows(const struct recorded_run *r, enum tensor_id id, const struct judged *all,
+                       int64_t row) {
     const int64_t tokens = r->batch.n_tokens;
     const size_t size = dtype_bytes(all->dtype);
     for (int64_t t = 0, end; t < tokens; t = end) {
-        for (end = t; end < tokens && !r->masked[end];) end++;
+        for (end = t; end < tokens && !recorded_is_open(r, id, end);) end++;
         if (end > t) {
             struct judged j = *all;
             j.first = t * row, j.count = (end - t) * row;
@@ -78,9 +83,9 @@ static void judge_record(struct recorded_run *r, const struct placed *at, enum t
     j.e = e;
     if (placed_row(at)->op == OP_SUM) j.to_rank = (int)r->crew.plan.tp - 1;
     if (r->doubted[id] && r->trial) {
-        recorded_note_fit(r, &j, record->count / r->batch.n_tokens);
-    } else if (r->doubted[id]) {
-        judge_rows(r, &j, record->count / r->batch.n_tokens);
+        recorded_note_fit(r, id, &j, record->count / r->batch.n_tokens);
+    } else if (r->doubted[id] || r->thin[id]) {
+        judge_rows(r, id, &j, record->count / r->batch.n_tokens);
     } else {
         const struct answer one = {.n = 1, .y = {y}, .e = {e}, .count = {record->count}};
         const struct sharpness sharpness = sharpness_of(&one);

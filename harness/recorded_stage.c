@@ -10,6 +10,7 @@
 
 #include "harness/answer_seat.h"
 #include "harness/explain.h"
+#include "harness/recorded_sample.h"
 #include "harness/relate.h"
 #include "harness/stage.h"
 
@@ -107,11 +108,12 @@ static struct contract contract_of(const struct recorded_run *r, int stage, int 
 
 /* ---- one stage ---- */
 
-bool recorded_reads_doubted(const struct recorded_run *r, int stage) {
+static bool reads_any(const bool *of_tensor, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++)
-        if (r->doubted[*id]) return true;
+        if (of_tensor[*id]) return true;
     return false;
 }
+bool recorded_reads_doubted(const struct recorded_run *r, int stage) { return reads_any(r->doubted, stage); }
 
 /* x as it was stored, where the norm took the unrounded sum: the residual goes on from it. */
 static struct status settle_x(struct recorded_run *r, const struct placed *at) {
@@ -210,6 +212,7 @@ static struct status settle_answer(struct recorded_run *r, const struct placed *
                                    struct outcome *outcome) {
     const bool doubted = r->n_masked && (recorded_reads_doubted(r, at->stage) ||
                                          outcome->call.op == OP_ROUTE || outcome->call.op == OP_ATTENTION);
+    const bool thin = recorded_is_sampled(r, at) || reads_any(r->thin, at->stage);
     struct settled settled[MAX_REF_OUT] = {{0}};
     bool recorded[T_COUNT] = {false};
     const int64_t outside = r->verdict.edge->outside;
@@ -217,7 +220,9 @@ static struct status settle_answer(struct recorded_run *r, const struct placed *
     struct status s = status_ok();
     for (int i = 0; i < a->n && !s.code && !placed_op(at)->answers_inputs; i++) {
         r->doubted[a->id[i]] = doubted;
+        r->thin[a->id[i]] = thin;
         s = recorded_settle(r, at, a->id[i], a->y[i], a->e[i], "", &settled[i]);
+        if (thin && settled[i].values) recorded_sample_fill(r, settled[i].values, a->count[i], a->y[i]);
         recorded[a->id[i]] = settled[i].values != NULL;
     }
     if (!s.code && r->verdict.edge->outside > outside && is_explicable(r, at, a, settled))
@@ -227,6 +232,7 @@ static struct status settle_answer(struct recorded_run *r, const struct placed *
     for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE && !s.code; id++) {
         r->since[*id] = recorded[*id] ? S_COUNT : start;
         r->doubted[*id] = doubted && !recorded[*id];
+        r->thin[*id] = thin && !recorded[*id];
         if (!recorded[*id]) keep(r, at, &outcome->got, *id);
     }
     for (int i = 0; i < a->n; i++)
@@ -245,11 +251,15 @@ static struct status compute_stage(struct recorded_run *r, const struct placed *
         recorded_mask_ties(r, &outcome);
         recorded_put_sets(r, outcome.call.u.route.top_k, outcome.call.u.route.ids.data);
     }
-    answer_compute(&a, at->stage, &outcome, r->source->watch);
+    if (recorded_is_sampled(r, at))
+        recorded_sample_compute(r, at, &outcome, &a);
+    else
+        answer_compute(&a, at->stage, &outcome, r->source->watch);
     for (int i = 0; i < n_ranks && !s.code; i++)
         s = settle_answer(r, &(struct placed){at->crew, at->stage, at->rank + i}, &a, &outcome);
     if (!s.code && outcome.call.op == OP_ROUTE)
         crew_count_rows(&r->crew, r->own[at->rank].of[T_IDS].memory.data);
+    if (!s.code && outcome.call.op == OP_ROUTE) recorded_sample_experts(r);
     answer_free(&a);
     outcome_free(&outcome);
     return s;
@@ -261,7 +271,7 @@ static struct status adopt_stage(struct recorded_run *r, const struct placed *at
     snprintf(reason, sizeof reason, "%s", missing);
     for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE; id++) {
         struct settled settled = {0};
-        r->doubted[*id] = false;
+        r->doubted[*id] = r->thin[*id] = false;
         if (tensor_table[*id].dtype != DTYPE_I32)
             TRY(recorded_settle(r, at, *id, NULL, NULL, reason, &settled));
         if (settled.values)

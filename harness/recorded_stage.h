@@ -32,6 +32,12 @@ struct recorded_ties {
     int32_t *set;           /* [n_tokens][RECORDED_SETS][K] */
 };
 
+/* The tokens that are judged where a stage is much work (recorded_sample.h). */
+struct recorded_sample {
+    bool *token; /* [n_tokens]; NULL: all */
+    int64_t n;
+};
+
 /* One part of one layer of one step. All tensors in double: recorded ones exactly, computed ones
  * with a radius. */
 struct recorded_run {
@@ -54,6 +60,9 @@ struct recorded_run {
     bool *masked; /* [n_tokens] */
     int64_t n_masked;
     bool doubted[T_COUNT];
+    /* Rows that nobody computes, and tensors that are known in the others alone. */
+    struct recorded_sample sample;
+    bool thin[T_COUNT];
 
     struct recorded_ties ties;
     bool trial; /* of one of their sets */
@@ -87,6 +96,8 @@ struct status recorded_settle(struct recorded_run *run, const struct placed *at,
 void recorded_put_settled(struct recorded_run *run, int rank, enum tensor_id id, struct settled *settled);
 /* The exact values of a tensor of the rank, from now on. */
 void recorded_put(struct recorded_run *run, int rank, enum tensor_id id, const double *values, int64_t count);
+/* Is there no verdict on this token's row of the tensor? */
+bool recorded_is_open(const struct recorded_run *run, enum tensor_id id, int64_t token);
 /* What keeps a tensor of the rank from being known; empty: nothing. */
 char *recorded_why(const struct recorded_run *run, int rank, enum tensor_id id);
 __attribute__((format(printf, 4, 5))) void recorded_unknown(struct recorded_run *run, int rank,
@@ -105,7 +116,7 @@ void recorded_mask_ties(struct recorded_run *run, const struct outcome *route);
 /* The sets that they are taken for, into ids [T, K]. */
 void recorded_put_sets(const struct recorded_run *run, int64_t top_k, int32_t *ids);
 /* How the masked rows of a record lie in its acceptance sets; `row` elements a token. */
-void recorded_note_fit(struct recorded_run *run, const struct judged *j, int64_t row);
+void recorded_note_fit(struct recorded_run *run, enum tensor_id id, const struct judged *j, int64_t row);
 /* After the routing: tries the sets on what was recorded of what follows, and judges by the
  * first that fits. */
 struct status recorded_settle_ties(struct recorded_run *run);

@@ -113,9 +113,9 @@ void recorded_put_sets(const struct recorded_run *r, int64_t top_k, int32_t *ids
                    (size_t)top_k * sizeof *ids);
 }
 
-void recorded_note_fit(struct recorded_run *r, const struct judged *j, int64_t row) {
+void recorded_note_fit(struct recorded_run *r, enum tensor_id id, const struct judged *j, int64_t row) {
     for (int64_t t = 0; t < r->batch.n_tokens; t++) {
-        if (!r->masked[t]) continue;
+        if (!r->masked[t] || (r->thin[id] && !r->sample.token[t])) continue;
         for (int64_t i = t * row; i < (t + 1) * row; i++)
             if (element_judge(j->dtype, dtype_load(j->got, j->dtype, i), j->y[i], j->e[i]).kind != ELEMENT_OK)
                 r->ties.fit[t] = FIT_NO;

@@ -19,6 +19,7 @@ struct judge_wish {
     const char *model;       /* a folder, or a config.json; NULL: as the dump says */
     const char *contract;    /* of the producer (layer/producers.h); NULL: as its names say */
     bool only[S_COUNT];      /* stages to be judged; none: all */
+    double most_work;        /* multiply-adds of a step up to which all tokens are judged; 0: as usual */
     char unread[400];        /* names in the dumps that say nothing here; reports show it */
 };
 

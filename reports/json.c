@@ -187,6 +187,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     if (r->of_grid) set(o, "grid", json_true(), failed);
     if (r->crashed) set(o, "crashed", json_true(), failed);
     if (r->reason[0]) set(o, "reason", string(r->reason), failed);
+    if (r->sampled[0]) set(o, "sampled", string(r->sampled), failed);
     if (r->waived[0]) set(o, "waived", string(r->waived), failed);
     if (r->verdict != CASE_FAILED && r->verdict != CASE_WAIVED) return o;
     set(o, "where", string(r->where), failed);

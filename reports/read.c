@@ -195,6 +195,7 @@ static bool read_case(const json_t *o, struct case_result *r) {
            read_string(o, "unchained", r->unchained, sizeof r->unchained) &&
            read_string(o, "reference", r->sums, sizeof r->sums) &&
            read_string(o, "reason", r->reason, sizeof r->reason) &&
+           read_string(o, "sampled", r->sampled, sizeof r->sampled) &&
            read_string(o, "waived", r->waived, sizeof r->waived) &&
            read_string(o, "where", r->where, sizeof r->where) && read_mismatch(o, "first", &r->first) &&
            read_mismatch(o, "worst", &r->worst) && read_map(o, &r->map) &&

@@ -113,6 +113,7 @@ struct case_result {
     char resembles[200]; /* what the wrong values look like, where a simple relation holds; else empty */
     char read[200];      /* what a wrong element was made of, by the tags that it holds; else empty */
     char sums[300]; /* who added up the reference's products, where that was not the CPU alone; else empty */
+    char sampled[120]; /* of much work: "68 of 4096 tokens", a step after the other; else empty */
     double seconds;
     struct fact_set facts; /* that its calls met, the unsharded run's included */
     char mutant[48];       /* the seeded mistake; else empty */

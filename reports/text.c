@@ -125,6 +125,9 @@ static void print_judged(FILE *file, const struct case_result *r) {
     if (fclose(list)) return;
     if (size) fprintf(file, "  %-*s ", LABEL, "judged"), report_wrapped(file, LABEL + 3, text);
     free(text);
+    if (r->sampled[0])
+        fprintf(file, "  %-*s %s in the products and the attention; --full judges all\n", LABEL, "sampled",
+                r->sampled);
     for (int i = 0; i < r->n_stages; i++)
         if (r->stage[i].unjudged[0])
             fprintf(file, "  %-*s %s: %s\n", LABEL, "not", r->stage[i].stage, r->stage[i].unjudged);

@@ -75,11 +75,15 @@ static inline void take(struct growing *g, hid_t file, const char *dataset, cons
     cr_assert(H5Sclose(space) >= 0 && H5Tclose(type) >= 0 && H5Dclose(set) >= 0);
 }
 
-/* a + b, rounded once: [33, 64]. */
+enum { MOST_TOKENS = 300 };
+static int recorded_tokens = 33;
+
+/* a + b, rounded once: [tokens, 64]. */
 static inline void take_residual(struct growing *g, hid_t file, const char *a, const char *b,
                                  const char *name) {
-    static float x[33 * 64], add[33 * 64];
-    static uint16_t y[33 * 64];
+    static float x[MOST_TOKENS * 64], add[MOST_TOKENS * 64];
+    static uint16_t y[MOST_TOKENS * 64];
+    char shape[20];
     const char *const names[] = {a, b};
     float *const to[] = {x, add};
     if (is_of_no_part(file, a)) return;
@@ -88,8 +92,10 @@ static inline void take_residual(struct growing *g, hid_t file, const char *a, c
         cr_assert(H5Dread(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, to[i]) >= 0);
         cr_assert(H5Dclose(set) >= 0);
     }
-    for (int i = 0; i < 33 * 64; i++) dtype_store(y, DTYPE_BF16, i, (double)(x[i] + add[i]));
-    grow(g, name, "BF16", "33,64", y, sizeof y);
+    const int n = recorded_tokens * 64;
+    for (int i = 0; i < n; i++) dtype_store(y, DTYPE_BF16, i, (double)(x[i] + add[i]));
+    snprintf(shape, sizeof shape, "%d,64", recorded_tokens);
+    grow(g, name, "BF16", shape, y, (size_t)n * sizeof *y);
 }
 
 struct renamed {
@@ -156,9 +162,9 @@ static inline void write_rank(hid_t file, int rank, int tp) {
         {"layers.0.attention.attn_out", "model.layers.0.self_attn.o_proj.output.0"},
         {"layers.1.ffn.ffn_out", "model.layers.1.mlp.experts.output.0"}};
     static struct growing g;
-    static const uint16_t zeros[33 * 64];
-    int64_t positions[33];
-    char dataset[100], path[64], metadata[256];
+    static const uint16_t zeros[MOST_TOKENS * 64];
+    int64_t positions[MOST_TOKENS];
+    char dataset[100], path[64], metadata[256], shape[20];
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(dataset, sizeof dataset, "inputs/%s", inputs[i].dataset);
         take(&g, file, dataset, inputs[i].name, NULL, 0, 0);
@@ -174,9 +180,13 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     take_residual(&g, file, "inputs/layers.0.attention.x", "ranks/0/layers.0.attention.attn_out",
                   "model.layers.0.post_attention_layernorm.output.1");
     take_residual(&g, file, "inputs/layers.1.ffn.x", "ranks/0/layers.1.ffn.ffn_out", "model.norm.output.1");
-    grow(&g, "model.layers.1.post_attention_layernorm.input.1", "BF16", "33,64", zeros, sizeof zeros);
-    for (int t = 0; t < 33; t++) positions[t] = t;
-    grow(&g, "model.layers.0.self_attn.input.positions", "I64", "33", positions, sizeof positions);
+    snprintf(shape, sizeof shape, "%d,64", recorded_tokens);
+    grow(&g, "model.layers.1.post_attention_layernorm.input.1", "BF16", shape, zeros,
+         (size_t)recorded_tokens * 64 * sizeof *zeros);
+    for (int t = 0; t < recorded_tokens; t++) positions[t] = t;
+    snprintf(shape, sizeof shape, "%d", recorded_tokens);
+    grow(&g, "model.layers.0.self_attn.input.positions", "I64", shape, positions,
+         (size_t)recorded_tokens * sizeof *positions);
     snprintf(path, sizeof path, "dump/rank%d.safetensors", rank);
     snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\",\"device\":\"%s\"%s", rank, tp,
              recorded_device ? recorded_device : "cpu AVX512", recorded_more ? recorded_more : "");
@@ -187,7 +197,8 @@ static inline void write_rank(hid_t file, int rank, int tp) {
  * ranks. */
 static inline void write_recording_of_run(const char *model, int tp, const char *options, bool passes) {
     char arguments[100];
-    snprintf(arguments, sizeof arguments, "run %s --tp %d --dump d.h5 --ranks %s", model, tp, options);
+    snprintf(arguments, sizeof arguments, "run %s --tp %d --tokens %d --dump d.h5 --ranks %s", model, tp,
+             recorded_tokens, options);
     expect(arguments, passes ? 0 : 1, passes ? " passed, 0 failed" : " failed");
     const hid_t file = H5Fopen("d.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
     cr_assert(file >= 0 && mkdir("dump", 0777) == 0);

@@ -1,5 +1,6 @@
 /* The command `judge`: what somebody else's run stored on every rank, held against the layer. */
 /* SPDX-License-Identifier: MIT */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,12 @@ static struct status apply_contract(struct parse *parse, const struct option_row
 
 static void contract_values(struct choices *choices) {
     for (const struct producer_row *p = producer_table; p->name; p++) choices_add(choices, "%s", p->name);
+}
+
+static struct status apply_full(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row, (void)value;
+    parse->out->run.judge.most_work = (double)INFINITY;
+    return status_ok();
 }
 
 static struct status apply_layer(struct parse *parse, const struct option_row *row, const char *value) {
@@ -88,6 +95,8 @@ const struct option_row judge_options[] = {
     {"group_fill", 0, 0, "NAME", -1, apply_group_fill,
      "what experts of rejected groups count as; default -inf; in transformers before 5.6: 0",
      group_fill_values},
+    {"full", 0, 0, NULL, -1, apply_full,
+     "all tokens, also where that is much work: by default so many then as take about half a minute", NULL},
     {"stage", 0, UNLISTED, "NAME,...", -1, apply_stage, "default all (see list stages)", stage_values},
     {0},
 };

@@ -35,6 +35,7 @@ struct message request_write(const struct run_request *o, const int64_t *index, 
     for (int i = 0; i < o->judge.n_dumps; i++) put_item(file, "judge", o->judge.dump[i]);
     put_item(file, "judge_model", o->judge.model);
     put_item(file, "judge_contract", o->judge.contract);
+    if (o->judge.most_work > 0) fprintf(file, "judge_work=%a%c", o->judge.most_work, 0);
     for (int s = 0; s < S_COUNT; s++)
         if (o->judge.only[s]) put_item(file, "judge_stage", stage_table[s].name);
     put_item(file, "dump", o->dump_path);
@@ -82,6 +83,7 @@ static struct status read_item(struct asked *a, const char *key, const char *val
     if (!strcmp(key, "dump_ranks")) return a->run.dump_ranks = atoi(value), status_ok();
     if (!strcmp(key, "dump")) return a->run.dump_path = value, status_ok();
     if (!strcmp(key, "reference")) return a->run.reference = (enum sums_place)atoi(value), status_ok();
+    if (!strcmp(key, "judge_work")) return a->run.judge.most_work = strtod(value, NULL), status_ok();
     if (!strcmp(key, "schedules")) return a->run.schedules = atoi(value), status_ok();
     if (!strcmp(key, "threads")) return a->threads = atoi(value), status_ok();
     return status_error("%.48s: this worker knows no such item of a request", key);
