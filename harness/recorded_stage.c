@@ -46,29 +46,30 @@ static struct status load_input(struct recorded_run *r, const struct placed *at,
     return s;
 }
 
-/* Weights are whole, and alive for one stage. */
-static struct status load_weight(struct recorded_run *r, enum tensor_id id) {
-    bool found = false;
-    if (r->whole.of[id].count) return status_ok();
-    char reason[sizeof r->unknown->text] = "no weights; add --model DIR";
-    if (r->source->weights) {
-        const int64_t count = slice_count(&r->crew.plan, id, -1);
-        double *const data = store_renew(&r->whole, id, DTYPE_F64, count);
-        const struct status s =
-            weights_read(r->source->weights, r->layer, r->crew.part, id, count, data, &found);
-        if (s.code) snprintf(reason, sizeof reason, "%.110s", s.message);
-        found &= !s.code;
-    }
-    if (!found) store_drop(&r->whole, id);
+/* Whole, as the checkpoint stores it; what it needs is said where it cannot be had. */
+static struct status read_weight(struct recorded_run *r, enum tensor_id id) {
+    struct weights *const w = r->source->weights;
+    const int64_t count = slice_count(&r->crew.plan, id, -1);
+    enum dtype d;
+    if (!w || !weights_bring(id)) return status_error("no weights; add --model DIR");
+    TRY(weights_dtype(w, r->layer, r->crew.part, id, &d));
+    return weights_fill(w, r->layer, r->crew.part, id, d, 0, count, store_renew(&r->whole, id, d, count));
+}
+
+/* It is alive for one stage. */
+static void load_weight(struct recorded_run *r, enum tensor_id id) {
+    if (r->whole.of[id].count) return;
+    const struct status s = read_weight(r, id);
+    if (s.code) store_drop(&r->whole, id);
     for (int rank = 0; rank < r->crew.plan.tp; rank++)
-        found ? (void)(recorded_why(r, rank, id)[0] = 0) : recorded_unknown(r, rank, id, "%s", reason);
-    return status_ok();
+        s.code ? recorded_unknown(r, rank, id, "%.110s", s.message)
+               : (void)(recorded_why(r, rank, id)[0] = 0);
 }
 
 static struct status load_operands(struct recorded_run *r, int stage) {
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
         if (!tensor_present(*id, &r->crew.spec)) continue;
-        if (tensor_table[*id].role == ROLE_WEIGHT) TRY(load_weight(r, *id));
+        if (tensor_table[*id].role == ROLE_WEIGHT) load_weight(r, *id);
         for (int rank = 0; rank < r->crew.plan.tp && tensor_table[*id].role == ROLE_INPUT; rank++)
             TRY(load_input(r, &(struct placed){&r->crew, stage, rank}, *id));
     }

@@ -10,6 +10,13 @@
 #include "tests/checkpoint.h"
 #include "tests/shell.h"
 
+/* All of it as doubles; *found: a checkpoint has such a thing. */
+static struct status weights_read(struct weights *w, int64_t layer, enum part part, enum tensor_id id,
+                                  int64_t count, double *dst, bool *found) {
+    *found = weights_bring(id);
+    return *found ? weights_fill(w, layer, part, id, DTYPE_F64, 0, count, dst) : status_ok();
+}
+
 TestSuite(weights, .init = folder_enter, .fini = folder_leave);
 TestSuite(cli_weights, .init = folder_enter_with_binary, .fini = folder_leave);
 
@@ -170,6 +177,12 @@ static void check_rows(struct weights *w, const struct family *f) {
         struct status s = weights_read(w, 1, f->rows[i].part, f->rows[i].id, n, got, &found);
         cr_assert(!s.code && found, "%s", s.message);
         cr_expect(!memcmp(got, wanted, (size_t)n * sizeof *got), "%s: %s", f->what, f->rows[i].tensors);
+        enum dtype stored = DTYPE_I32;
+        s = weights_dtype(w, 1, f->rows[i].part, f->rows[i].id, &stored);
+        if (!s.code) s = weights_fill(w, 1, f->rows[i].part, f->rows[i].id, stored, 0, n, got);
+        cr_assert(!s.code, "%s", s.message);
+        for (int64_t e = 0; e < n; e++)
+            cr_assert_eq(dtype_load(got, stored, e), wanted[e], "%s: %s", f->what, f->rows[i].tensors);
         s = weights_fill(w, 1, f->rows[i].part, f->rows[i].id, DTYPE_F32, n / 3, n / 2, part_of);
         cr_assert(!s.code, "%s", s.message);
         for (int64_t k = 0; k < n / 2; k++)
