@@ -179,6 +179,30 @@ Test(recorded, a_tree_of_files_is_read_by_the_names_of_its_files) {
     cr_assert(H5Fclose(file) >= 0);
 }
 
+/* As SGLang's dumper writes: a file a tensor, with the name that its user gave it. */
+Test(recorded, a_folder_of_dumped_values_is_read_by_the_keys_of_its_files) {
+    static const char *const names[] = {"input_layernorm.input.0", "input_layernorm.output.0"};
+    write_recording(2);
+    const hid_t file = H5Fopen("d.h5", H5F_ACC_RDONLY, H5P_DEFAULT);
+    cr_assert_eq(mkdir("values", 0777), 0);
+    for (int rank = 0; rank < 2; rank++) {
+        char path[160];
+        for (int i = 0; i < 2; i++) {
+            snprintf(path, sizeof path,
+                     "values/step=7___rank=%d___dump_index=%d___name=%s___layer_id=0.safetensors", rank, i,
+                     names[i]);
+            write_alone(file, i ? "ranks/0/layers.0.attention.normed" : "inputs/layers.0.attention.x",
+                        "value", path);
+        }
+        snprintf(path, sizeof path,
+                 "values/step=7___rank=%d___name=model.layers.0.input.positions.safetensors", rank);
+        write_positions("value", path);
+    }
+    cr_assert(H5Fclose(file) >= 0);
+    expect("judge --model model values --contract exact", 0, "1 passed, 0 failed");
+    cr_expect(strstr(text, "on 2 ranks") && strstr(text, "judged    attn_norm\n"), "%s", text);
+}
+
 /* As SGLang writes with --debug-tensor-dump-output-folder: outputs under the modules' names, no inputs. */
 Test(recorded, a_pass_of_outputs_alone_is_judged_from_one_output_to_the_next) {
     static struct growing g;
