@@ -30,12 +30,18 @@ static void pack_rows(char *to, const struct ref_sums *s, const struct ref_run *
         pack_line(to + (size_t)r * line, x, (run->first + r) * x->stride[0], s->args->n_inner);
 }
 
-static void pack_weights(char *to, const struct ref_sums *s, int64_t group) {
+static void pack_weights(char *to, const struct ref_sums *s, const struct ref_run *run) {
     const struct view *const w = &s->args->w;
     const size_t line = (size_t)s->args->n_inner * dtype_bytes(w->dtype);
 #pragma omp parallel for schedule(static)
-    for (int64_t c = 0; c < s->args->n_cols; c++)
-        pack_line(to + (size_t)c * line, w, group * w->stride[0] + c * w->stride[1], s->args->n_inner);
+    for (int64_t j = 0; j < s->n_cols; j++) {
+        const int64_t column = ref_column(s, run, j);
+        if (column < s->args->n_cols)
+            pack_line(to + (size_t)j * line, w, run->group * w->stride[0] + column * w->stride[1],
+                      s->args->n_inner);
+        else
+            memset(to + (size_t)j * line, 0, line);
+    }
 }
 
 static int64_t count_tiles(const struct ref_sums *s) {
@@ -56,13 +62,14 @@ static void lay_tiles(struct sums_tile *tile, const struct ref_sums *s) {
 static struct status reserve(struct device_sums *d, const struct ref_sums *s) {
     const struct linear_args *const a = s->args;
     const size_t x = (size_t)(s->n_rows * a->n_inner) * dtype_bytes(a->x.dtype);
-    const size_t w = (size_t)(s->n_runs * a->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
+    const size_t w = (size_t)(s->n_runs * s->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
     TRY(device_reuse(d->device, "x of the reference", x, 0, false, &d->x));
     TRY(device_reuse(d->device, "w of the reference", w, 0, false, &d->w));
     TRY(device_reuse(d->device, "tiles of the reference", (size_t)count_tiles(s) * sizeof(struct sums_tile),
                      0, false, &d->tile));
     return device_reuse(d->device, "sums of the reference",
-                        (size_t)(s->n_rows * a->n_cols) * 3 * sizeof(double), 0, false, &d->out);
+                        (size_t)(s->n_rows * s->n_cols) * (s->order ? 1 : 3) * sizeof(double), 0, false,
+                        &d->out);
 }
 
 static struct status send(struct device_sums *d, const struct ref_sums *s) {
@@ -70,9 +77,9 @@ static struct status send(struct device_sums *d, const struct ref_sums *s) {
     char *x = d->x.host, *w = d->w.host;
     for (int64_t i = 0; i < s->n_runs; i++) {
         pack_rows(x, s, &s->run[i]);
-        pack_weights(w, s, s->run[i].group);
+        pack_weights(w, s, &s->run[i]);
         x += (size_t)(s->run[i].n * a->n_inner) * dtype_bytes(a->x.dtype);
-        w += (size_t)(a->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
+        w += (size_t)(s->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
     }
     lay_tiles(d->tile.host, s);
     TRY(device_push(d->device, &d->x));
@@ -80,51 +87,56 @@ static struct status send(struct device_sums *d, const struct ref_sums *s) {
     return device_push(d->device, &d->tile);
 }
 
-static struct status launch(struct device_sums *d, const struct ref_sums *s) {
+/* Queued; or why it was refused. */
+static const char *launch(struct device_sums *d, const struct ref_sums *s) {
     double *const out = d->out.data;
-    const int64_t n = s->n_rows * s->args->n_cols;
+    const int64_t n = s->n_rows * s->n_cols;
     const struct sums_args args = {.x = d->x.data,
                                    .w = d->w.data,
                                    .x_dtype = s->args->x.dtype,
                                    .w_dtype = s->args->w.dtype,
                                    .tile = d->tile.data,
                                    .y = out,
-                                   .span = out + n,
-                                   .s1 = out + 2 * n,
+                                   .span = s->order ? NULL : out + n,
+                                   .s1 = s->order ? NULL : out + 2 * n,
                                    .n_tiles = count_tiles(s),
-                                   .n_cols = s->args->n_cols,
+                                   .n_cols = s->n_cols,
                                    .n_inner = s->args->n_inner,
-                                   .slice = s->slice};
-    const char *const refused = sums_launch[device_kind_of(d->device)](&args, device_stream(d->device));
-    if (refused) return status_error("%s", refused);
+                                   .slice = s->slice,
+                                   .block = s->order ? s->order->block : 0,
+                                   .fraction = s->order ? s->order->fraction : 0,
+                                   .keep = s->order ? s->order->keep : 0};
+    sums_fn *const *const by = s->order ? replay_launch : sums_launch;
+    return by[device_kind_of(d->device)](&args, device_stream(d->device));
+}
+
+static struct status fetch(struct device_sums *d) {
     TRY(device_sync(d->device));
     return device_pull(d->device, &d->out);
 }
 
 static bool is_float(enum dtype d) { return d == DTYPE_F64 || dtype_is_storage(d); }
 
+/* What there is no room or no kernel for is the CPU's to do; a device that fails is not asked again. */
 static bool sum(struct ref_summer *summer, struct ref_sums *s) {
     struct device_sums *const d = (struct device_sums *)summer;
-    const int64_t n = s->n_rows * s->args->n_cols;
-    if (!is_float(s->args->x.dtype) || !is_float(s->args->w.dtype) || s->n_rows > INT32_MAX ||
-        !sums_launch[device_kind_of(d->device)]) {
-        snprintf(summer->why, sizeof summer->why, "no kernel for %s and %s", dtype_name(s->args->x.dtype),
-                 dtype_name(s->args->w.dtype));
-        return false;
-    }
-    const struct status room = reserve(d, s);
+    const int64_t n = s->n_rows * s->n_cols;
+    const bool known = is_float(s->args->x.dtype) && is_float(s->args->w.dtype) && s->n_rows <= INT32_MAX;
+    struct status room = known ? reserve(d, s) : status_error("no kernel for these operands"), ran = room;
+    if (!room.code) ran = send(d, s);
+    const char *const refused = ran.code ? NULL : launch(d, s);
+    if (refused) room = status_error("%s", refused);
     if (room.code) {
         snprintf(summer->why, sizeof summer->why, "%.199s", room.message);
         return false;
     }
-    struct status ran = send(d, s);
-    if (!ran.code) ran = launch(d, s);
+    if (!ran.code) ran = fetch(d);
     if (ran.code)
         snprintf(summer->wrong, sizeof summer->wrong, "the device's reference: %.480s", ran.message);
-    if (ran.code) return false;
     const double *const out = d->out.host;
-    s->y = out, s->span = out + n, s->s1 = out + 2 * n;
-    return true;
+    s->y = out;
+    if (!s->order) s->span = out + n, s->s1 = out + 2 * n;
+    return !ran.code;
 }
 
 /* ---- for the run ---- */

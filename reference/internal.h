@@ -207,6 +207,11 @@ struct linear_sums linear_add_up(const struct linear_adder *adder, const struct 
                                  const struct linear_args *a, int64_t column, int n_columns, int64_t slice,
                                  int want);
 
+/* What acc's order gives for a run's rows with REF_PANEL columns from `column` on: total [tiles][REF_PANEL];
+ * sum: scratch of that size (replay.c). */
+void linear_replay_panel(lanes *total, lanes *sum, const struct linear_run *run, const struct linear_args *a,
+                         const struct accumulator *acc, int64_t column);
+
 /* True: the summer has added up all of `sums`, which stay valid until the next call (summer.c). */
 bool summer_adds_up(struct ref_sums *sums);
 

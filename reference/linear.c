@@ -185,7 +185,7 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
 static bool add_up_elsewhere(const struct finish *f, int64_t row1, int64_t slice) {
     const struct linear_args *const a = f->args;
     struct ref_run *const run = ref_alloc((size_t)(a->n_groups + 1) * sizeof *run);
-    struct ref_sums sums = {.args = a, .run = run, .slice = slice};
+    struct ref_sums sums = {.args = a, .run = run, .slice = slice, .each = 1, .n_cols = a->n_cols};
     sums.n_runs = linear_runs(run, a, f->row0, row1);
     for (int64_t i = 0; i < sums.n_runs; i++) sums.n_rows += run[i].n;
     const bool added = summer_adds_up(&sums);

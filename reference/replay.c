@@ -12,8 +12,8 @@
 #include <stdlib.h>
 
 enum {
-    CHUNK = 256, /* terms at a time: whole steps */
-    PANEL = 8,   /* columns at a time: so many sums hide the time of one addition */
+    CHUNK = 256,       /* terms at a time: whole steps */
+    PANEL = REF_PANEL, /* columns at a time: so many sums hide the time of one addition */
     CORE_EACH = 10,
     GROUPED_EACH = 2,
     ATTENTION_EACH = 3
@@ -137,9 +137,8 @@ static void load_panel(struct panel *p, const struct linear_args *a, int64_t gro
     }
 }
 
-/* total [tiles][PANEL], of columns from `column`; sum: scratch of that size. */
-static void run_replay(lanes *total, lanes *sum, const struct linear_run *r, const struct linear_args *a,
-                       const struct accumulator *acc, int64_t column) {
+void linear_replay_panel(lanes *total, lanes *sum, const struct linear_run *r, const struct linear_args *a,
+                         const struct accumulator *acc, int64_t column) {
     step_fn *const steps = acc->block > 1 ? core_steps : chain_steps;
     const int64_t n = linear_run_tiles(&r->rows) * PANEL, slice = acc->slice ? acc->slice : a->n_inner;
     struct panel p;
@@ -157,12 +156,14 @@ static void run_replay(lanes *total, lanes *sum, const struct linear_run *r, con
     }
 }
 
-static void linear_replay(const struct linear_args *a, const struct accumulator *acc, int64_t row0,
-                          int64_t row1, int64_t each, double *y) {
+static double with_bias(const struct linear_args *a, double sum, int64_t column) {
+    return (double)(float)(sum + (a->bias.data ? view_at(&a->bias, column) : 0));
+}
+
+static void replay_here(const struct linear_args *a, const struct accumulator *acc, int64_t row0,
+                        int64_t row1, int64_t each, double *y) {
     struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + PANEL - 1) / PANEL;
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) y[i] = (double)NAN; /* what is not replayed */
 #pragma omp parallel
     {
         lanes *const total = ref_alloc((size_t)rows.most_tiles * 2 * PANEL * sizeof *total);
@@ -172,17 +173,50 @@ static void linear_replay(const struct linear_args *a, const struct accumulator 
             for (int64_t block = 0; block < n_blocks; block++) {
                 const struct linear_run *const r = &rows.run[i];
                 if ((block + r->rows.group) % each) continue;
-                run_replay(total, sum, r, a, acc, block * PANEL);
+                linear_replay_panel(total, sum, r, a, acc, block * PANEL);
                 for (int64_t row = 0; row < r->rows.n; row++)
-                    for (int64_t n = block * PANEL; n < min_i64((block + 1) * PANEL, a->n_cols); n++) {
-                        const double s = total[row / LANES * PANEL + n % PANEL][row % LANES];
-                        const double bias = a->bias.data ? view_at(&a->bias, n) : 0;
-                        y[(r->rows.first + row - row0) * a->n_cols + n] = (double)(float)(s + bias);
-                    }
+                    for (int64_t n = block * PANEL; n < min_i64((block + 1) * PANEL, a->n_cols); n++)
+                        y[(r->rows.first + row - row0) * a->n_cols + n] =
+                            with_bias(a, total[row / LANES * PANEL + n % PANEL][row % LANES], n);
             }
         free(total);
     }
     linear_rows_free(&rows);
+}
+
+static bool replay_elsewhere(const struct linear_args *a, const struct accumulator *acc, int64_t row0,
+                             int64_t row1, int64_t each, double *y) {
+    const int64_t n_blocks = (a->n_cols + PANEL - 1) / PANEL;
+    struct ref_run *const run = ref_alloc((size_t)(a->n_groups + 1) * sizeof *run);
+    struct ref_sums sums = {.args = a,
+                            .run = run,
+                            .slice = acc->slice ? acc->slice : a->n_inner,
+                            .order = acc,
+                            .each = each,
+                            .n_cols = (n_blocks + each - 1) / each * PANEL};
+    sums.n_runs = linear_runs(run, a, row0, row1);
+    for (int64_t i = 0; i < sums.n_runs; i++) sums.n_rows += run[i].n;
+    const bool added = summer_adds_up(&sums);
+    int64_t before = 0; /* rows of the runs before */
+    for (int64_t i = 0; added && i < sums.n_runs; before += run[i++].n) {
+#pragma omp parallel for schedule(static)
+        for (int64_t r = 0; r < run[i].n; r++)
+            for (int64_t j = 0; j < sums.n_cols; j++) {
+                const int64_t n = ref_column(&sums, &run[i], j);
+                if (n >= a->n_cols) break;
+                y[(run[i].first + r - row0) * a->n_cols + n] =
+                    with_bias(a, sums.y[(before + r) * sums.n_cols + j], n);
+            }
+    }
+    free(run);
+    return added;
+}
+
+static void linear_replay(const struct linear_args *a, const struct accumulator *acc, int64_t row0,
+                          int64_t row1, int64_t each, double *y) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < (row1 - row0) * a->n_cols; i++) y[i] = (double)NAN; /* what is not replayed */
+    if (!replay_elsewhere(a, acc, row0, row1, each, y)) replay_here(a, acc, row0, row1, each, y);
 }
 
 /* ---- the two ops ---- */

@@ -17,9 +17,10 @@ struct ref_summer *ref_summer(void) {
 /* NaN is NaN: which one comes of two is each machine's own. */
 static bool same_bits(double a, double b) { return !memcmp(&a, &b, sizeof a) || (isnan(a) && isnan(b)); }
 
-/* Element (row, column) of the call, in `kind`: "y", say. */
-static void note_difference(struct ref_summer *s, const struct linear_args *a, int64_t row, int64_t column,
-                            const char *kind, double theirs, double ours) {
+/* `kind` of an element of the call: "the sum", say. */
+static void compare_one(struct ref_summer *s, const struct linear_args *a, int64_t row, int64_t column,
+                        const char *kind, double theirs, double ours) {
+    if (same_bits(theirs, ours)) return;
 #pragma omp critical(summer_wrong)
     if (!s->wrong[0])
         snprintf(s->wrong, sizeof s->wrong,
@@ -29,65 +30,74 @@ static void note_difference(struct ref_summer *s, const struct linear_args *a, i
                  ours);
 }
 
-static void compare_block(struct ref_summer *s, const struct ref_sums *sums, const struct ref_run *run,
-                          int64_t at, int64_t column, int n_columns, const struct linear_sums *ours) {
-    for (int64_t r = 0; r < run->n; r++)
-        for (int c = 0; c < n_columns; c++) {
-            const int64_t i = (at + r) * sums->args->n_cols + column + c, j = r * ours->stride + c;
-            const struct {
-                const char *kind;
-                double theirs, ours;
-            } all[] = {{"the sum", sums->y[i], ours->y[j]},
-                       {"the span", sums->span[i], ours->span[j]},
-                       {"the sum of magnitudes", sums->s1[i], ours->s1[j]}};
-            for (size_t k = 0; k < sizeof all / sizeof *all; k++)
-                if (!same_bits(all[k].theirs, all[k].ours))
-                    note_difference(s, sums->args, run->first + r, column + c, all[k].kind, all[k].theirs,
-                                    all[k].ours);
+/* Up to LANES rows of a run, the first of which is row `at` of the sums. */
+struct picked {
+    struct ref_run rows;
+    int64_t at;
+    lanes *x; /* [K] */
+};
+
+static void compare_sums(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p,
+                         int64_t column) {
+    const struct linear_args *const a = sums->args;
+    const int n = (int)min_i64(COLUMNS, a->n_cols - column);
+    struct linear_adder adder;
+    linear_adder_open(&adder, 1);
+    const struct linear_run run = {p->rows, p->x};
+    const struct linear_sums ours =
+        linear_add_up(&adder, &run, a, column, n, sums->slice, WANT_SPAN | WANT_SIZE);
+    for (int64_t r = 0; r < p->rows.n; r++)
+        for (int c = 0; c < n; c++) {
+            const int64_t i = (p->at + r) * sums->n_cols + column + c, j = r * ours.stride + c;
+            const int64_t row = p->rows.first + r;
+            compare_one(s, a, row, column + c, "the sum", sums->y[i], ours.y[j]);
+            compare_one(s, a, row, column + c, "the span", sums->span[i], ours.span[j]);
+            compare_one(s, a, row, column + c, "the sum of magnitudes", sums->s1[i], ours.s1[j]);
         }
+    linear_adder_close(&adder);
 }
 
-/* Rows of one run, of which the first is row `at` of the sums. */
-static void compare(struct ref_summer *s, const struct ref_sums *sums, const struct ref_run *run,
-                    int64_t at) {
+/* The same of an order; column j of those wanted. */
+static void compare_replay(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p,
+                           int64_t j) {
     const struct linear_args *const a = sums->args;
-    const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;
-    lanes *const x = ref_alloc((size_t)a->n_inner * sizeof *x);
-    const struct linear_run with_inputs = {*run, x};
-    linear_tile(x, run, 0, a);
-#pragma omp parallel
-    {
-        struct linear_adder adder;
-        linear_adder_open(&adder, linear_run_tiles(run));
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < n_blocks; block++) {
-            const int64_t column = block * COLUMNS;
-            const int n = (int)min_i64(COLUMNS, a->n_cols - column);
-            const struct linear_sums ours =
-                linear_add_up(&adder, &with_inputs, a, column, n, sums->slice, WANT_SPAN | WANT_SIZE);
-            compare_block(s, sums, run, at, column, n, &ours);
-        }
-        linear_adder_close(&adder);
-    }
-    free(x);
+    const struct linear_run run = {p->rows, p->x};
+    const int64_t column = ref_column(sums, &p->rows, j);
+    lanes total[REF_PANEL], sum[REF_PANEL];
+    if (column >= a->n_cols) return;
+    linear_replay_panel(total, sum, &run, a, sums->order, column);
+    for (int64_t r = 0; r < p->rows.n; r++)
+        for (int64_t c = 0; c < REF_PANEL && column + c < a->n_cols; c++)
+            compare_one(s, a, p->rows.first + r, column + c, "the sum in order",
+                        sums->y[(p->at + r) * sums->n_cols + j + c], total[c][r]);
+}
+
+static void compare(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p) {
+    const int64_t step = sums->order ? REF_PANEL : COLUMNS;
+#pragma omp parallel for schedule(static)
+    for (int64_t j = 0; j < sums->n_cols; j += step)
+        (sums->order ? compare_replay : compare_sums)(s, sums, p, j);
 }
 
 /* A tile of rows, which costs as much as one of them: the call's first in its first answer, then anywhere. */
 static void recompute(struct ref_summer *s, const struct ref_sums *sums) {
     const uint64_t mix = (uint64_t)s->answers * 0x9e3779b97f4a7c15u;
-    const int64_t picked = (int64_t)((mix >> 17) % (uint64_t)sums->n_rows);
+    struct picked p = {.at = (int64_t)((mix >> 17) % (uint64_t)sums->n_rows)};
     int64_t before = 0, i = 0;
-    while (before + sums->run[i].n <= picked) before += sums->run[i++].n;
-    struct ref_run rows = sums->run[i];
-    rows.first += picked - before;
-    rows.n = min_i64(LANES, rows.n - (picked - before));
-    compare(s, sums, &rows, picked);
-    s->recomputed += rows.n;
+    while (before + sums->run[i].n <= p.at) before += sums->run[i++].n;
+    p.rows = sums->run[i];
+    p.rows.first += p.at - before;
+    p.rows.n = min_i64(LANES, p.rows.n - (p.at - before));
+    p.x = ref_alloc((size_t)sums->args->n_inner * sizeof *p.x);
+    linear_tile(p.x, &p.rows, 0, sums->args);
+    compare(s, sums, &p);
+    free(p.x);
+    s->recomputed += p.rows.n;
 }
 
 static bool is_worth_it(const struct ref_summer *s, const struct ref_sums *sums) {
     const double rows = (double)sums->n_rows;
-    const double work = rows * (double)sums->args->n_cols * (double)sums->args->n_inner;
+    const double work = rows * (double)sums->n_cols * (double)sums->args->n_inner;
     return work > 0 && work >= s->least_work && rows >= s->least_rows * (double)sums->n_runs;
 }
 

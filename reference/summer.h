@@ -6,6 +6,7 @@
 #ifndef REFERENCE_SUMMER_H
 #define REFERENCE_SUMMER_H
 
+#include "layer/contract.h"
 #include "layer/ops.h"
 
 /* Rows [first, first + n) of a linear call, which use one group. */
@@ -13,21 +14,31 @@ struct ref_run {
     int64_t group, first, n;
 };
 
-/* Of row r of the runs, one run after the other, and column c, in double, separately multiplied and added:
+/* Without an order, of row r of the runs, one run after the other, and column c, in double, separately multiplied and added:
  *   term[k] = w[group][c][k] x[row][k]     prefix[k] = prefix[k - 1] + term[k], from 0, k rising
  *   y = the last prefix     s1 = sum over k of |term[k]|, from 0, k rising
  *   span = sum over the slices [0, slice), [slice, 2 slice).. of the largest minus the smallest prefix in
  *          and before it; one that is NaN is neither
+ * With an order: y is the fp32 number that it gives (reference/replay.h), and that is all.
  * Operands are read through the spans of their views, NaN outside. */
 struct ref_sums {
     /* wanted */
-    const struct linear_args *args; /* only x, w, n_cols and n_inner count */
-    const struct ref_run *run;      /* [n_runs], none empty */
-    int64_t n_runs, n_rows;         /* rows of all runs */
-    int64_t slice;                  /* terms, > 0 */
+    const struct linear_args *args;  /* only x, w, n_cols and n_inner count */
+    const struct ref_run *run;       /* [n_runs], none empty */
+    int64_t n_runs, n_rows;          /* rows of all runs */
+    int64_t slice;                   /* terms, > 0 */
+    const struct accumulator *order; /* NULL: none */
+    int64_t each, n_cols;            /* of every run: ref_column; each is 1: all columns */
     /* given: [n_rows, n_cols], the summer's until its next call */
     const double *y, *span, *s1;
 };
+/* Which one is column j < n_cols of those wanted of a run: a panel in so many, another one in every group.
+ * args->n_cols or more: there is none, and what is given does not count. */
+enum { REF_PANEL = 8 };
+static inline int64_t ref_column(const struct ref_sums *s, const struct ref_run *run, int64_t j) {
+    const int64_t first = (s->each - run->group % s->each) % s->each;
+    return (first + j / REF_PANEL * s->each) * REF_PANEL + j % REF_PANEL;
+}
 
 struct ref_summer {
     /* False: it cannot, and `why` says so; the loops here do it. */

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "reference/reference.h"
+#include "reference/replay.h"
 #include "reference/summer.h"
 
 struct summer_shape {
@@ -126,6 +127,29 @@ static inline void expect_same_answers(struct ref_summer *summer, const struct s
         free(loops);
         free(theirs);
     }
+}
+
+/* Under a contract with an order: the same of what it gives, y, then e, of one panel in `each`. */
+static inline void expect_same_replays(struct ref_summer *summer, const struct summer_shape *shape,
+                                       struct accumulator acc, int64_t each) {
+    struct summer_call c = summer_call_make(shape);
+    acc.in_order = true;
+    acc.slice = shape->slice;
+    acc.splits = shape->slice ? (int)((shape->inner + shape->slice - 1) / shape->slice) : 1;
+    *(shape->gated ? &c.contract.u.gated_linear.acc : &c.contract.u.linear.acc) = acc;
+    const int64_t rows = ref_n_rows(&c.call), n = rows * ref_row_size(&c.call, 0);
+    double *const loops = calloc((size_t)n * 4, sizeof *loops), *const theirs = loops + 2 * n;
+    cr_assert(ref_replays(&c.call, &c.contract), "%s", shape->name);
+    ref_use_summer(NULL);
+    ref_replay(&c.call, &c.contract, 0, rows, each, loops, loops + n);
+    ref_use_summer(summer);
+    ref_replay(&c.call, &c.contract, 0, rows, each, theirs, theirs + n);
+    ref_use_summer(NULL);
+    for (int64_t i = 0; i < 2 * n; i++)
+        cr_assert(!memcmp(&loops[i], &theirs[i], sizeof *loops), "%s: %s of element %lld is %a, not %a",
+                  shape->name, i < n ? "y" : "e", (long long)(i % n), theirs[i], loops[i]);
+    free(loops);
+    summer_call_free(&c);
 }
 
 static inline void expect_answers_of_the_loops(struct ref_summer *summer, const struct summer_shape *shape) {

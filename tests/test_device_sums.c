@@ -71,6 +71,56 @@ Test(device_sums, calls_of_few_products_or_of_few_rows_a_group_are_not_worth_the
     end(&e);
 }
 
+static const struct accumulator chain_of_fma = {.unit = UNIT_F32, .block = 1};
+static const struct accumulator cores[] = {{.block = 16, .fraction = 25, .keep = 24},
+                                           {.block = 8, .fraction = 24, .keep = 23},
+                                           {.block = 4, .fraction = 23, .keep = 24}};
+
+Test(device_sums, an_order_gives_the_very_bits_that_the_loops_give) {
+    struct emulated e;
+    emulate(&e);
+    int chains = 0, steps = 0;
+    for (int i = 0; i < N_SUMMER_SHAPES; i++)
+        for (int64_t each = 1; each <= 3; each++) {
+            const struct summer_shape *const s = &summer_shapes[i];
+            if (s->x == DTYPE_F64) continue;
+            expect_same_replays(&e.sums.summer, s, chain_of_fma, each), chains++;
+            for (size_t k = 0; k < sizeof cores / sizeof *cores; k++)
+                if (s->x == DTYPE_BF16 && s->w == DTYPE_BF16 && s->slice % cores[k].block == 0)
+                    expect_same_replays(&e.sums.summer, s, cores[k], each), steps++;
+        }
+    cr_expect_str_eq(e.sums.summer.wrong, "");
+    cr_expect_geq(e.sums.summer.answers, chains + steps);
+    cr_expect(chains > 20 && steps > 30);
+    end(&e);
+}
+
+Test(device_sums, an_order_that_the_kernel_does_not_know_is_replayed_on_the_cpu) {
+    struct emulated e;
+    emulate(&e);
+    expect_same_replays(&e.sums.summer, &summer_shapes[1],
+                        (struct accumulator){.block = 64, .fraction = 25, .keep = 24}, 1);
+    cr_expect_eq(e.sums.summer.answers, 0);
+    cr_expect_str_eq(e.sums.summer.wrong, "");
+    cr_expect(strstr(e.sums.summer.why, "no whole steps"), "%s", e.sums.summer.why);
+    end(&e);
+}
+
+static bool replay_zeros(struct ref_summer *self, struct ref_sums *s) {
+    static double *zeros;
+    (void)self;
+    free(zeros);
+    s->y = zeros = calloc((size_t)(s->n_rows * s->n_cols), sizeof *zeros);
+    return true;
+}
+
+Test(device_sums, an_order_whose_sums_differ_is_found_and_the_loops_answer) {
+    struct ref_summer wrong = {.sum = replay_zeros};
+    expect_same_replays(&wrong, &summer_shapes[1], cores[0], 2);
+    cr_expect(strstr(wrong.wrong, "disagrees with the CPU's: the sum in order of row 0, column "), "%s",
+              wrong.wrong);
+}
+
 /* ---- in a run ---- */
 
 /* The case without its times and without who added up. */

@@ -21,18 +21,21 @@ struct sums_tile {
 /* Of row r and column c, over k rising from 0, each product and each addition rounded to double:
  *   y = sum of w[run][c][k] x[r][k]     s1 = sum of the magnitudes of these products
  *   span = sum over slices of k of the largest minus the smallest y in and before the slice
- * Everything dense and on the device. */
+ * Or, of an order of fp32 additions (`accumulator` of layer/contract.h; reference/replay.c): y alone, as it
+ * gives that. Everything dense and on the device. */
 struct sums_args {
     const void *x, *w;            /* [rows, n_inner], [runs, n_cols, n_inner] */
     enum dtype x_dtype, w_dtype;  /* fp64, fp32, bf16 or fp16 */
     const struct sums_tile *tile; /* [n_tiles] */
     double *y, *span, *s1;        /* [rows, n_cols] */
     int64_t n_tiles, n_cols, n_inner, slice;
+    int block, fraction, keep; /* of an order; block 0: none */
 };
 
 /* NULL, or one line that says why it could not be launched. Never synchronises. */
 typedef const char *sums_fn(const struct sums_args *args, void *stream);
-extern sums_fn *const sums_launch[DEVICE_COUNT]; /* NULL: not in this build */
+extern sums_fn *const sums_launch[DEVICE_COUNT],
+    *const replay_launch[DEVICE_COUNT]; /* NULL: not in this build */
 
 #ifdef __cplusplus
 }
