@@ -55,6 +55,9 @@ static struct element_verdict judge_element(const struct judged *j, int64_t i) {
     return element_judge(j->dtype, dtype_load(j->got, j->dtype, i), j->y[i], j->e ? j->e[i] : 0);
 }
 
+/* Of the pass on orders: not replayed. It was judged by its bounds, or there were no pass on orders. */
+static inline bool is_left_out(const struct judged *j, int64_t i) { return j->in_order && isinf(j->e[i]); }
+
 #define NOBODYS ": never written, or read from where nothing is"
 
 /* The largest margin where all are right; false where one is not. */
@@ -64,6 +67,7 @@ static bool all_right(const struct judged *j, double *largest) {
     int64_t wrong = 0;
 #pragma omp parallel for reduction(max : margin) reduction(+ : wrong) if (j->count > PARALLEL_FROM)
     for (int64_t i = 0; i < j->count; i++) {
+        if (is_left_out(j, i)) continue;
         const struct element_verdict v = judge_element(j, i);
         wrong += v.kind != ELEMENT_OK;
         if (v.margin > margin) margin = v.margin;
@@ -90,6 +94,7 @@ void judge_set(const struct judged *j, struct edge_result *edge, struct findings
         return;
     }
     for (int64_t i = 0; i < j->count; i++) { /* in order, for the findings */
+        if (is_left_out(j, i)) continue;
         const double got = dtype_load(j->got, j->dtype, i);
         const struct element_verdict v = judge_element(j, i);
         if (v.kind == ELEMENT_OK) {

@@ -153,9 +153,16 @@ static double *row_grids(const struct linear_args *a, int64_t row0, int64_t row1
     return grid;
 }
 
-static void put_nothing(const struct ref_out *out, int64_t n) {
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < n; i++) put(out, i, (double)NAN, (double)NAN, (double)NAN);
+/* NaN in rows that no group owns. */
+static void put_nothing(const struct finish *f, int64_t row1, const struct ref_run *run, int64_t n_runs) {
+    const int64_t width = f->args->n_cols;
+    int64_t next = f->row0;
+    for (int64_t i = 0; i <= n_runs; i++) {
+        const int64_t end = i < n_runs ? run[i].first : row1;
+        for (int64_t n = (next - f->row0) * width; n < (end - f->row0) * width; n++)
+            put(f->out, n, (double)NAN, (double)NAN, (double)NAN);
+        if (i < n_runs) next = run[i].first + run[i].n;
+    }
 }
 
 /* ---- who adds up ---- */
@@ -182,16 +189,16 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
     linear_rows_free(&rows);
 }
 
-static bool add_up_elsewhere(const struct finish *f, int64_t row1, int64_t slice) {
+static bool add_up_elsewhere(const struct finish *f, int64_t slice, const struct ref_run *run,
+                             int64_t n_runs) {
     const struct linear_args *const a = f->args;
-    struct ref_run *const run = ref_alloc((size_t)(a->n_groups + 1) * sizeof *run);
-    struct ref_sums sums = {.args = a, .run = run, .slice = slice, .each = 1, .n_cols = a->n_cols};
-    sums.n_runs = linear_runs(run, a, f->row0, row1);
-    for (int64_t i = 0; i < sums.n_runs; i++) sums.n_rows += run[i].n;
-    const bool added = summer_adds_up(&sums);
+    struct ref_sums sums = {
+        .args = a, .run = run, .n_runs = n_runs, .slice = slice, .each = 1, .n_cols = a->n_cols};
+    for (int64_t i = 0; i < n_runs; i++) sums.n_rows += run[i].n;
+    if (!summer_adds_up(&sums)) return false;
     const int64_t n_blocks = (a->n_cols + WIDE - 1) / WIDE;
     int64_t before = 0; /* rows of the runs before */
-    for (int64_t i = 0; added && i < sums.n_runs; before += run[i++].n) {
+    for (int64_t i = 0; i < n_runs; before += run[i++].n) {
 #pragma omp parallel for schedule(dynamic)
         for (int64_t block = 0; block < n_blocks; block++) {
             const int64_t column = block * WIDE, at = before * a->n_cols + column;
@@ -199,8 +206,7 @@ static bool add_up_elsewhere(const struct finish *f, int64_t row1, int64_t slice
             finish_block(f, &run[i], column, min_i64(WIDE, a->n_cols - column), &s);
         }
     }
-    free(run);
-    return added;
+    return true;
 }
 
 void ref_linear(const struct call *call, const struct contract *contract, const double *const *radius,
@@ -220,7 +226,9 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 
-    if (a->offsets.data) put_nothing(out, (row1 - row0) * a->n_cols); /* stays where no group owns a row */
-    if (!add_up_elsewhere(&f, row1, slice)) add_up_here(&f, row1, slice, want);
-    free(moved), free(grid);
+    struct ref_run *const run = ref_alloc((size_t)(a->n_groups + 1) * sizeof *run);
+    const int64_t n_runs = linear_runs(run, a, row0, row1);
+    put_nothing(&f, row1, run, n_runs);
+    if (!add_up_elsewhere(&f, slice, run, n_runs)) add_up_here(&f, row1, slice, want);
+    free(moved), free(grid), free(run);
 }
