@@ -62,10 +62,8 @@ static const struct vllm_family {
     bool wide_logits;  /* the experts read the fp32 logits, and the scale multiplies their rounded sum */
     bool narrow_gates; /* a softmax in the dtype of the logits (CPU back end) */
 } vllm_families[] = {
-    {"param2moe", false, false},
-    {"glm4_moe", true, false},
-    {"mixtral", false, true},
-    {"qwen3_moe", false, true},
+    {"param2moe", false, false}, {"glm4_moe", true, false},    {"mixtral", false, true},
+    {"qwen3_moe", false, true},  {"bailing_moe", false, true},
 };
 
 static const struct vllm_family *vllm_family(const struct producer *p) {

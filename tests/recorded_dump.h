@@ -21,8 +21,23 @@ struct growing {
     size_t n_header, n;
 };
 
-static inline void grow(struct growing *g, const char *name, const char *dtype, const char *shape,
+/* What another family calls its modules: pairs of theirs for ours, the first that fits; NULL: vLLM's usual names. */
+static const char *const (*recorded_words)[2];
+
+static inline void in_their_words(const char *name, char *theirs, size_t size) {
+    snprintf(theirs, size, "%s", name);
+    for (const char *const(*w)[2] = recorded_words; w && (*w)[0]; w++) {
+        const char *const at = strstr(name, (*w)[0]);
+        if (!at) continue;
+        snprintf(theirs, size, "%.*s%s%s", (int)(at - name), name, (*w)[1], at + strlen((*w)[0]));
+        return;
+    }
+}
+
+static inline void grow(struct growing *g, const char *ours, const char *dtype, const char *shape,
                         const void *bytes, size_t n) {
+    char name[120];
+    in_their_words(ours, name, sizeof name);
     if (!g->data) g->data = malloc(MOST_BYTES);
     cr_assert(g->n + n <= MOST_BYTES);
     memcpy(g->data + g->n, bytes, n);

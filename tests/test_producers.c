@@ -113,9 +113,13 @@ Test(producers, vllm_routes_other_families_otherwise) {
     cr_expect_eq(producer_contract(&p, S_ROUTE, &usual).u.route.logits, DTYPE_F64);
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.unscaled, DTYPE_BF16);
     cr_expect_eq(producer_contract(&p, S_COMBINE, &usual).u.combine.scale, 2.5);
-    p.router_fp32 = false, p.model_type = "mixtral";
-    cr_expect_eq(producer_between(&p, T_LOGITS), DTYPE_BF16);
-    cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16);
+    static const char *const softmax[] = {"mixtral", "qwen3_moe", "bailing_moe"};
+    p.router_fp32 = false;
+    for (size_t i = 0; i < sizeof softmax / sizeof *softmax; i++) {
+        p.model_type = softmax[i];
+        cr_expect_eq(producer_between(&p, T_LOGITS), DTYPE_BF16, "%s", softmax[i]);
+        cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16, "%s", softmax[i]);
+    }
 }
 
 Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_rounds_the_rest) {

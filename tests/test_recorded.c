@@ -65,6 +65,23 @@ Test(recorded, ranks_that_should_hold_the_same_have_to) {
     expect(JUDGE, 1, "every rank should hold the same, and rank 0 does not");
 }
 
+Test(recorded, modules_that_a_family_calls_otherwise_are_read) {
+    static const char *const bailing[][2] = {{"self_attn.input.positions", "attention.input.position_ids"},
+                                             {"self_attn.qkv_proj", "attention.query_key_value"},
+                                             {"self_attn.o_proj", "attention.dense"},
+                                             {"self_attn.", "attention."},
+                                             {NULL, NULL}};
+    recorded_words = bailing;
+    write_recording(2);
+    expect("judge --model model dump --contract exact --layer 0", 0, "1 passed");
+    cr_expect(
+        strstr(text, "qkv_proj, qkv_split, rope, attention with all since kv_write, "),
+        "%s", text);
+    cr_expect(!strstr(text, "not read"), "%s", text);
+    flip(1, "model.layers.0.attention.query_key_value.output.0", 11, 0x80);
+    expect("judge --model model dump --contract exact --layer 0", 1, "stage qkv_proj, rank 1");
+}
+
 Test(recorded, what_is_not_there_is_said_and_the_rest_judged) {
     write_recording(2);
     expect("judge dump", 2, "says nothing of the model; add --model DIR");
