@@ -83,16 +83,14 @@ static void find_exact(const struct finish *f, const struct ref_run *r, int64_t 
     }
 }
 
-enum { WIDE = 64 }; /* columns at a time of sums that lie in rows */
+static struct column column_at(const struct linear_args *a, int64_t column) {
+    const double bias = a->bias.data ? view_at(&a->bias, column) : 0;
+    return (struct column){bias, value_grid(bias), INFINITY};
+}
 
-/* A run's rows with n <= WIDE columns from `first` on. */
-static void finish_block(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
-                         const struct linear_sums *s) {
-    struct column column[WIDE];
-    for (int64_t c = 0; c < n; c++) {
-        const double bias = f->args->bias.data ? view_at(&f->args->bias, first + c) : 0;
-        column[c] = (struct column){bias, value_grid(bias), INFINITY};
-    }
+/* Some of a run's rows with n columns from `first` on, the first of them column[0]. */
+static void finish_rows(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
+                        struct column *column, const struct linear_sums *s) {
     for (int64_t i = 0; i < r->n; i++)
         for (int64_t c = 0; c < n; c++) {
             const int64_t at = i * s->stride + c, row = r->first + i;
@@ -102,7 +100,44 @@ static void finish_block(const struct finish *f, const struct ref_run *r, int64_
                 weight_grid_needed(f, row, f->grid[row - f->row0], first + c, &column[c], s->s1[at]);
             if (needed < column[c].least) column[c].least = needed;
         }
+}
+
+/* A run with a block of columns. */
+static void finish_block(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
+                         const struct linear_sums *s) {
+    struct column column[COLUMNS];
+    for (int64_t c = 0; c < n; c++) column[c] = column_at(f->args, first + c);
+    finish_rows(f, r, first, n, column, s);
     for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, first + c, &column[c], s->s1 + c, s->stride);
+}
+
+/* A run with all columns, a few whole rows at a time: the sums lie in rows. */
+static void finish_run(const struct finish *f, const struct ref_run *r, const struct linear_sums *s) {
+    enum { ROWS = 8 };
+    const int64_t n = f->args->n_cols;
+    struct column *const all = ref_alloc((size_t)n * sizeof *all);
+    for (int64_t c = 0; c < n; c++) all[c] = column_at(f->args, c);
+#pragma omp parallel
+    {
+        struct column *const own = ref_alloc((size_t)n * sizeof *own);
+        memcpy(own, all, (size_t)n * sizeof *own);
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < r->n; i += ROWS) {
+            const struct ref_run some = {r->group, r->first + i, min_i64(ROWS, r->n - i)};
+            const int64_t at = i * s->stride;
+            finish_rows(f, &some, 0, n, own,
+                        &(struct linear_sums){s->y + at, s->span + at, s->s1 + at, s->stride});
+        }
+#pragma omp critical(linear_least)
+        for (int64_t c = 0; c < n; c++)
+            if (own[c].least < all[c].least) all[c].least = own[c].least;
+        free(own);
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t c = 0; c < n; c++)
+            if (f->grid) find_exact(f, r, c, &all[c], s->s1 + c, s->stride);
+    }
+    free(all);
 }
 
 /* ---- the rows of a call ---- */
@@ -196,15 +231,10 @@ static bool add_up_elsewhere(const struct finish *f, int64_t slice, const struct
         .args = a, .run = run, .n_runs = n_runs, .slice = slice, .each = 1, .n_cols = a->n_cols};
     for (int64_t i = 0; i < n_runs; i++) sums.n_rows += run[i].n;
     if (!summer_adds_up(&sums)) return false;
-    const int64_t n_blocks = (a->n_cols + WIDE - 1) / WIDE;
-    int64_t before = 0; /* rows of the runs before */
-    for (int64_t i = 0; i < n_runs; before += run[i++].n) {
-#pragma omp parallel for schedule(dynamic)
-        for (int64_t block = 0; block < n_blocks; block++) {
-            const int64_t column = block * WIDE, at = before * a->n_cols + column;
-            const struct linear_sums s = {sums.y + at, sums.span + at, sums.s1 + at, a->n_cols};
-            finish_block(f, &run[i], column, min_i64(WIDE, a->n_cols - column), &s);
-        }
+    int64_t at = 0;
+    for (int64_t i = 0; i < n_runs; at += run[i++].n * a->n_cols) {
+        const struct linear_sums s = {sums.y + at, sums.span + at, sums.s1 + at, a->n_cols};
+        finish_run(f, &run[i], &s);
     }
     return true;
 }

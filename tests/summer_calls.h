@@ -18,6 +18,7 @@ struct summer_shape {
     int64_t rows, cols, inner, groups, slice;
     enum dtype x, w;
     bool gated, bias;
+    bool whole;        /* small whole numbers: every sum is exact */
     int64_t gap;       /* elements between rows of x, of w and between groups */
     int64_t lost;      /* so many elements at either end of x and of w are outside the span */
     int32_t offset[8]; /* of several groups */
@@ -37,6 +38,8 @@ static const struct summer_shape summer_shapes[] = {
     {"gated", 36, 35, 70, 1, .x = DTYPE_BF16, .w = DTYPE_BF16, .gated = true, .gap = 1},
     {"gated groups", 68, 33, 66, 4, 32, .x = DTYPE_BF16, .w = DTYPE_BF16, .gated = true,
      .offset = {0, 3, 3, 40, 68}, .lost = 70},
+    {"whole numbers", 61, 70, 65, 3, .x = DTYPE_BF16, .w = DTYPE_BF16, .bias = true, .whole = true,
+     .offset = {0, 5, 44, 61}},
 };
 enum { N_SUMMER_SHAPES = sizeof summer_shapes / sizeof *summer_shapes };
 
@@ -46,11 +49,12 @@ struct summer_call {
     void *owned[3];
 };
 
-static inline void *summer_values(enum dtype d, int64_t n) {
+static inline void *summer_values(enum dtype d, int64_t n, bool whole) {
     char *const data = calloc((size_t)n + 1, dtype_bytes(d));
     for (int64_t i = 0; i < n; i++) { /* what is outside the span is a number, too */
         const int large = i % 7 == 3 ? 40 : 1;
-        dtype_store(data, d, i, (drand48() * 2 - 1) * large);
+        const double value = (drand48() * 2 - 1) * large;
+        dtype_store(data, d, i, whole ? round(3 * value / large) : value);
     }
     return data;
 }
@@ -59,9 +63,9 @@ static inline struct summer_call summer_call_make(const struct summer_shape *s) 
     struct summer_call c = {.call.op = s->gated ? OP_GATED_LINEAR : OP_LINEAR};
     const int64_t row = s->inner + s->gap, halves = s->gated ? 2 : 1, group = halves * s->cols * row + s->gap;
     const int64_t n_x = s->rows * row, n_w = s->groups * group;
-    c.owned[0] = summer_values(s->x, n_x);
-    c.owned[1] = summer_values(s->w, n_w);
-    c.owned[2] = summer_values(s->w, s->cols);
+    c.owned[0] = summer_values(s->x, n_x, s->whole);
+    c.owned[1] = summer_values(s->w, n_w, s->whole);
+    c.owned[2] = summer_values(s->w, s->cols, s->whole);
     const struct view x = {c.owned[0], s->x, {row}, s->lost, n_x - s->lost};
     const struct view w = {c.owned[1], s->w, {group, row}, s->lost, n_w - s->lost};
     const struct view offsets = {

@@ -32,6 +32,24 @@ Test(device_sums, every_bit_is_that_of_the_loops) {
     end(&e);
 }
 
+Test(device_sums, sums_without_an_error_are_told_from_others) {
+    struct emulated e;
+    emulate(&e);
+    struct summer_call c = summer_call_make(&summer_shapes[N_SUMMER_SHAPES - 1]); /* whole numbers */
+    int64_t n, exact = 0;
+    double *const whole = summer_answer(&c, 0, &n);
+    for (int64_t i = n; i < 2 * n; i++) exact += whole[i] == 0;
+    cr_expect_eq(exact, n);
+    dtype_store(c.owned[0], DTYPE_BF16, 0, 0x1p-30); /* of the first row */
+    double *const others = summer_answer(&c, 0, &n);
+    for (int64_t i = n; i < 2 * n; i++) exact -= others[i] == 0;
+    cr_expect(exact > 0 && exact <= 70, "%lld", (long long)exact);
+    cr_expect_eq(e.sums.summer.answers, 2);
+    free(whole), free(others);
+    summer_call_free(&c);
+    end(&e);
+}
+
 Test(device_sums, numbers_at_the_ends_of_their_formats_have_the_same_bits_too) {
     enum { ROWS = 3, COLS = 2, INNER = 8 };
     double x[ROWS * INNER] = {/* products below the normal numbers, */
