@@ -1,5 +1,5 @@
 /* internal - what the files of the reference share and nobody else needs: reading through spans,
- * the blocked dot product under linear and attention, and one entry point an op.
+ * the blocked dot product under attention, and one entry point an op.
  * Every entry point fills rows [row0, row1) of its outputs; `put` skips the arrays the caller left
  * out. */
 /* SPDX-License-Identifier: MIT */
@@ -139,7 +139,7 @@ static inline lanes where_positive(lanes s1, double x) {
     return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
 }
 
-/* ---- the blocked dot product (linear_sums.c) ---- */
+/* ---- the blocked dot product of attention (linear_sums.c) ---- */
 
 struct dot_sums {
     lanes y, low, high,
@@ -193,11 +193,10 @@ struct linear_sums {
     const double *y, *span, *s1;
     int64_t stride;
 };
-/* A thread's room for those of a run with up to COLUMNS columns. */
+/* A thread's room for those of a run with up to SUM_COLUMNS columns. */
+enum { SUM_COLUMNS = 16 };
 struct linear_adder {
-    struct dot_sums *sums; /* [tiles][COLUMNS], as spans */
-    lanes *spans;
-    double *out; /* [3][tiles * LANES][COLUMNS] */
+    struct row_sums *sums; /* [tiles * LANES] */
 };
 void linear_adder_open(struct linear_adder *adder, int64_t most_tiles);
 void linear_adder_close(struct linear_adder *adder);

@@ -206,7 +206,7 @@ static void put_nothing(const struct finish *f, int64_t row1, const struct ref_r
 static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int want) {
     const struct linear_args *const a = f->args;
     struct linear_rows rows = linear_rows_make(a, f->row0, row1);
-    const int64_t n_blocks = (a->n_cols + COLUMNS - 1) / COLUMNS;
+    const int64_t n_blocks = (a->n_cols + SUM_COLUMNS - 1) / SUM_COLUMNS;
 #pragma omp parallel
     {
         struct linear_adder adder;
@@ -214,7 +214,7 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
 #pragma omp for collapse(2) schedule(dynamic, 16)
         for (int64_t i = 0; i < rows.n_runs; i++)
             for (int64_t block = 0; block < n_blocks; block++) {
-                const int64_t column = block * COLUMNS, n = min_i64(COLUMNS, a->n_cols - column);
+                const int64_t column = block * SUM_COLUMNS, n = min_i64(SUM_COLUMNS, a->n_cols - column);
                 const struct linear_sums s =
                     linear_add_up(&adder, &rows.run[i], a, column, (int)n, slice, want);
                 finish_block(f, &rows.run[i].rows, column, n, &s);

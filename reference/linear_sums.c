@@ -1,6 +1,6 @@
-/* The sums under linear: each output is one sequential sum over k in double. Rows of one group are the
- * lanes of a vector, so that a weight is converted once and the condition numbers ride along: W = max -
- * min over the prefix sums, S1 = the sum of magnitudes. Only groups that own rows are read. */
+/* The sums under linear: each output is one sequential sum over k in double, and the condition numbers
+ * ride along: W = max - min over the prefix sums, S1 = the sum of magnitudes. Columns are the lanes of a
+ * vector, and a weight is converted once for all rows of its group. Only groups that own rows are read. */
 /* SPDX-License-Identifier: MIT */
 #include "reference/internal.h"
 
@@ -114,53 +114,111 @@ void linear_rows_free(struct linear_rows *rows) { free(rows->run), free(rows->x)
 
 /* ---- sums of a run's rows with some columns ---- */
 
+/* Columns are the lanes, not rows: an expert has few rows, and 3 of 4 lanes would compute nothing. */
+enum {
+    VECTORS = SUM_COLUMNS / LANES,
+    CHUNK = 128 /* inner terms at a time: 16 KiB of weights stay in the first cache */
+};
+struct row_sums {
+    lanes y[VECTORS], low[VECTORS], high[VECTORS], s1[VECTORS], span[VECTORS];
+};
+
 void linear_adder_open(struct linear_adder *adder, int64_t most_tiles) {
-    const size_t n = (size_t)most_tiles * COLUMNS;
-    *adder = (struct linear_adder){.sums = ref_alloc(n * sizeof *adder->sums),
-                                   .spans = ref_alloc(n * sizeof *adder->spans),
-                                   .out = ref_alloc(n * LANES * 3 * sizeof *adder->out)};
+    adder->sums = ref_alloc((size_t)most_tiles * LANES * sizeof *adder->sums);
 }
 
-void linear_adder_close(struct linear_adder *adder) {
-    free(adder->sums), free(adder->spans), free(adder->out);
+void linear_adder_close(struct linear_adder *adder) { free(adder->sums); }
+
+/* Rows of weights lie a page apart, and the machine does not see what comes next. */
+static void read_ahead(const struct view *v, int64_t first) {
+    enum { LINE = 64 };
+    const int64_t size = (int64_t)dtype_bytes(v->dtype);
+    for (int64_t i = 0; i < CHUNK * size && v->data; i += LINE)
+        __builtin_prefetch((const char *)v->data + first * size + i);
 }
 
-static void run_dot(const struct linear_adder *adder, const struct linear_run *r, const struct linear_args *a,
-                    int64_t column, int n_columns, int64_t slice, int want) {
-    enum {
-        CHUNK = 256
-    }; /* inner terms at a time: 8 KiB of weights and 8 KiB of a tile stay in the first cache */
-    double w[COLUMNS][CHUNK];
-    struct dot_sums *const sums = adder->sums;
-    lanes *const spans = adder->spans;
-    const int64_t n_sums = linear_run_tiles(&r->rows) * COLUMNS;
-    for (int64_t i = 0; i < n_sums; i++) sums[i] = (struct dot_sums){.y = {0}}, spans[i] = lanes_all(0);
-    for (int64_t first = 0; first < a->n_inner; first += slice) {
-        const int64_t end = min_i64(first + slice, a->n_inner);
-        for (int64_t i = 0; i < n_sums; i++) sums[i].low = sums[i].high = sums[i].y;
-        for (int64_t k = first; k < end; k += CHUNK) {
-            const int64_t n = min_i64(CHUNK, end - k);
-            for (int c = 0; c < n_columns; c++)
-                view_row(w[c], &a->w, r->rows.group * a->w.stride[0] + (column + c) * a->w.stride[1] + k, n);
-            for (int64_t t = 0; t < n_sums; t += COLUMNS)
-                dot_continue(sums + t, w[0], CHUNK, n_columns, r->x + t / COLUMNS * a->n_inner + k, n, want);
-        }
-        for (int64_t i = 0; i < n_sums; i++) spans[i] += sums[i].high - sums[i].low;
+/* Weights k, k + 1.. of up to LANES columns, the first of which begins at `first`, are vector v of
+ * panel[0], panel[1]..; 0 where there is no such column. */
+static void turn_columns(lanes (*panel)[VECTORS], int v, const struct linear_args *a, int64_t first,
+                         int64_t n_columns, int64_t k, int64_t n) {
+    const int64_t stride = a->w.stride[1], next = k + CHUNK < a->n_inner ? k + CHUNK : SUM_COLUMNS * stride;
+    double w[LANES][CHUNK];
+    if (n_columns < LANES) memset(w, 0, sizeof w);
+    for (int64_t c = 0; c < n_columns; c++) {
+        view_row(w[c], &a->w, first + c * stride + k, n);
+        read_ahead(&a->w, first + c * stride + next);
     }
+    for (int64_t i = 0; i < n; i += LANES) {
+        const lanes w0 = lanes_at(w[0] + i), w1 = lanes_at(w[1] + i), w2 = lanes_at(w[2] + i),
+                    w3 = lanes_at(w[3] + i);
+        const lanes even01 = __builtin_shufflevector(w0, w1, 0, 4, 2, 6),
+                    odd01 = __builtin_shufflevector(w0, w1, 1, 5, 3, 7),
+                    even23 = __builtin_shufflevector(w2, w3, 0, 4, 2, 6),
+                    odd23 = __builtin_shufflevector(w2, w3, 1, 5, 3, 7);
+        panel[i][v] = __builtin_shufflevector(even01, even23, 0, 1, 4, 5);
+        panel[i + 1][v] = __builtin_shufflevector(odd01, odd23, 0, 1, 4, 5);
+        panel[i + 2][v] = __builtin_shufflevector(even01, even23, 2, 3, 6, 7);
+        panel[i + 3][v] = __builtin_shufflevector(odd01, odd23, 2, 3, 6, 7);
+    }
+}
+
+/* Goes on over n terms of `vectors` vectors of columns; x: the row's inputs, in a tile. */
+static inline __attribute__((always_inline)) void row_steps(struct row_sums *sums, int first,
+                                                            const int vectors, lanes (*w)[VECTORS],
+                                                            const double *x, int64_t n, const int want) {
+    lanes y[VECTORS], low[VECTORS], high[VECTORS], s1[VECTORS];
+    for (int v = 0; v < vectors; v++) {
+        y[v] = sums->y[first + v], s1[v] = sums->s1[first + v];
+        low[v] = sums->low[first + v], high[v] = sums->high[first + v];
+    }
+    for (int64_t k = 0; k < n; k++) {
+        const lanes row = lanes_all(x[k * LANES]);
+        for (int v = 0; v < vectors; v++) {
+            const lanes term = w[k][first + v] * row;
+            y[v] += term;
+            if (want & WANT_SPAN) low[v] = lanes_min(y[v], low[v]), high[v] = lanes_max(y[v], high[v]);
+            if (want & WANT_SIZE) s1[v] += lanes_abs(term);
+        }
+    }
+    for (int v = 0; v < vectors; v++) {
+        sums->y[first + v] = y[v], sums->s1[first + v] = s1[v];
+        sums->low[first + v] = low[v], sums->high[first + v] = high[v];
+    }
+}
+
+static void row_continue(struct row_sums *sums, lanes (*w)[VECTORS], const double *x, int64_t n, int want) {
+    if (want)
+        for (int v = 0; v < VECTORS; v += 2) /* as many sums as there are registers */
+            row_steps(sums, v, 2, w, x, n, WANT_SPAN | WANT_SIZE);
+    else
+        row_steps(sums, 0, VECTORS, w, x, n, 0);
 }
 
 struct linear_sums linear_add_up(const struct linear_adder *adder, const struct linear_run *r,
                                  const struct linear_args *a, int64_t column, int n_columns, int64_t slice,
                                  int want) {
-    const int64_t rows = linear_run_tiles(&r->rows) * LANES;
-    double *const y = adder->out, *const span = y + rows * COLUMNS, *const s1 = span + rows * COLUMNS;
-    run_dot(adder, r, a, column, n_columns, slice, want);
-    for (int64_t row = 0; row < r->rows.n; row++)
-        for (int c = 0; c < n_columns; c++) {
-            const int64_t from = row / LANES * COLUMNS + c, lane = row % LANES, to = row * COLUMNS + c;
-            y[to] = adder->sums[from].y[lane];
-            span[to] = adder->spans[from][lane];
-            s1[to] = adder->sums[from].s1[lane];
+    const int64_t w = r->rows.group * a->w.stride[0] + column * a->w.stride[1];
+    lanes panel[CHUNK][VECTORS];
+    struct row_sums *const sums = adder->sums;
+    memset(sums, 0, (size_t)r->rows.n * sizeof *sums);
+    for (int64_t first = 0; first < a->n_inner; first += slice) {
+        const int64_t end = min_i64(first + slice, a->n_inner);
+        for (int64_t row = 0; row < r->rows.n; row++) {
+            memcpy(sums[row].low, sums[row].y, sizeof sums[row].low);
+            memcpy(sums[row].high, sums[row].y, sizeof sums[row].high);
         }
-    return (struct linear_sums){y, span, s1, COLUMNS};
+        for (int64_t k = first; k < end; k += CHUNK) {
+            const int64_t n = min_i64(CHUNK, end - k);
+            for (int v = 0; v < VECTORS; v++)
+                turn_columns(panel, v, a, w + v * LANES * a->w.stride[1],
+                             min_i64(LANES, n_columns - v * LANES), k, n);
+            for (int64_t row = 0; row < r->rows.n; row++)
+                row_continue(&sums[row], panel,
+                             (const double *)(r->x + row / LANES * a->n_inner + k) + row % LANES, n, want);
+        }
+        for (int64_t row = 0; row < r->rows.n; row++)
+            for (int v = 0; v < VECTORS; v++) sums[row].span[v] += sums[row].high[v] - sums[row].low[v];
+    }
+    return (struct linear_sums){(const double *)sums->y, (const double *)sums->span, (const double *)sums->s1,
+                                sizeof *sums / sizeof(double)};
 }
