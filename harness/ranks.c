@@ -80,22 +80,39 @@ static void slice_answer(struct rank_work *w) {
 
 /* ---- plan edge ---- */
 
-/* The reference on the rank's own operands must give the very bits of its slice of the whole
- * answer. */
-static void plan_rows(struct rank_work *w, int64_t row0, int64_t row1) {
+/* Rows [row0, row1) as the reference has them on the rank's own operands. */
+struct plan_piece {
+    int64_t row0, row1;
+    double *y[MAX_REF_OUT];
+};
+
+static void plan_compute(const struct rank_work *w, struct plan_piece *p) {
+    struct ref_out out[MAX_REF_OUT] = {0};
+    for (int i = 0; i < w->answer.n; i++)
+        out[i].y = p->y[i] =
+            memory_zeroed((size_t)((p->row1 - p->row0) * w->answer.row_size[i]), sizeof(double));
+    ref_compute(&w->outcome.call, &w->outcome.contract, NULL, p->row0, p->row1, out);
+}
+
+/* They must have the very bits of the slice of the whole answer. */
+static void plan_judge(struct rank_work *w, struct plan_piece *p) {
     const struct answer *const a = &w->answer;
     const struct verdict v = verdict_on(w, EDGE_PLAN);
-    struct ref_out out[MAX_REF_OUT] = {0};
-    for (int i = 0; i < a->n; i++)
-        out[i].y = memory_zeroed((size_t)((row1 - row0) * a->row_size[i]), sizeof(double));
-    ref_compute(&w->outcome.call, &w->outcome.contract, NULL, row0, row1, out);
     for (int i = 0; i < a->n; i++) {
-        struct judged j = placed_judged(&w->at, a->id[i], NULL, (row1 - row0) * a->row_size[i]);
-        j.first = row0 * a->row_size[i];
-        judge_plan(&j, out[i].y, a->y[i] + j.first, NULL, v.edge, v.findings);
-        free(out[i].y);
+        struct judged j = placed_judged(&w->at, a->id[i], NULL, (p->row1 - p->row0) * a->row_size[i]);
+        j.first = p->row0 * a->row_size[i];
+        judge_plan(&j, p->y[i], a->y[i] + j.first, NULL, v.edge, v.findings);
+        free(p->y[i]);
     }
-    v.edge->sampled_rows += row1 - row0;
+    v.edge->sampled_rows += p->row1 - p->row0;
+}
+
+/* Single rows, a thread each: a team for every one of them would cost more than its sums. */
+static void plan_pieces(struct rank_work *w, struct plan_piece *piece, int64_t n) {
+    enum { FEW = 16 };
+#pragma omp parallel for schedule(dynamic) if (n > FEW)
+    for (int64_t i = 0; i < n; i++) plan_compute(w, &piece[i]);
+    for (int64_t i = 0; i < n; i++) plan_judge(w, &piece[i]);
 }
 
 /* The first sorted row of every group, and where the last one ends. NULL: the stage's rows are in
@@ -126,7 +143,7 @@ static void plan_edge(struct rank_work *w) {
     const int64_t rows = ref_n_rows(call);
     w->ranks->edge[EDGE_PLAN].rows += rows;
     if (rows <= PLAN_ROWS || call_row_work(call) * (double)rows <= PLAN_WORK) {
-        plan_rows(w, 0, rows);
+        plan_pieces(w, &(struct plan_piece){0, rows, {0}}, 1);
         return;
     }
     const uint64_t mix = (w->ranks->c->seed * 0x9e3779b97f4a7c15u) ^ ((uint64_t)w->at.rank << 32);
@@ -135,10 +152,14 @@ static void plan_edge(struct rank_work *w) {
     bool *const picked = memory_zeroed((size_t)rows, sizeof *picked);
     for (int i = 0; i < PLAN_ROWS; i++) picked[picks[i]] = true;
     pick_experts(call, mix, rows, picked);
+    struct plan_piece *const piece = memory_zeroed((size_t)rows, sizeof *piece);
+    int64_t n = 0;
     for (int64_t row = 0, end; row < rows; row = end + 1) {
         for (end = row; end < rows && picked[end];) end++;
-        if (end > row) plan_rows(w, row, end);
+        if (end > row) piece[n++] = (struct plan_piece){row, end, {0}};
     }
+    plan_pieces(w, piece, n);
+    free(piece);
     free(picked);
 }
 
