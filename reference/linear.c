@@ -105,7 +105,7 @@ static void finish_rows(const struct finish *f, const struct ref_run *r, int64_t
 /* A run with a block of columns. */
 static void finish_block(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
                          const struct linear_sums *s) {
-    struct column column[COLUMNS];
+    struct column column[SUM_COLUMNS];
     for (int64_t c = 0; c < n; c++) column[c] = column_at(f->args, first + c);
     finish_rows(f, r, first, n, column, s);
     for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, first + c, &column[c], s->s1 + c, s->stride);

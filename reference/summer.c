@@ -40,7 +40,7 @@ struct picked {
 static void compare_sums(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p,
                          int64_t column) {
     const struct linear_args *const a = sums->args;
-    const int n = (int)min_i64(COLUMNS, a->n_cols - column);
+    const int n = (int)min_i64(SUM_COLUMNS, a->n_cols - column);
     struct linear_adder adder;
     linear_adder_open(&adder, 1);
     const struct linear_run run = {p->rows, p->x};
@@ -73,7 +73,7 @@ static void compare_replay(struct ref_summer *s, const struct ref_sums *sums, co
 }
 
 static void compare(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p) {
-    const int64_t step = sums->order ? REF_PANEL : COLUMNS;
+    const int64_t step = sums->order ? REF_PANEL : SUM_COLUMNS;
 #pragma omp parallel for schedule(static)
     for (int64_t j = 0; j < sums->n_cols; j += step)
         (sums->order ? compare_replay : compare_sums)(s, sums, p, j);
