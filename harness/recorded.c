@@ -38,9 +38,10 @@ static struct status open_run(struct recorded_run *r, const struct recorded_sour
     struct recorded_batch step_batch;
     TRY(recording_step(source->recording, step, &step_batch));
     if (!step_batch.n_tokens)
-        return status_error("%.200s: no positions among the tensors, so its sequences are not known; record "
-                            "the layer's inputs, too",
-                            c->model);
+        return status_error(
+            "step %d of the dump: no positions among its tensors, or no tokens, so its sequences "
+            "are not known; record a pass with tokens, and the layer's inputs, too",
+            step);
     *r = (struct recorded_run){.source = source, .step = step, .layer = layer, .of_step = step_batch};
     recorded_keys_batch(&r->of_step, &r->batch);
     const size_t tp = (size_t)c->tp;
@@ -135,6 +136,8 @@ static void conclude(const struct crew *crew, int64_t layer, int64_t n_ranks, co
         result->first = f->first;
         result->worst = f->worst;
         heat_draw(&f->heats, &result->map);
+    } else if (result->reason[0]) {
+        result->verdict = CASE_SKIPPED;
     } else if (!any_judged(result)) {
         result->verdict = CASE_SKIPPED;
         snprintf(result->reason, sizeof result->reason, "nothing of layer %lld's %s could be judged",
@@ -154,7 +157,7 @@ struct status recorded_case(const struct recorded_source *source, const struct c
     struct recorded_keys keys = {0};
     struct status s = status_ok();
     findings_init(findings);
-    result->likely[0] = result->resembles[0] = 0;
+    result->likely[0] = result->resembles[0] = result->reason[0] = 0;
     for (int step = 0; step < recording_steps(source->recording) && !s.code; step++) {
         if (step) close_run(r);
         s = open_run(r, source, c, &spec, layer, step);
@@ -243,15 +246,18 @@ static void close_source(struct recorded_source *source) {
 
 static void describe_source(const struct recorded_source *source, struct run_output *out) {
     const struct recording *const r = source->recording;
+    const int missing = r ? recording_missing_rank(r) : -1;
+    char without[40] = "";
+    if (missing >= 0) snprintf(without, sizeof without, " (of rank %d is nothing)", missing);
     if (source->fixture)
         snprintf(out->device_label, sizeof out->device_label, "no device: recorded by %.120s",
                  fixture_source(source->fixture)[0] ? fixture_source(source->fixture)
                                                     : "whoever wrote the file");
     else
         snprintf(out->device_label, sizeof out->device_label,
-                 "no device: recorded by %s on %lld rank%s, judged as %s%s", recording_names(r)->name,
-                 (long long)recording_tp(r), recording_tp(r) > 1 ? "s" : "", source->producer.row->name,
-                 source->producer.storage == DTYPE_F16 ? " in fp16" : "");
+                 "no device: recorded by %s on %lld rank%s%s, judged as %s%s", recording_names(r)->name,
+                 (long long)recording_tp(r), recording_tp(r) > 1 ? "s" : "", without,
+                 source->producer.row->name, source->producer.storage == DTYPE_F16 ? " in fp16" : "");
 }
 
 struct status recorded_cases(const struct run_request *o, struct run_output *out) {

@@ -143,6 +143,15 @@ static void note_unjudged(struct recorded_run *r, const char *what, const char *
     if (!text[0]) snprintf(text, sizeof r->row->unjudged, "%.100s: %.120s", what, reason);
 }
 
+/* Where no name of a tensor has its shape, the run was cut otherwise than the case says: that is no pass. */
+static void note_odd(struct recorded_run *r, const struct record *odd) {
+    note_unjudged(r, odd->name, odd->odd);
+    if (r->wanted && !r->result->reason[0])
+        snprintf(r->result->reason, sizeof r->result->reason,
+                 "%.100s %.80s: other heads, tokens or ranks than the model and tp %lld make", odd->name,
+                 odd->odd, (long long)r->crew.plan.tp);
+}
+
 /* The first name is held against y and e, or, of a tensor that another rank has shown, against
  * that; the others against the first. y, e NULL: nothing to hold it against; `reason` says why. */
 struct status recorded_settle(struct recorded_run *r, const struct placed *at, enum tensor_id id, double *y,
@@ -174,7 +183,7 @@ struct status recorded_settle(struct recorded_run *r, const struct placed *at, e
         record.values = NULL;
         record_free(&record);
     }
-    if (!out->values && odd.odd[0]) note_unjudged(r, odd.name, odd.odd);
+    if (!out->values && odd.odd[0]) note_odd(r, &odd);
     return s;
 }
 

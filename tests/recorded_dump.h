@@ -49,7 +49,7 @@ static inline void grow(struct growing *g, const char *ours, const char *dtype, 
 }
 
 static inline void grown(struct growing *g, const char *path, const char *metadata) {
-    char head[256];
+    char head[1000];
     const uint64_t n =
         (uint64_t)snprintf(head, sizeof head, "{\"__metadata__\":{%s}", metadata) + g->n_header + 1;
     FILE *const file = fopen(path, "wb");
@@ -179,7 +179,7 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     static struct growing g;
     static const uint16_t zeros[MOST_TOKENS * 64];
     int64_t positions[MOST_TOKENS];
-    char dataset[100], path[64], metadata[256], shape[20];
+    char dataset[100], path[64], metadata[800], shape[20];
     for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
         snprintf(dataset, sizeof dataset, "inputs/%s", inputs[i].dataset);
         take(&g, file, dataset, inputs[i].name, NULL, 0, 0);

@@ -65,6 +65,36 @@ Test(recorded, ranks_that_should_hold_the_same_have_to) {
     expect(JUDGE, 1, "every rank should hold the same, and rank 0 does not");
 }
 
+#define LLAMA                                                                                                \
+    ",\"config_json\":\"{\\\"model_type\\\":\\\"%s\\\",\\\"hidden_size\\\":64,\\\"intermediate_size\\\":64," \
+    "\\\"num_attention_heads\\\":4,\\\"num_hidden_layers\\\":2,\\\"vocab_size\\\":99,\\\"hidden_act\\\":"    \
+    "\\\"silu\\\","                                                                                          \
+    "\\\"rms_norm_eps\\\":1e-6,\\\"max_position_embeddings\\\":99}\""
+
+/* One whose config is not read says nothing. */
+Test(recorded, the_folder_of_a_model_of_another_type_is_refused) {
+    char config[600];
+    snprintf(config, sizeof config, LLAMA, "nobody");
+    recorded_more = config;
+    write_recording(1);
+    expect(JUDGE, 0, "2 passed");
+    cr_assert_eq(system("rm -r dump model d.h5"), 0);
+    snprintf(config, sizeof config, LLAMA, "llama");
+    write_recording(1);
+    expect(JUDGE, 2,
+           "--model model: a param2moe, and dump was recorded of a llama; give that model's folder");
+}
+
+/* As of a server that was started with other ranks than it says. */
+Test(recorded, tensors_of_other_shapes_than_the_model_makes_are_no_pass) {
+    write_recording(2);
+    cr_assert_eq(system("LC_ALL=C sed -i 's/\"tp_size\":\"2\"/\"tp_size\":\"4\"/' dump/*"), 0);
+    expect(JUDGE " --layer 0", 2, "qkv_proj.output.0 is BF16");
+    cr_expect(strstr(text, "other heads, tokens or ranks than the model and tp 4 make"), "%s", text);
+    cr_expect(strstr(text, "4 ranks (of rank 2 is nothing)") && strstr(text, "1 skipped"), "%s", text);
+    expect(JUDGE " --layer 0 --stage attn_norm", 0, "1 passed");
+}
+
 Test(recorded, modules_that_a_family_calls_otherwise_are_read) {
     static const char *const bailing[][2] = {{"self_attn.input.positions", "attention.input.position_ids"},
                                              {"self_attn.qkv_proj", "attention.query_key_value"},
@@ -74,9 +104,7 @@ Test(recorded, modules_that_a_family_calls_otherwise_are_read) {
     recorded_words = bailing;
     write_recording(2);
     expect("judge --model model dump --contract exact --layer 0", 0, "1 passed");
-    cr_expect(
-        strstr(text, "qkv_proj, qkv_split, rope, attention with all since kv_write, "),
-        "%s", text);
+    cr_expect(strstr(text, "qkv_proj, qkv_split, rope, attention with all since kv_write, "), "%s", text);
     cr_expect(!strstr(text, "not read"), "%s", text);
     flip(1, "model.layers.0.attention.query_key_value.output.0", 11, 0x80);
     expect("judge --model model dump --contract exact --layer 0", 1, "stage qkv_proj, rank 1");
