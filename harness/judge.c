@@ -55,7 +55,7 @@ static struct element_verdict judge_element(const struct judged *j, int64_t i) {
     return element_judge(j->dtype, dtype_load(j->got, j->dtype, i), j->y[i], j->e ? j->e[i] : 0);
 }
 
-/* Of the pass on orders: not replayed. It was judged by its bounds, or there were no pass on orders. */
+/* Of the pass on orders, which comes once all elements lie in their sets: it was not replayed. */
 static inline bool is_left_out(const struct judged *j, int64_t i) { return j->in_order && isinf(j->e[i]); }
 
 #define NOBODYS ": never written, or read from where nothing is"

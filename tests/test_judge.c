@@ -328,6 +328,33 @@ static void route_intervals(struct call *call, float *logits, int32_t *ids, doub
     ref_route_choices(call, &contract, NULL, 0, TOKENS, lo, hi);
 }
 
+Test(judge, what_was_not_replayed_is_not_held_against_an_order) {
+    struct shard_plan plan;
+    const struct layer_spec spec = {.hidden = 3, .n_heads = 1, .n_kv_heads = 1, .head_dim = 3};
+    plan_build(&plan, &spec, 1, 1);
+    plan.size[AXIS_T] = 1;
+    const double y[3] = {1, 0, 2}, e[3] = {0, INFINITY, 0};
+    float got[3] = {1, 5, 2};
+    const struct judged j = {.stage = S_O_PROJ,
+                             .id = T_O_PART,
+                             .plan = &plan,
+                             .dtype = DTYPE_F32,
+                             .count = 3,
+                             .got = got,
+                             .y = y,
+                             .e = e,
+                             .in_order = true};
+    for (int wrong = 0; wrong < 2; wrong++) {
+        struct verdict v = {.edge = {.state = EDGE_OK}};
+        findings_init(&v.findings);
+        got[2] = wrong ? 2.0000002f : 2;
+        judge_set(&j, &v.edge, &v.findings);
+        cr_expect_eq(v.edge.in_order, 2);
+        cr_expect_eq(v.edge.outside, wrong);
+        cr_expect_eq(v.edge.state, wrong ? EDGE_FAIL : EDGE_OK);
+    }
+}
+
 Test(judge, a_top_k_set_fails_with_a_swapped_a_repeated_or_an_impossible_expert) {
     float logits[TOKENS * EXPERTS];
     int32_t ids[TOKENS * K];
