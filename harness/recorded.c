@@ -91,7 +91,7 @@ static void note_masked(const struct recorded_run *r) {
         snprintf(
             r->row->unjudged, sizeof r->row->unjudged,
             "%lld of %lld tokens of step %d begin behind keys that are not in the dump, or may be those of "
-            "several sequences",
+            "several sequences, or are padding",
             (long long)r->n_masked, (long long)r->batch.n_tokens, r->step);
 }
 
@@ -119,7 +119,7 @@ static struct status run_step(struct recorded_run *r, struct case_result *result
 }
 
 /* Copies that agree say nothing of the layer. */
-static bool any_judged(const struct case_result *result) {
+bool recorded_any_judged(const struct case_result *result) {
     for (int i = 0; i < result->n_stages; i++)
         if (result->stage[i].edge[EDGE_ORACLE].elements && strcmp(result->stage[i].kernel, ONLY_COPIES) != 0)
             return true;
@@ -138,7 +138,7 @@ static void conclude(const struct crew *crew, int64_t layer, int64_t n_ranks, co
         heat_draw(&f->heats, &result->map);
     } else if (result->reason[0]) {
         result->verdict = CASE_SKIPPED;
-    } else if (!any_judged(result)) {
+    } else if (!recorded_any_judged(result)) {
         result->verdict = CASE_SKIPPED;
         snprintf(result->reason, sizeof result->reason, "nothing of layer %lld's %s could be judged",
                  (long long)layer, part_name(crew->part));
@@ -231,8 +231,8 @@ static struct status open_source(const struct run_request *o, struct recorded_so
     const struct model *const model = recording_model(source->recording);
     const char *const contract = j->contract ? j->contract : recording_contract(source->recording);
     TRY(producer_find(contract, &source->producer));
-    if (source->producer.storage == DTYPE_BF16 && recording_is_fp16(source->recording))
-        source->producer.storage = DTYPE_F16; /* the same code, in the other half format */
+    if (source->producer.storage == DTYPE_BF16) /* the same code, in another dtype */
+        source->producer.storage = recording_dtype(source->recording);
     source->producer.model_type = model->model_type;
     source->producer.router_fp32 = model->router_fp32;
     return j->model && model_is_folder(j->model) ? weights_open(model, &source->weights) : status_ok();
@@ -247,6 +247,7 @@ static void close_source(struct recorded_source *source) {
 static void describe_source(const struct recorded_source *source, struct run_output *out) {
     const struct recording *const r = source->recording;
     const int missing = r ? recording_missing_rank(r) : -1;
+    const enum dtype storage = source->producer.storage;
     char without[40] = "";
     if (missing >= 0) snprintf(without, sizeof without, " (of rank %d is nothing)", missing);
     if (source->fixture)
@@ -257,7 +258,10 @@ static void describe_source(const struct recorded_source *source, struct run_out
         snprintf(out->device_label, sizeof out->device_label,
                  "no device: recorded by %s on %lld rank%s%s, judged as %s%s", recording_names(r)->name,
                  (long long)recording_tp(r), recording_tp(r) > 1 ? "s" : "", without,
-                 source->producer.row->name, source->producer.storage == DTYPE_F16 ? " in fp16" : "");
+                 source->producer.row->name,
+                 storage == DTYPE_F16   ? " in fp16"
+                 : storage == DTYPE_F32 ? " in fp32"
+                                        : "");
 }
 
 struct status recorded_cases(const struct run_request *o, struct run_output *out) {

@@ -27,6 +27,9 @@ struct recorded_source {
 struct status recorded_case(const struct recorded_source *source, const struct check_case *c,
                             struct case_result *result);
 
+/* Was anything but copies held against what is right? */
+bool recorded_any_judged(const struct case_result *result);
+
 /* All cases of a request that judges, in this process; as run_cases. */
 struct status recorded_cases(const struct run_request *request, struct run_output *out);
 

@@ -24,6 +24,9 @@ struct growing {
 /* What another family calls its modules: pairs of theirs for ours, the first that fits; NULL: vLLM's usual names. */
 static const char *const (*recorded_words)[2];
 
+/* Rows of 33 tokens as those of 3 sequences of 11. */
+static bool recorded_sequences;
+
 static inline void in_their_words(const char *name, char *theirs, size_t size) {
     snprintf(theirs, size, "%s", name);
     for (const char *const(*w)[2] = recorded_words; w && (*w)[0]; w++) {
@@ -36,8 +39,12 @@ static inline void in_their_words(const char *name, char *theirs, size_t size) {
 
 static inline void grow(struct growing *g, const char *ours, const char *dtype, const char *shape,
                         const void *bytes, size_t n) {
-    char name[120];
+    char name[120], split[80];
     in_their_words(ours, name, sizeof name);
+    if (recorded_sequences && !strncmp(shape, "33,", 3)) {
+        snprintf(split, sizeof split, "3,11,%s", shape + 3);
+        shape = split;
+    }
     if (!g->data) g->data = malloc(MOST_BYTES);
     cr_assert(g->n + n <= MOST_BYTES);
     memcpy(g->data + g->n, bytes, n);
@@ -154,6 +161,16 @@ static inline void write_checkpoint(hid_t file) {
 static const char *recorded_device;
 static const char *recorded_more; /* further metadata, a comma before it */
 
+/* So many tokens from the first on are padding. */
+static int recorded_padding;
+
+static inline void take_mask(struct growing *g) {
+    static unsigned char seen[33][33];
+    for (int t = 0; t < 33; t++)
+        for (int key = recorded_padding; key <= t; key++) seen[t][key] = 1;
+    grow(g, "model.layers.0.self_attn.input.attention_mask", "BOOL", "1,1,33,33", seen, sizeof seen);
+}
+
 static inline void write_rank(hid_t file, int rank, int tp) {
     static const struct renamed inputs[] = {
         {"layers.0.attention.x", "model.layers.0.input_layernorm.input.0"},
@@ -202,6 +219,7 @@ static inline void write_rank(hid_t file, int rank, int tp) {
     snprintf(shape, sizeof shape, "%d", recorded_tokens);
     grow(&g, "model.layers.0.self_attn.input.positions", "I64", shape, positions,
          (size_t)recorded_tokens * sizeof *positions);
+    if (recorded_padding) take_mask(&g);
     snprintf(path, sizeof path, "dump/rank%d.safetensors", rank);
     snprintf(metadata, sizeof metadata, "\"tp_rank\":\"%d\",\"tp_size\":\"%d\",\"device\":\"%s\"%s", rank, tp,
              recorded_device ? recorded_device : "cpu AVX512", recorded_more ? recorded_more : "");

@@ -93,6 +93,7 @@ Test(recorded, tensors_of_other_shapes_than_the_model_makes_are_no_pass) {
     cr_expect(strstr(text, "other heads, tokens or ranks than the model and tp 4 make"), "%s", text);
     cr_expect(strstr(text, "4 ranks (of rank 2 is nothing)") && strstr(text, "1 skipped"), "%s", text);
     expect(JUDGE " --layer 0 --stage attn_norm", 0, "1 passed");
+    expect(JUDGE " --stage attn_norm,qkv_proj,router", 2, "1 passed, 0 failed");
 }
 
 Test(recorded, modules_that_a_family_calls_otherwise_are_read) {
@@ -108,6 +109,45 @@ Test(recorded, modules_that_a_family_calls_otherwise_are_read) {
     cr_expect(!strstr(text, "not read"), "%s", text);
     flip(1, "model.layers.0.attention.query_key_value.output.0", 11, 0x80);
     expect("judge --model model dump --contract exact --layer 0", 1, "stage qkv_proj, rank 1");
+}
+
+Test(recorded, rows_may_stand_sequence_by_sequence) {
+    recorded_sequences = true;
+    write_recording(2);
+    expect(JUDGE " --layer 0", 0, "1 passed, 0 failed, 0 skipped");
+    expect(JUDGE " --layer 1 --part ffn", 0, "1 passed, 0 failed, 0 skipped");
+    flip(1, "model.layers.0.self_attn.qkv_proj.output.0", 11, 0x80);
+    expect(JUDGE, 1, "stage qkv_proj, rank 1");
+}
+
+/* Of o, [33, 4, 16] on each of two ranks: tokens 1 and 2. */
+Test(recorded, what_attention_gives_for_padding_is_not_judged_and_said) {
+    static const char o[] = "model.layers.0.self_attn.attn.output.0";
+    recorded_padding = 2;
+    write_recording(2);
+    expect(JUDGE " --layer 0 --stage attention", 0, "2 of 33 tokens of step 0 begin behind keys");
+    cr_expect(strstr(text, "or are padding") && !strstr(text, "not read"), "%s", text);
+    flip(1, o, 2 * 64 + 1, 0x80);
+    expect(JUDGE " --layer 0 --stage attention", 0, "1 passed");
+    flip(1, o, 2 * 2 * 64 + 1, 0x80);
+    expect(JUDGE " --layer 0 --stage attention", 1, "stage attention, rank 1 of 2, token 2, head 4, dim 0");
+}
+
+Test(recorded, whose_names_they_are_is_told_by_the_metadata) {
+    recorded_more = ",\"producer\":\"transformers\"";
+    write_recording(1);
+    expect(JUDGE " --layer 0", 0, "recorded by transformers on 1 rank,");
+    cr_expect(strstr(text, "judged    attn_norm, qkv_proj, attn_sum with all since qkv_split"), "%s", text);
+}
+
+/* Where input.1 is not, nothing is added: what the norm got is the sum. */
+Test(recorded, a_norm_that_gets_no_residual_got_the_layers_output) {
+    static const char *const alone[][2] = {{"model.norm.output.1", "model.norm.input.0"}, {NULL, NULL}};
+    recorded_words = alone;
+    write_recording(1);
+    expect(JUDGE " --layer 1", 0, "ffn_sum with all since route, ffn_residual");
+    flip(0, "model.norm.input.0", 11, 0x80);
+    expect(JUDGE " --layer 1", 1, "stage ffn_residual, ");
 }
 
 Test(recorded, what_is_not_there_is_said_and_the_rest_judged) {
@@ -179,6 +219,10 @@ Test(recorded, the_dtype_of_a_run_is_that_of_its_metadata) {
     recorded_more = ",\"dtype\":\"float16\"";
     write_recording(1);
     expect(JUDGE " --stage attn_norm --part attention", 0, "judged as exact in fp16");
+    cr_assert_eq(system("rm -r dump model d.h5"), 0);
+    recorded_more = ",\"dtype\":\"torch.float32\"";
+    write_recording(1);
+    expect(JUDGE " --stage attn_norm --part attention", 0, "judged as exact in fp32");
     recorded_more = NULL;
 }
 

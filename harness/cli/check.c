@@ -15,6 +15,7 @@
 #include "harness/cli/signals.h"
 #include "harness/memory.h"
 #include "harness/quote.h"
+#include "harness/recorded.h"
 #include "harness/worker/limits.h"
 #include "harness/worker/process.h"
 #include "layer/choices.h"
@@ -381,8 +382,7 @@ struct status check_parse(struct parse *parse) {
 
 /* Of somebody's dump, parts of which nothing is there are listed, and that is all. */
 static bool is_excused(const struct options *o, const struct case_result *r) {
-    return o->allow_skips ||
-           (o->run.judge.n_dumps && !r->not_run && r->edge[EDGE_ORACLE].state != EDGE_LOOSE);
+    return o->allow_skips || (o->run.judge.n_dumps && !r->not_run && !recorded_any_judged(r));
 }
 
 /* A defect wins over a skip. What kept the run from its end is an error of keep_outputs. */
