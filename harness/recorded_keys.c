@@ -89,8 +89,14 @@ static void open_caches(struct recorded_run *r, int rank) {
     }
 }
 
+static bool is_padding(const struct recorded_run *r, int64_t token) {
+    return r->of_step.padding && r->of_step.padding[token];
+}
+
 void recorded_keys_put(const struct recorded_keys *keys, struct recorded_run *r) {
     if (r->crew.part != PART_ATTENTION) return;
+    for (int64_t t = 0; t < r->batch.n_tokens; t++)
+        if (is_padding(r, t)) r->masked[t] = true, r->n_masked++;
     for (int rank = 0; rank < r->crew.plan.tp; rank++) open_caches(r, rank);
     for (int64_t seq = 0; seq < r->batch.n_seqs; seq++) {
         const bool two = may_be_two(keys, r, seq);
@@ -102,7 +108,7 @@ void recorded_keys_put(const struct recorded_keys *keys, struct recorded_run *r)
             continue;
         }
         for (int32_t t = r->batch.query_start[seq]; t < r->batch.query_start[seq + 1]; t++)
-            r->masked[t] = true, r->n_masked++;
+            if (!r->masked[t]) r->masked[t] = true, r->n_masked++;
     }
 }
 
@@ -149,7 +155,8 @@ void recorded_keys_take(struct recorded_keys *keys, const struct recorded_run *r
             sequence_free(&keys->sequence[i], tp);
         else
             grown[n++] = keys->sequence[i];
-    for (int64_t seq = 0; seq < r->batch.n_seqs; seq++) grown[n++] = take_sequence(r, seq, tp);
+    for (int64_t seq = 0; seq < r->batch.n_seqs; seq++)
+        if (!is_padding(r, r->batch.query_start[seq])) grown[n++] = take_sequence(r, seq, tp);
     free(gone);
     free(keys->sequence);
     *keys = (struct recorded_keys){grown, n};
