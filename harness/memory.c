@@ -2,13 +2,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/memory.h"
 
+#include <malloc.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define HUGE_FROM ((size_t)8 << 20) /* large pages from here on: fewer faults */
+#define MAPPED_FROM (64 << 20)      /* smaller blocks are the heap's, which keeps its pages */
 
 static void *or_die(void *p, size_t bytes) {
     if (p && p != MAP_FAILED) return p;
@@ -31,16 +35,59 @@ void *memory_zeroed(size_t count, size_t size) {
     return p;
 }
 
+/* ---- mappings ---- */
+
+/* The one that was given back last: the kernel clears pages more slowly than they are written again. */
+static struct mapping kept;
+
+static bool kept_fits(size_t bytes) { return kept.data && bytes <= kept.bytes && kept.bytes / 4 <= bytes; }
+
+static void drop_kept(void) {
+    if (kept.data) munmap(kept.data, kept.bytes);
+    kept = (struct mapping){0};
+}
+
+static void make_zero(char *data, size_t bytes) {
+    enum { PIECE = 4 << 20 };
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < bytes; i += PIECE) memset(data + i, 0, bytes - i < PIECE ? bytes - i : PIECE);
+}
+
+static struct mapping map_pages(size_t bytes) {
+    drop_kept(); /* first: never more memory than without it */
+    void *const data =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const struct mapping m = {or_die(data, bytes), bytes};
+    ask_for_large_pages(m.data, bytes);
+    return m;
+}
+
 void mapping_renew(struct mapping *m, size_t bytes) {
     mapping_free(m);
-    m->bytes = bytes ? bytes : 1;
-    m->data = or_die(
-        mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
-        bytes);
-    ask_for_large_pages(m->data, m->bytes);
+    if (bytes < MAPPED_FROM) {
+        *m = (struct mapping){memory_zeroed(bytes, 1), bytes};
+    } else if (kept_fits(bytes)) {
+        *m = kept;
+        kept = (struct mapping){0};
+        make_zero(m->data, bytes);
+    } else {
+        *m = map_pages(bytes);
+    }
 }
 
 void mapping_free(struct mapping *m) {
-    if (m->data) munmap(m->data, m->bytes);
+    if (m->bytes < MAPPED_FROM) {
+        free(m->data);
+    } else {
+        drop_kept();
+        kept = *m;
+    }
     *m = (struct mapping){0};
+}
+
+/* ---- the heap ---- */
+
+void memory_keep_warm(void) {
+    mallopt(M_MMAP_THRESHOLD, MAPPED_FROM);
+    mallopt(M_TRIM_THRESHOLD, 4 * MAPPED_FROM);
 }

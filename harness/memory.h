@@ -1,5 +1,5 @@
-/* memory - host memory that is there or the process ends with one line; large blocks are mapped, so
- * that untouched pages (experts nobody is routed to) cost nothing. */
+/* memory - host memory that is there or the process ends with one line. Large blocks are mapped, so
+ * that untouched pages (experts nobody is routed to) cost nothing; of those given back one is kept. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MEMORY_H
 #define HARNESS_MEMORY_H
@@ -12,8 +12,11 @@ struct mapping {
     void *data;
     size_t bytes;
 };
-/* At least `bytes` of zero pages; an old mapping is given back. */
+/* `bytes` of zeros; an old mapping is given back. One thread at a time. */
 void mapping_renew(struct mapping *m, size_t bytes);
 void mapping_free(struct mapping *m);
+
+/* Of a process that runs cases: the heap keeps what is freed for what comes next. */
+void memory_keep_warm(void);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "harness/cli/commands.h"
 #include "harness/cli/signals.h"
+#include "harness/memory.h"
 #include "harness/worker/process.h"
 #include "harness/worker/worker.h"
 
@@ -32,6 +33,7 @@ static struct status check_stdout(void) {
 int main(int argc, char **argv) {
     struct options options;
     enum exit_code code = EXIT_PASSED;
+    memory_keep_warm();
     if (argc == 3 && !strcmp(argv[1], WORKER_OPTION)) return worker_run(WORKER_IN, WORKER_OUT, atoi(argv[2]));
     worker_program = "/proc/self/exe";
     static char whole[1 << 16]; /* a list or a help: why it cannot be written is known at its end */
