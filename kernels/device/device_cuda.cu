@@ -37,6 +37,7 @@ static bool is_sticky(cudaError_t error) {
 
 static struct status cuda_status(cudaError_t error, const char *doing, const char *name) {
     if (error == cudaSuccess) return status_ok();
+    (void)cudaGetLastError(); /* told here, and of no launch that follows */
     return status_error(
         "cuda: %s%s%s: %s (%s)%s", doing, *name ? " " : "", name, cudaGetErrorString(error),
         cudaGetErrorName(error),
