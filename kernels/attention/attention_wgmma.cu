@@ -2,9 +2,9 @@
  * multiplies them (the shape of FlashAttention-3, Shah et al. 2024).
  * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, 16, G, D]; page_table
  *         [B, max_pages], query_start [B + 1], kv_len [B], int32. D = 64, 128 or 256.
- * Grid    (H, B, ceil(max_queries / 128)): a block owns 128 query rows of one sequence
- *         and one head, the rows that see most keys first. Blocks past the end of
- *         their sequence do nothing.
+ * Grid    A block a processor. A piece of work is 128 query rows of one sequence and one head; a block
+ *         takes one a round, the rows that see most keys first. While its consumers end one, the
+ *         tiles of the next are on their way.
  * Block   3 warpgroups. A warp of the first brings tiles; the other two own 64 query rows
  *         each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
  *         registers. The products of two tiles overlap: while P V of the last tile runs, the
@@ -55,6 +55,10 @@ __device__ __forceinline__ void wait_full(struct ring &ring, int tile, int stage
 /* Every warp says that it is through: a warp knows only of itself that its products are done. */
 __device__ __forceinline__ void release(struct ring &ring, int tile, int stages) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.empty[tile % stages]);
+}
+
+__device__ __forceinline__ void release_q(struct barriers &bars) {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(&bars.q_empty);
 }
 
 /* s = Q K^T of one tile, 16 dims at a time. q: the warpgroup's first row. */
@@ -141,12 +145,14 @@ __device__ __forceinline__ void pass_turn(int group) {
     named_barrier_arrive(1 + (group ^ 1), CONSUMERS * WARPGROUP);
 }
 
-/* One tile: its scores and weights, and P V of the tile before, which runs beside the softmax. */
+/* One tile: its scores and weights, and P V of the tile before, which runs beside the softmax.
+ * `before` it the block has used so many of other pieces. */
 template <int D>
 __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, const shared_tiles<D> &tiles,
-                                             struct barriers &bars, int tile, float factor, int group,
-                                             bool last) {
+                                             struct barriers &bars, int before, int of_piece, float factor,
+                                             int group, bool last) {
     constexpr int STAGES = shape<D>::STAGES;
+    const int tile = before + of_piece;
     if (shape<D>::TURNS) await_turn(group);
     wgmma_fence();
     issue_scores(c, q, tiles, tile);
@@ -162,7 +168,8 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, cons
     accumulator_ready(c.s);
     if (SEEDED(BUG_WGMMA_COPY_IN_FLIGHT)) c.s[0] = early;
     release(bars.k, tile, STAGES);
-    if (tile >= c.no_mask) mask_scores(c, tile);
+    if (last) release_q(bars);
+    if (of_piece >= c.no_mask) mask_scores(c, of_piece);
     softmax_step(c, factor);
     /* Here, not where the next tile begins: the branch keeps ptxas from moving the
      * softmax behind the wait. */
@@ -196,8 +203,10 @@ __device__ __forceinline__ void store_rows(const consumer<D> &c, const struct at
 
 template <int D>
 __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct barriers &bars, const work &w,
-                                        const struct attention_args &a, float factor) {
+                                        const struct done &before, const struct attention_args &a,
+                                        float factor) {
     constexpr int KEYS = shape<D>::KEYS, STAGES = shape<D>::STAGES;
+    const int first = before.tiles, behind = first + w.n_tiles - 1;
     const int group = (int)threadIdx.x / WARPGROUP - 1, thread = (int)threadIdx.x % WARPGROUP;
     const int row = group * OWN_ROWS + thread / 32 * 16 + thread % 32 / 4;
     const bf16 *const q = tiles.q[0][group * OWN_ROWS];
@@ -211,28 +220,30 @@ __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct bar
     UNROLL
     for (int i = 0; i < D / 2; i++) c.o[i] = 0;
     if (w.n_tiles) {
-        mbarrier_wait(&bars.q, 0);
-        wait_full(bars.k, 0, STAGES);
+        mbarrier_wait(&bars.q, (uint32_t)(before.pieces % 2));
+        wait_full(bars.k, first, STAGES);
         wgmma_fence();
-        issue_scores(c, q, tiles, 0);
+        issue_scores(c, q, tiles, first);
         wgmma_commit();
         wgmma_wait<0>();
         accumulator_ready(c.s);
-        release(bars.k, 0, STAGES);
-        mask_scores(c, 0);
+        release(bars.k, first, STAGES);
+        if (w.n_tiles == 1) release_q(bars);
+        if (!c.no_mask) mask_scores(c, 0);
         softmax_step(c, factor);
         round_weights(c);
         if (w.n_tiles > 1) {
-            wait_full(bars.k, 1, STAGES);
+            wait_full(bars.k, first + 1, STAGES);
             if (shape<D>::TURNS && group == 1) pass_turn(group);
         }
         for (int tile = 1; tile < w.n_tiles; tile++)
-            consume_tile(c, q, tiles, bars, tile, factor, group, tile + 1 == w.n_tiles);
-        wait_full(bars.v, w.n_tiles - 1, STAGES);
+            consume_tile(c, q, tiles, bars, first, tile, factor, group, tile + 1 == w.n_tiles);
+        wait_full(bars.v, behind, STAGES);
         wgmma_fence();
-        issue_values(c, tiles, w.n_tiles - 1);
+        issue_values(c, tiles, behind);
         wgmma_commit();
         wgmma_wait<0>();
+        release(bars.v, behind, STAGES);
         accumulator_ready(c.o);
     }
     store_rows(c, a, w, row);
@@ -249,9 +260,11 @@ __global__ void __launch_bounds__(THREADS, 1)
     struct carve carve = {shared};
     shared_tiles<D> &tiles = *carve.take_tile<shared_tiles<D>>(1);
     struct barriers &bars = *carve.take<struct barriers>(1);
-    const work w = find_work(a, shape<D>::KEYS);
+    struct done before = {0, 0};
+    work w;
     if (threadIdx.x == 0) {
         mbarrier_init(&bars.q, 1);
+        mbarrier_init(&bars.q_empty, CONSUMER_WARPS);
         mbarrier_init(&bars.tail, 1);
         for (int i = 0; i < shape<D>::STAGES; i++) {
             mbarrier_init(&bars.k.full[i], 1);
@@ -264,10 +277,14 @@ __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         set_max_registers_dec<40>();
-        if (threadIdx.x < 32) produce<D>(tiles, bars, w, a, &q_map, &k_map, &v_map);
+        int tails = 0;
+        if (threadIdx.x < 32)
+            for (int round = 0; find_work(a, shape<D>::KEYS, round, w); round++, before.add(w))
+                produce<D>(tiles, bars, w, before, tails, a, &q_map, &k_map, &v_map);
     } else {
         set_max_registers_inc<232>();
-        if (w.n_rows) consume<D>(tiles, bars, w, a, factor);
+        for (int round = 0; find_work(a, shape<D>::KEYS, round, w); before.add(w), round++)
+            if (w.n_rows) consume<D>(tiles, bars, w, before, a, factor);
     }
 }
 
@@ -293,8 +310,13 @@ template <int D> const char *launch_size(const struct attention_args *a, void *s
     if (refused) return refused;
     const double log2_e = 1.4426950408889634;
     const size_t bytes = carve_tile_bytes<shared_tiles<D>>(1) + carve_bytes<struct barriers>(1);
-    const dim3 grid((unsigned)a->n_heads, (unsigned)a->n_seqs,
-                    (unsigned)((a->max_queries + ROWS - 1) / ROWS));
+#ifdef __CUDACC__
+    const int64_t blocks = device_processors(DEVICE_CUDA);
+#else
+    const int64_t blocks = device_processors(DEVICE_HOST);
+#endif
+    const int64_t pieces = count_pieces(*a);
+    const dim3 grid((unsigned)(pieces < blocks ? pieces : blocks));
     return LAUNCH((attention_wgmma_kernel<D>), grid, dim3(THREADS), bytes, stream, q_map, k_map, v_map, *a,
                   (float)(a->scale * log2_e));
 }

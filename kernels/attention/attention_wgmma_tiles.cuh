@@ -44,7 +44,7 @@ struct ring {
     struct mbarrier full[MAX_STAGES], empty[MAX_STAGES];
 };
 struct barriers {
-    struct mbarrier q, tail; /* tail: the last tile of V has come and wants its zeros */
+    struct mbarrier q, q_empty, tail; /* tail: the last tile of V has come and wants its zeros */
     struct ring k, v;
 };
 
@@ -52,25 +52,41 @@ struct barriers {
 
 struct work {
     int head, kv_head, seq;
-    int first_row; /* of the block, in q and out */
+    int first_row; /* of the piece, in q and out */
     int n_rows;    /* 0: nothing to do */
-    int past;      /* row i of the block is at key position past + i */
+    int past;      /* row i of the piece is at key position past + i */
     int kv_len, n_tiles;
     bool causal;
 };
 
-/* How many keys row i of the block sees; rows past the end of the sequence see no
+/* What a block has done before a piece of work; the barriers' phases count on. */
+struct done {
+    int tiles, pieces; /* brought or used up; of them with tiles */
+    __device__ __forceinline__ void add(const work &w) { tiles += w.n_tiles, pieces += w.n_tiles > 0; }
+};
+
+/* How many keys row i of the piece sees; rows past the end of the sequence see no
  * more than the last. */
 __device__ __forceinline__ int keys_seen(const work &w, int i) {
     return w.causal ? max(0, min(w.past + i + 1, w.kv_len)) : w.kv_len;
 }
 
-__device__ __forceinline__ work find_work(const struct attention_args &a, int tile_keys) {
-    const int first = (int)(gridDim.z - 1 - blockIdx.z) * ROWS;
-    work w;
-    w.head = (int)blockIdx.x;
+/* 128 query rows of one sequence and one head: those that see most keys first, heads side by side. */
+__host__ __device__ __forceinline__ int64_t count_pieces(const struct attention_args &a) {
+    return (a.max_queries + ROWS - 1) / ROWS * a.n_seqs * a.n_heads;
+}
+
+/* The block's piece of a round; every other round goes backwards, so that no block always has the longer
+ * ones. False: there is none, nor in a later round. */
+__device__ __forceinline__ bool find_work(const struct attention_args &a, int tile_keys, int round, work &w) {
+    const int blocks = (int)gridDim.x, self = (int)blockIdx.x;
+    const int64_t index = (int64_t)round * blocks + (round % 2 ? blocks - 1 - self : self);
+    if (index >= count_pieces(a)) return false;
+    const int64_t heads = a.n_heads, row_tiles = (a.max_queries + ROWS - 1) / ROWS;
+    const int first = (int)(row_tiles - 1 - index / (heads * a.n_seqs)) * ROWS;
+    w.head = (int)(index % heads);
     w.kv_head = w.head / (int)(a.n_heads / a.n_kv_heads);
-    w.seq = (int)blockIdx.y;
+    w.seq = (int)(index / heads % a.n_seqs);
     const int32_t *const start = (const int32_t *)a.query_start.data + w.seq;
     const int n_queries = start[1] - start[0];
     w.first_row = start[0] + first;
@@ -79,7 +95,7 @@ __device__ __forceinline__ work find_work(const struct attention_args &a, int ti
     w.past = w.kv_len - n_queries + first;
     w.causal = a.causal;
     w.n_tiles = w.n_rows ? (keys_seen(w, w.n_rows - 1) + tile_keys - 1) / tile_keys : 0;
-    return w;
+    return true;
 }
 
 /* ---- the producer: one warp ---- */
@@ -90,6 +106,7 @@ template <int D> struct producer {
     shared_tiles<D> &tiles;
     struct barriers &bars;
     const work &w;
+    const struct done &before;
     const int32_t *pages;  /* of the sequence */
     int n_pages;           /* of it that hold keys */
     int outside;           /* a row behind the caches */
@@ -103,9 +120,13 @@ template <int D> struct producer {
         return has_box() && i < n_pages ? pages[i] * PAGE : outside;
     }
 
+    __device__ __forceinline__ int stage_of(int tile) const {
+        return (before.tiles + tile) % shape<D>::STAGES;
+    }
+
     __device__ __forceinline__ void wait_empty(struct ring &ring, int tile) const {
         if (!SEEDED(BUG_WGMMA_NO_EMPTY_WAIT))
-            mbarrier_wait(&ring.empty[tile % shape<D>::STAGES], tile / shape<D>::STAGES % 2 ^ 1);
+            mbarrier_wait(&ring.empty[stage_of(tile)], (before.tiles + tile) / shape<D>::STAGES % 2 ^ 1);
     }
 
     __device__ __forceinline__ void load(bf16 (&to)[shape<D>::SLICES][shape<D>::KEYS][SLICE],
@@ -118,20 +139,21 @@ template <int D> struct producer {
     }
 
     __device__ __forceinline__ void load_k(const struct tensor_map *map, int tile, int column) const {
-        const int row = cache_row(tile), stage = tile % shape<D>::STAGES;
+        const int row = cache_row(tile), stage = stage_of(tile);
         wait_empty(bars.k, tile);
         load(tiles.k[stage], map, &bars.k.full[stage], column, row);
     }
 
     /* The last tile is handed on when the rows of its last page that hold no key are zero. */
-    __device__ __forceinline__ void load_v(const struct tensor_map *map, int tile, int column) const {
-        const int row = cache_row(tile), stage = tile % shape<D>::STAGES;
+    __device__ __forceinline__ void load_v(const struct tensor_map *map, int tile, int column,
+                                           int &tails) const {
+        const int row = cache_row(tile), stage = stage_of(tile);
         const int n_keys = w.kv_len - tile * shape<D>::KEYS; /* of the sequence, from here on */
         const bool tail = n_keys < shape<D>::KEYS && n_keys % PAGE;
         wait_empty(bars.v, tile);
         load(tiles.v[stage], map, tail ? &bars.tail : &bars.v.full[stage], column, row);
         if (!tail) return;
-        mbarrier_wait(&bars.tail, 0);
+        mbarrier_wait(&bars.tail, (uint32_t)(tails++ % 2));
         zero_rows(tiles.v[stage], n_keys, (n_keys + PAGE - 1) / PAGE * PAGE);
         if (!SEEDED(BUG_WGMMA_NO_PROXY_FENCE)) fence_proxy_async();
         __syncwarp(WHOLE_WARP);
@@ -150,16 +172,18 @@ template <int D> struct producer {
     }
 };
 
-/* In the order in which the consumers need the tiles and give their stages back: K
- * one tile ahead of V. */
+/* In the order in which the consumers need the tiles and give their stages back: K one tile ahead of V. K of a
+ * piece comes before its q, which has to wait for the piece before. tails: how often V's end was zeroed. */
 template <int D>
 __device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars, const work &w,
-                                        const struct attention_args &a, const struct tensor_map *q_map,
-                                        const struct tensor_map *k_map, const struct tensor_map *v_map) {
+                                        const struct done &before, int &tails, const struct attention_args &a,
+                                        const struct tensor_map *q_map, const struct tensor_map *k_map,
+                                        const struct tensor_map *v_map) {
     const int lane = (int)threadIdx.x % 32;
     const producer<D> p = {tiles,
                            bars,
                            w,
+                           before,
                            (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0],
                            (w.kv_len + PAGE - 1) / PAGE,
                            (int)a.n_pages * PAGE,
@@ -169,17 +193,18 @@ __device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers 
     const int k_column = w.kv_head * (int)a.k_cache.stride[2],
               v_column = w.kv_head * (int)a.v_cache.stride[2];
     if (w.n_tiles == 0) return;
+    p.load_k(k_map, 0, k_column);
+    if (!SEEDED(BUG_WGMMA_NO_Q_WAIT)) mbarrier_wait(&bars.q_empty, (uint32_t)(before.pieces % 2 ^ 1));
     if (lane == 0) {
         mbarrier_arrive_expect_tx(&bars.q, shape<D>::Q_BYTES);
         for (int s = 0; s < shape<D>::SLICES; s++)
             tma_load_2d(tiles.q[s], q_map, &bars.q, w.head * (int)a.q.stride[1] + s * SLICE, w.first_row);
     }
-    p.load_k(k_map, 0, k_column);
     for (int tile = 1; tile < w.n_tiles; tile++) {
         p.load_k(k_map, tile, k_column);
-        p.load_v(v_map, tile - 1, v_column);
+        p.load_v(v_map, tile - 1, v_column, tails);
     }
-    p.load_v(v_map, w.n_tiles - 1, v_column);
+    p.load_v(v_map, w.n_tiles - 1, v_column, tails);
 }
 
 } // namespace

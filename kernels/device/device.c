@@ -29,6 +29,15 @@ int device_compute(enum device_kind kind) {
     return 0;
 }
 
+int device_processors(enum device_kind kind) {
+    enum { FEW = 2 };
+#ifdef SHARDCHECK_CUDA
+    if (kind == DEVICE_CUDA) return device_cuda_processors();
+#endif
+    (void)kind;
+    return FEW;
+}
+
 struct status device_open(enum device_kind kind, struct device **out) {
     *out = NULL;
     if (!kinds[kind].ops)

@@ -22,6 +22,9 @@ extern "C" {
 enum device_kind { DEVICE_HOST, DEVICE_CUDA, DEVICE_COUNT };
 const char *device_kind_name(enum device_kind kind); /* "host", "cuda" */
 int device_compute(enum device_kind kind);           /* of cuda: 90 is 9.0; 0: host, or no GPU */
+/* How many blocks a kernel starts that hands out its work itself; the host: few, so that each has several
+ * pieces of it. */
+int device_processors(enum device_kind kind);
 
 struct device; /* opaque */
 

@@ -92,6 +92,11 @@ extern "C" int device_cuda_compute(void) {
     return 10 * major + minor;
 }
 
+extern "C" int device_cuda_processors(void) {
+    int n = 0;
+    return cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, 0) == cudaSuccess && n > 0 ? n : 1;
+}
+
 static void cuda_close(struct device *device) { cudaStreamDestroy(stream_of(device)); }
 
 static void cuda_release(struct device *device, struct device_buffer *buffer) {

@@ -39,6 +39,7 @@ struct device_ops {
 extern const struct device_ops device_host_ops; /* host/device_host.cpp */
 extern const struct device_ops device_cuda_ops; /* cuda/device_cuda.cu, only with SHARDCHECK_CUDA */
 int device_cuda_compute(void);                  /* the same */
+int device_cuda_processors(void);               /* at least 1 */
 
 #ifdef __cplusplus
 }
