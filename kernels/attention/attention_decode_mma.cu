@@ -263,6 +263,7 @@ __global__ void __launch_bounds__(THREADS)
 
     warp_rows<S> w = {{-INFINITY, -INFINITY}, {}, {}};
     stream_keys<S>(w, q_tile, keys, a, s, c);
+    next_launch_may_start(); /* the merge, which waits */
     if (!SEEDED(BUG_DECODE_MMA_NO_BLOCK_SYNC)) __syncthreads(); /* the outputs go where k was */
     leave_results<S>(w, results);
     __syncthreads();

@@ -31,7 +31,7 @@ using wide = tiling<256, 16>;
 
 constexpr int SLICE_UNIT = WARPS * 32;      /* whole tiles for every warp at any head size */
 constexpr int LEAST_SLICE = 2 * SLICE_UNIT; /* below, the merge costs more than it brings */
-constexpr int BLOCKS_WANTED = 64;           /* of one kv head: what it takes to fill a GPU alone */
+constexpr int BLOCKS_WANTED = 33;           /* of one kv head: with 8 of them, two a processor at once */
 
 inline int64_t slice_length(const struct attention_args *a) {
     const int64_t wanted = (BLOCKS_WANTED + a->n_seqs - 1) / a->n_seqs;

@@ -32,6 +32,7 @@ inline struct partials partials_in(void *scratch, const struct attention_args *a
 
 constexpr int MERGE_THREADS = 128;
 constexpr int MERGE_SLICES = 128; /* at most */
+constexpr int AHEAD = 4;
 
 template <bool BINARY> __device__ __forceinline__ float merge_weight(float lse, float largest) {
     return BINARY ? exp2f(lse - largest) : expf(lse - largest);
@@ -56,6 +57,7 @@ __global__ void __launch_bounds__(MERGE_THREADS)
     __shared__ float weights[MERGE_SLICES], runs[MERGE_THREADS * OCTET];
     const int head_dim = (int)a.head_dim, octets = (head_dim + OCTET - 1) / OCTET;
     const int64_t row = blockIdx.x / (int)a.n_heads, head = blockIdx.x % (int)a.n_heads;
+    wait_for_launch_before();
     if (row >= ((const int32_t *)a.query_start.data)[a.n_seqs]) return;
 
     const int n_runs = MERGE_THREADS / octets, run = (int)threadIdx.x / octets;
@@ -65,12 +67,21 @@ __global__ void __launch_bounds__(MERGE_THREADS)
     slice_weights<BINARY>(weights, part.lse + at, part.n_slices);
 
     float out[OCTET] = {};
-    for (int s = first; run < n_runs && s < min(first + length, part.n_slices); s++) {
-        if (!SEEDED(BUG_DECODE_EMPTY_SPLIT) && weights[s] == 0) continue; /* may never have been written */
-        const float *const partial = part.out + (at + s) * head_dim + d0;
+    const int end = run < n_runs ? min(first + length, part.n_slices) : first;
+    for (int s = first; s < end; s += AHEAD) { /* so many loads are on their way at once */
+        octet<float> partial[AHEAD] = {};
         UNROLL
-        for (int e = 0; e < OCTET; e++)
-            if (e < n) out[e] = fmaf(weights[s], partial[e], out[e]);
+        for (int i = 0; i < AHEAD; i++) { /* one without a key may never have been written */
+            const bool written = s + i < end && (SEEDED(BUG_DECODE_EMPTY_SPLIT) || weights[s + i] != 0);
+            if (written)
+                octet_load_raw(partial[i], part.out + (at + s + i) * head_dim + d0, head_dim % OCTET == 0, n);
+        }
+        UNROLL
+        for (int i = 0; i < AHEAD; i++) {
+            if (s + i >= end || (!SEEDED(BUG_DECODE_EMPTY_SPLIT) && weights[s + i] == 0)) continue;
+            UNROLL
+            for (int e = 0; e < OCTET; e++) out[e] = fmaf(weights[s + i], partial[i].v[e], out[e]);
+        }
     }
     UNROLL
     for (int e = 0; e < OCTET; e++) runs[(int)threadIdx.x * OCTET + e] = out[e];
@@ -92,7 +103,7 @@ __global__ void __launch_bounds__(MERGE_THREADS)
 template <class T, bool BINARY>
 const char *launch_merge(const struct attention_args *a, const struct partials &part, void *stream) {
     const dim3 grid((unsigned)(a->n_tokens * a->n_heads));
-    return LAUNCH((split_merge_kernel<T, BINARY>), grid, dim3(MERGE_THREADS), 0, stream, *a, part);
+    return LAUNCH_BEHIND((split_merge_kernel<T, BINARY>), grid, dim3(MERGE_THREADS), 0, stream, *a, part);
 }
 
 } // namespace

@@ -35,6 +35,11 @@ static constexpr int warpSize = 32;
      simt::launch({#kernel, {__FILE__, __LINE__}, grid, block, static_cast<size_t>(shared_bytes)}, kernel,   \
                   ##__VA_ARGS__))
 
+/* One launch after another. */
+#define LAUNCH_BEHIND LAUNCH
+inline void next_launch_may_start() {}
+inline void wait_for_launch_before() {}
+
 namespace simt {
 template <class... Parameters, class... Arguments>
 const char *launch(const launch_config &config, void (*kernel)(Parameters...), Arguments &&...arguments) {
