@@ -20,7 +20,8 @@ struct replay {
     const struct answer *answer;
     bool every; /* all rows */
     int64_t n_rows;
-    bool *row; /* [n_rows] is it replayed? */
+    bool *row;        /* [n_rows] is it replayed? */
+    const char *only; /* what explain wrote: that mistake alone; NULL: any */
 };
 
 static const void *stored(const struct replay *r, int i, void **owned) {
@@ -125,12 +126,18 @@ static bool belongs(const struct mutant *m, enum layout layout) {
     return !m->layouts || m->layouts >> layout & 1;
 }
 
+static bool is_named(const struct mutant *m, const char *likely) {
+    const size_t n = strlen(m->name);
+    return !strncmp(m->name, likely, n) && likely[n] == ' ';
+}
+
 static bool explain_by(const struct replay *r, bool here, char *likely, size_t size) {
     const struct mutant *by;
     bool found = false;
     for (int i = 0; (by = mutant_at(i)) && !found; i++) {
         struct mistake m;
         struct match match = {0};
+        if (r->only && !is_named(by, r->only)) continue;
         if (by->missing || by->part != r->at->crew->part || belongs(by, r->at->crew->layout) != here)
             continue;
         found = mistake_open(&m, r->at, by, r->outcome, true) && mistake_accepts_integers(&m) &&
@@ -142,6 +149,16 @@ static bool explain_by(const struct replay *r, bool here, char *likely, size_t s
                      match.margin);
     }
     return found;
+}
+
+bool explains_too(const struct placed *at, const struct outcome *o, const struct answer *answer,
+                  const char *likely) {
+    struct replay r = {.at = at, .outcome = o, .answer = answer, .only = likely};
+    char text[400];
+    const bool fits = choose_rows(&r) &&
+                      (explain_by(&r, true, text, sizeof text) || explain_by(&r, false, text, sizeof text));
+    free(r.row);
+    return fits;
 }
 
 void explain(const struct placed *at, const struct outcome *o, const struct answer *answer, char *likely,

@@ -11,5 +11,8 @@
  * the margin of its replay; leaves `likely` as it is when none fits. */
 void explain(const struct placed *at, const struct outcome *o, const struct answer *answer, char *likely,
              size_t size);
+/* Does the mistake that explain named of another rank or step reproduce this one's, too? */
+bool explains_too(const struct placed *at, const struct outcome *o, const struct answer *answer,
+                  const char *likely);
 
 #endif

@@ -157,11 +157,13 @@ struct status recorded_case(const struct recorded_source *source, const struct c
     struct recorded_keys keys = {0};
     struct status s = status_ok();
     findings_init(findings);
+    bool explained = false;
     result->likely[0] = result->resembles[0] = result->reason[0] = 0;
     for (int step = 0; step < recording_steps(source->recording) && !s.code; step++) {
         if (step) close_run(r);
         s = open_run(r, source, c, &spec, layer, step);
         r->result = result;
+        r->explained = &explained;
         if (!s.code) recorded_keys_put(&keys, r);
         if (!s.code) s = run_step(r, result, findings);
         if (!s.code) recorded_keys_take(&keys, r, c->tp);

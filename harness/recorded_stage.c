@@ -176,8 +176,8 @@ static struct stored before_in_place(struct store *kept, const struct stored *ol
     return kept->of[id];
 }
 
-/* The known mistake that reproduces what the rank recorded of the first stage that failed, or
- * what its wrong values look like. */
+/* The known mistake that reproduces what the ranks recorded of the first stage that failed, or
+ * what the wrong values of the first of them look like. */
 static void explain_records(struct recorded_run *r, const struct placed *at, const struct answer *a,
                             const struct settled *settled, struct outcome *outcome) {
     struct crew crew = r->crew;
@@ -194,16 +194,22 @@ static void explain_records(struct recorded_run *r, const struct placed *at, con
         struct stored *const old = &own[at->rank].of[a->id[i]];
         *old = before_in_place(&kept, old, a->id[i], dtype);
     }
-    explain(&as_stored, outcome, a, r->result->likely, sizeof r->result->likely);
-    if (!r->result->likely[0] && !r->result->resembles[0])
-        relate(&as_stored, outcome, a, NULL, r->result->resembles, sizeof r->result->resembles);
+    if (*r->explained) { /* one that fits this rank and not another is not the mistake */
+        if (!explains_too(&as_stored, outcome, a, r->result->likely)) r->result->likely[0] = 0;
+    } else {
+        explain(&as_stored, outcome, a, r->result->likely, sizeof r->result->likely);
+        if (!r->result->likely[0])
+            relate(&as_stored, outcome, a, NULL, r->result->resembles, sizeof r->result->resembles);
+    }
+    *r->explained = true;
     store_free(&kept);
     free(own);
 }
 
 static bool is_explicable(const struct recorded_run *r, const struct placed *at, const struct answer *a,
                           const struct settled *settled) {
-    if (r->verdict.findings->stage != at->stage || r->result->likely[0] || placed_op(at)->first) return false;
+    const bool hopeless = *r->explained && !r->result->likely[0];
+    if (r->verdict.findings->stage != at->stage || hopeless || placed_op(at)->first) return false;
     for (int i = 0; i < a->n; i++)
         if (!settled[i].values) return false;
     return true;

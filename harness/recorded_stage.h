@@ -71,6 +71,7 @@ struct recorded_run {
     int span_to[S_COUNT]; /* the stage that is judged for this one, too; 0: none is */
 
     struct case_result *result; /* takes what is known of the mistake of the first failing stage */
+    bool *explained;            /* some rank's share of it was, in this step or another */
     struct stage_result *row;   /* of the stage at hand */
     bool wanted;                /* it is to be judged */
     struct verdict verdict;

@@ -69,7 +69,11 @@ static inline void grown(struct growing *g, const char *path, const char *metada
 
 /* A run of one part alone has nothing of the other. */
 static inline bool is_of_no_part(hid_t file, const char *dataset) {
-    return strstr(dataset, ".attention.") && H5Lexists(file, "inputs/layers.0.attention.x", H5P_DEFAULT) <= 0;
+    static const char *const parts[][2] = {{".attention.", "inputs/layers.0.attention.x"},
+                                           {".ffn.", "inputs/layers.1.ffn.x"}};
+    for (int i = 0; i < 2; i++)
+        if (strstr(dataset, parts[i][0]) && H5Lexists(file, parts[i][1], H5P_DEFAULT) <= 0) return true;
+    return false;
 }
 
 /* One dataset, or so many of its rows from `first` on (rows 0: all), under another name, in another shape (NULL:

@@ -350,6 +350,19 @@ Test(recorded, calls_that_flashinfer_logged_are_judged) {
 }
 
 /* Two token rows read as one of twice the width: what vLLM PR #39707 repaired. */
+/* Of q, [33, 3, 16] of fused rows. What rank 1 alone, or rank 3 alone, would not be named for. */
+Test(recorded, a_mistake_is_named_that_reproduces_every_rank_and_no_other) {
+    static const char qkv[] = "model.layers.0.self_attn.qkv_proj.output.0";
+    write_recording_of_run("tiny", 8, "--mutant kv-replica-modulo", false);
+    expect(JUDGE " --layer 0", 1, "likely    kv-replica-modulo");
+    for (int rank = 1; rank < 4; rank += 2) {
+        flip(rank, qkv, 11, 0x40);
+        expect(JUDGE " --layer 0", 1, "stage qkv_proj, rank");
+        cr_expect(!strstr(text, "likely"), "%s", text);
+        flip(rank, qkv, 11, 0x40);
+    }
+}
+
 Test(recorded, a_known_mistake_is_named) {
     expect("run tiny/attention:tp=2 --mutant rows-of-all-heads", 1, "likely    rows-of-all-heads");
 }
