@@ -3,6 +3,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -119,6 +120,10 @@ static void describe_judge(FILE *file, const struct run_request *request, const 
     if (request->judge.model) fputs(" --model ", file), quote_print(file, request->judge.model);
     if (request->judge.contract) fputs(" --contract ", file), quote_print(file, request->judge.contract);
     fprintf(file, " --layer %lld --part %s", (long long)c->layer, part_name(c->part));
+    const char *before = " --stage ";
+    for (int stage = 0; stage < S_COUNT; stage++)
+        if (request->judge.only[stage]) fprintf(file, "%s%s", before, stage_table[stage].name), before = ",";
+    if (isinf(request->judge.most_work)) fputs(" --full", file);
 }
 
 static void describe_repro(const struct run_request *request, const struct check_case *c,

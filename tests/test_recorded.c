@@ -340,6 +340,8 @@ Test(recorded, what_wrong_values_look_like_is_said) {
     take_twice("model.layers.0.self_attn.o_proj.output.0", 33 * 64);
     expect(JUDGE " --part attention", 1, "resembles 2 x the right value (2 = tp)");
     cr_expect(strstr(text, "stage attn_sum"), "%s", text);
+    expect(JUDGE " --part attention --stage attn_sum,attention --full", 1,
+           "--layer 0 --part attention --stage attention,attn_sum --full");
 }
 
 /* By the command, in a worker. */

@@ -67,6 +67,7 @@ static struct status read_judged(struct asked *a, const char *key, const char *v
     struct judge_wish *const j = &a->run.judge;
     if (!strcmp(key, "judge")) return a->judged[j->n_dumps++] = value, status_ok();
     if (!strcmp(key, "judge_model")) return j->model = value, status_ok();
+    if (!strcmp(key, "judge_work")) return j->most_work = strtod(value, NULL), status_ok();
     if (!strcmp(key, "judge_contract")) return j->contract = value, status_ok();
     const int stage = stage_by_name(value);
     if (strcmp(key, "judge_stage") || stage < 0)
@@ -83,7 +84,6 @@ static struct status read_item(struct asked *a, const char *key, const char *val
     if (!strcmp(key, "dump_ranks")) return a->run.dump_ranks = atoi(value), status_ok();
     if (!strcmp(key, "dump")) return a->run.dump_path = value, status_ok();
     if (!strcmp(key, "reference")) return a->run.reference = (enum sums_place)atoi(value), status_ok();
-    if (!strcmp(key, "judge_work")) return a->run.judge.most_work = strtod(value, NULL), status_ok();
     if (!strcmp(key, "schedules")) return a->run.schedules = atoi(value), status_ok();
     if (!strcmp(key, "threads")) return a->threads = atoi(value), status_ok();
     return status_error("%.48s: this worker knows no such item of a request", key);
