@@ -58,16 +58,16 @@ struct rope_contract {
 double rope_angle_growth(const struct layer_spec *spec);
 struct attention_contract {
     struct accumulator qk, pv;
-    double unit;             /* of the softmax arithmetic */
-    double exp_error;        /* relative */
-    double q_unit;           /* scale q rounded to this unit before q.k, not to fp16 (whose subnormal
+    double unit;       /* of the softmax arithmetic */
+    double exp_error;  /* relative */
+    double q_unit;     /* scale q rounded to this unit before q.k, not to fp16 (whose subnormal
                               * numbers are not counted here); 0: not */
-    double p_unit;           /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
+    double p_unit;     /* unit of the dtype P is rounded to before P V; 0: not rounded. P is
                               * exp(score - the largest one so far, its own included), or that over l */
     bool p_in_l;       /* the denominator adds the rounded P, too */
     bool p_in_order;   /* the largest so far is that of all blocks from the first key on, to the
                               * key's own one; P is rounded to nearest */
-    double score_unit;       /* scores rounded to this unit, as q, before the softmax; 0: not */
+    double score_unit; /* scores rounded to this unit, as q, before the softmax; 0: not */
     /* What tensor code rounds, where attention is one op after the other: q.k and its product with the scale,
      * and the normalised P; DTYPE_F64: not. */
     enum dtype scores, weights;
@@ -90,6 +90,9 @@ struct route_contract {
     enum dtype choices; /* selection bias, its sum with the score, a group's sum */
     double gate_unit; /* of the dtype of the sum of the selected, the quotient, the product, with the range of
                          fp32; 0: not rounded */
+    /* Gates of a softmax that are not renormalised are exp(x - logsumexp(x)), every step of which is
+     * rounded to it; DTYPE_F64: they are the scores. */
+    enum dtype logsumexp;
     /* Equal logits and biases make equal choices, and of two such experts of a group the lower wins.
      * False: either may. */
     bool ties_lower;

@@ -105,7 +105,10 @@ static struct contract vllm_contract(const struct producer *p, int stage, const 
         c.u.attention.qk.product_rounded = true;
         c.u.attention.block = SMALLEST_TILE;
         break;
-    case OP_ROUTE: c.u.route.logits = vllm_family(p)->wide_logits ? DTYPE_F64 : p->storage; break;
+    case OP_ROUTE:
+        c.u.route.logits = vllm_family(p)->wide_logits ? DTYPE_F64 : p->storage;
+        if (vllm_family(p)->narrow_gates) c.u.route.logsumexp = p->storage; /* cpu_router.py */
+        break;
     case OP_COMBINE:
         if (!vllm_family(p)->wide_logits) break;
         c.u.combine.unscaled = p->storage, c.u.combine.scale = spec->routed_scale;

@@ -49,6 +49,8 @@ static const struct key {
      offsetof(struct contract, u.route.logits)},
     {"route.scores", "what scores are rounded to", OP_ROUTE, VALUE_DTYPE,
      offsetof(struct contract, u.route.scores)},
+    {"route.logsumexp", "what every step of exp(x - logsumexp) is rounded to, where those are the gates",
+     OP_ROUTE, VALUE_DTYPE, offsetof(struct contract, u.route.logsumexp)},
     {"activation.mid", "what silu is rounded to before up", OP_ACTIVATION, VALUE_DTYPE,
      offsetof(struct contract, u.activation.mid)},
     {"sum.rank", "what the sum of a rank's parts is rounded to before the ranks are added up", OP_SUM,

@@ -59,10 +59,54 @@ static void softmax_scores(const struct route_row *row, const double *logit_erro
     }
 }
 
-/* Scores of token t with their errors. Logits that fp32 arithmetic does not hold are rounded into it
- * first. */
+static struct fuzzy plus(struct fuzzy x, struct fuzzy b, double unit) {
+    struct running sum;
+    running_clear(&sum, 1);
+    running_add(&sum, x.value, x.radius);
+    running_add(&sum, b.value, b.radius);
+    return running_end(&sum, 2, unit);
+}
+
+/* exp(x - by), x - by first rounded to d, and so is what comes out. */
+static struct fuzzy exp_less(struct fuzzy x, struct fuzzy by, const struct route_contract *c) {
+    const struct fuzzy t = image(plus(x, (struct fuzzy){-by.value, by.radius}, c->unit), c->logsumexp);
+    const double moved = moved_exp(-t.value, t.radius + c->exp_error);
+    return image((struct fuzzy){exp(t.value), moved + flush_unit(c->unit)}, c->logsumexp);
+}
+
+/* exp(x - Z), Z = log(sum of exp(x - m)) + m with the largest logit m: every step computed and rounded. Sums
+ * of numbers of so few bits are mostly exact, and mostly ties; a logarithm has two roundings. */
+static void logsumexp_scores(const struct route_row *row, const double *logit_error, int64_t n,
+                             const struct route_contract *c) {
+    struct fuzzy m = {-INFINITY, 0};
+    struct running terms;
+    running_clear(&terms, 1);
+    for (int64_t i = 0; i < n; i++)
+        m.value = fmax(m.value, row->score[i]), m.radius = fmax(m.radius, logit_error[i]);
+    for (int64_t i = 0; i < n; i++) {
+        const struct fuzzy term = exp_less((struct fuzzy){row->score[i], logit_error[i]}, m, c);
+        running_add(&terms, term.value, term.radius);
+    }
+    const struct fuzzy sum = image(running_end(&terms, n, c->unit), c->logsumexp);
+    const double share = sum.radius / sum.value, l = log(sum.value);
+    const double off = share < 1 ? -log1p(-share) : INFINITY;
+    const double own = 4 * (c->unit + UNIT_F64) * (fabs(l) + off);
+    const struct fuzzy z =
+        image(plus(image((struct fuzzy){l, off + own}, c->logsumexp), m, c->unit), c->logsumexp);
+    for (int64_t i = 0; i < n; i++) {
+        const struct fuzzy gate = exp_less((struct fuzzy){row->score[i], logit_error[i]}, z, c);
+        row->score[i] = gate.value, row->error[i] = gate.radius;
+    }
+}
+
+/* What a token is selected by, or, where they are others, its gates. Logits that fp32 arithmetic does not hold
+ * are rounded into it first. */
+enum scores_for { SELECTION, GATES };
 static void score_token(const struct route_row *row, const struct route_args *a,
-                        const struct route_contract *c, const double *const *radius, int64_t t) {
+                        const struct route_contract *c, const double *const *radius, int64_t t,
+                        enum scores_for what) {
+    const bool logs =
+        what == GATES && !a->renormalise && a->score == SCORE_SOFTMAX && c->logsumexp != DTYPE_F64;
     double *logit_error = ref_alloc((size_t)a->n_experts * sizeof *logit_error);
     view_row(row->score, &a->logits, t * a->logits.stride[0], a->n_experts);
     radius_row(logit_error, radius, 0, &a->logits, t * a->logits.stride[0], a->n_experts);
@@ -72,7 +116,9 @@ static void score_token(const struct route_row *row, const struct route_args *a,
         logit_error[e] += wide ? c->unit * (fabs(x) + logit_error[e]) : 0;
     }
     image_of(row->score, logit_error, a->n_experts, c->logits);
-    (a->score == SCORE_SIGMOID ? sigmoid_scores : softmax_scores)(row, logit_error, a->n_experts, c);
+    (logs                        ? logsumexp_scores
+     : a->score == SCORE_SIGMOID ? sigmoid_scores
+                                 : softmax_scores)(row, logit_error, a->n_experts, c);
     image_of(row->score, row->error, a->n_experts, c->scores);
     free(logit_error);
 }
@@ -93,7 +139,7 @@ void ref_route_choices(const struct call *call, const struct contract *contract,
     const double unit = c->unit + UNIT_F64, flushed = flush_unit(c->unit);
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++, lo += a->n_experts, hi += a->n_experts) {
-        score_token(&row, a, &contract->u.route, radius, t);
+        score_token(&row, a, &contract->u.route, radius, t, SELECTION);
         for (int64_t e = 0; e < a->n_experts; e++) {
             const double bias = dtype_round(c->choices, selection_bias(a, e));
             const double low = row.score[e] - row.error[e] + bias, high = row.score[e] + row.error[e] + bias;
@@ -110,7 +156,7 @@ void ref_route_ids(const struct call *call, int64_t row0, int64_t row1, int32_t 
     const struct route_contract exact = {0};
     struct route_row row = route_row_make(a->n_experts);
     for (int64_t t = row0; t < row1; t++) {
-        score_token(&row, a, &exact, NULL, t);
+        score_token(&row, a, &exact, NULL, t, SELECTION);
         for (int64_t e = 0; e < a->n_experts; e++) row.score[e] += selection_bias(a, e);
         top_k_pick(row.score, a, ids + (t - row0) * a->top_k);
     }
@@ -193,7 +239,7 @@ void ref_route(const struct call *call, const struct contract *contract, const d
     struct route_row row = route_row_make(a->n_experts);
     double *gate = ref_alloc((size_t)a->top_k * 2 * sizeof *gate), *e = gate + a->top_k;
     for (int64_t t = row0; t < row1; t++) {
-        score_token(&row, a, &contract->u.route, radius, t);
+        score_token(&row, a, &contract->u.route, radius, t, GATES);
         gate_token(gate, e, a, &contract->u.route, &row, t);
         for (int64_t j = 0; j < a->top_k; j++)
             put(out, (t - row0) * a->top_k + j, gate[j], e[j], fabs(gate[j]));

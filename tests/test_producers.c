@@ -120,6 +120,12 @@ Test(producers, vllm_routes_other_families_otherwise) {
         cr_expect_eq(producer_between(&p, T_LOGITS), DTYPE_BF16, "%s", softmax[i]);
         cr_expect_eq(producer_between(&p, T_GATES), DTYPE_BF16, "%s", softmax[i]);
     }
+    struct producer narrow =
+        find("vllm-bf16"); /* gates that are not renormalised: by a log-sum-exp in bf16 */
+    narrow.model_type = "qwen3_moe";
+    cr_expect_eq(producer_contract(&narrow, S_ROUTE, &usual).u.route.logsumexp, DTYPE_BF16);
+    narrow.model_type = "param2moe";
+    cr_expect_eq(producer_contract(&narrow, S_ROUTE, &usual).u.route.logsumexp, DTYPE_F64);
 }
 
 Test(producers, without_avx512_vllm_cuts_what_its_own_kernels_store_and_torch_rounds_the_rest) {

@@ -395,6 +395,42 @@ Test(router, routing_in_bf16_is_inside_when_declared_and_outside_when_not) {
     cr_assert_gt(noticed, 6000, "%d gates off by a tenth noticed", noticed);
 }
 
+/* torch.logsumexp of bf16: every step stored in bf16. */
+static float logsumexp_gate(int id) {
+    float top = -INFINITY, sum = 0;
+    for (int i = 0; i < E; i++) top = fmaxf(top, (float)logits[i]);
+    for (int i = 0; i < E; i++) sum += bf16(expf(bf16((float)logits[i] - top)));
+    return bf16(expf(bf16((float)logits[id] - bf16(bf16(logf(bf16(sum))) + top))));
+}
+
+Test(router, gates_by_a_rounded_logsumexp_are_inside_when_declared_and_outside_when_not) {
+    struct contract declared = contract_exact(OP_ROUTE);
+    declared.u.route.logits = declared.u.route.logsumexp = DTYPE_BF16;
+    int outside = 0, noticed = 0;
+    srand48(33);
+    for (int trial = 0; trial < 4000; trial++) {
+        struct call c = route_case(SCORE_SOFTMAX);
+        c.u.route.bias.data = NULL;
+        for (int i = 0; i < E; i++) logits[i] = dtype_round(DTYPE_BF16, drand48() * 8 - 4);
+        ref_route_ids(&c, 0, 1, ids);
+        cr_assert_neq(judge_by(&c, &declared), ROUTE_REJECTED, "trial %d", trial);
+        run_by(&c, &declared);
+        for (int j = 0; j < TOP; j++) {
+            const double gate = (double)logsumexp_gate(ids[j]);
+            cr_assert_eq(element_judge(DTYPE_BF16, gate, y[j], e[j]).kind, ELEMENT_OK,
+                         "trial %d: got %g, y %g, e %g", trial, gate, y[j], e[j]);
+            noticed += element_judge(DTYPE_BF16, dtype_round(DTYPE_BF16, 1.02 * gate), y[j], e[j]).kind ==
+                       ELEMENT_OUTSIDE;
+        }
+        run(&c);
+        for (int j = 0; j < TOP; j++)
+            outside +=
+                element_judge(DTYPE_BF16, (double)logsumexp_gate(ids[j]), y[j], e[j]).kind == ELEMENT_OUTSIDE;
+    }
+    cr_assert(outside > 2000, "%d gates outside of the plain contract", outside);
+    cr_assert_gt(noticed, 7000, "%d gates off by a fiftieth noticed", noticed);
+}
+
 Test(router, a_sigmoid_by_tanh_is_inside_when_declared_and_outside_when_not) {
     struct contract declared = contract_exact(OP_ROUTE);
     declared.u.route.tanh_error = 0x1p-22;
