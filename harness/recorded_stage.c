@@ -221,10 +221,12 @@ static struct status settle_answer(struct recorded_run *r, const struct placed *
                                          outcome->call.op == OP_ROUTE || outcome->call.op == OP_ATTENTION);
     const bool thin = recorded_is_sampled(r, at) || reads_any(r->thin, at->stage);
     struct settled settled[MAX_REF_OUT] = {{0}};
-    bool recorded[T_COUNT] = {false};
+    bool recorded[T_COUNT] = {false}, was_doubted[T_COUNT] = {false}, was_thin[T_COUNT] = {false};
     const int64_t outside = r->verdict.edge->outside;
     const int start = recorded_span_start(r, at->stage);
     struct status s = status_ok();
+    for (int id = 0; id < T_COUNT && at->rank > 0; id++) /* what a rank before left open, stays so */
+        was_doubted[id] = r->doubted[id], was_thin[id] = r->thin[id];
     for (int i = 0; i < a->n && !s.code && !placed_op(at)->answers_inputs; i++) {
         r->doubted[a->id[i]] = doubted;
         r->thin[a->id[i]] = thin;
@@ -238,8 +240,8 @@ static struct status settle_answer(struct recorded_run *r, const struct placed *
         if (!settled[i].values) put_unseen(r, at, a, i, &outcome->got);
     for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE && !s.code; id++) {
         r->since[*id] = recorded[*id] ? S_COUNT : start;
-        r->doubted[*id] = doubted && !recorded[*id];
-        r->thin[*id] = thin && !recorded[*id];
+        r->doubted[*id] = was_doubted[*id] || (doubted && !recorded[*id]);
+        r->thin[*id] = was_thin[*id] || (thin && !recorded[*id]);
         if (!recorded[*id]) keep(r, at, &outcome->got, *id);
     }
     for (int i = 0; i < a->n; i++)
@@ -278,7 +280,7 @@ static struct status adopt_stage(struct recorded_run *r, const struct placed *at
     snprintf(reason, sizeof reason, "%s", missing);
     for (const enum tensor_id *id = placed_row(at)->out; *id != T_NONE; id++) {
         struct settled settled = {0};
-        r->doubted[*id] = r->thin[*id] = false;
+        if (!at->rank) r->doubted[*id] = r->thin[*id] = false;
         if (tensor_table[*id].dtype != DTYPE_I32)
             TRY(recorded_settle(r, at, *id, NULL, NULL, reason, &settled));
         if (settled.values)
