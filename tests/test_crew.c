@@ -104,10 +104,11 @@ Test(crew, ids_that_no_expert_has_count_for_nobody, .fini = free_all) {
 
 /* ---- what a rank keeps ---- */
 
-static struct store stored_by(int stage) {
+/* So many elements of each output. */
+static struct store stored_by(int stage, int64_t n) {
     struct store got = {0};
     for (const enum tensor_id *id = stage_table[stage].out; *id != T_NONE; id++)
-        store_renew(&got, *id, tensor_dtype(*id, DTYPE_F64), 5);
+        store_renew(&got, *id, tensor_dtype(*id, DTYPE_F64), n);
     return got;
 }
 
@@ -115,7 +116,7 @@ Test(crew, partial_and_local_tensors_stay_the_ranks_and_others_do_not, .fini = f
     struct crew crew = crew_of(TP, 1, PART_FFN);
     static const int stages[] = {S_O_PROJ, S_PERMUTE, S_DOWN, S_COMBINE, S_ROUTE, S_KV_WRITE, S_FFN_NORM};
     for (size_t i = 0; i < sizeof stages / sizeof *stages; i++) {
-        struct store got = stored_by(stages[i]);
+        struct store got = stored_by(stages[i], 5);
         crew_keep(&crew, stages[i], 1, &got, false);
         for (const enum tensor_id *id = stage_table[stages[i]].out; *id != T_NONE; id++) {
             const enum tensor_role role = tensor_table[*id].role;
@@ -126,9 +127,11 @@ Test(crew, partial_and_local_tensors_stay_the_ranks_and_others_do_not, .fini = f
         }
         store_free(&got);
     }
-    struct store got = stored_by(S_ROUTE);
+    const int64_t n_ids = crew.plan.size[AXIS_T] * crew.spec.top_k; /* they are counted */
+    struct store got = stored_by(S_ROUTE, n_ids);
     crew_keep(&crew, S_ROUTE, 1, &got, true);
-    cr_expect(own[1].of[T_IDS].count == 5 && own[1].of[T_GATES].count == 5 && !got.of[T_IDS].memory.data);
+    cr_expect(own[1].of[T_IDS].count == n_ids && own[1].of[T_GATES].count == n_ids &&
+              !got.of[T_IDS].memory.data);
 }
 
 /* ---- parts ---- */
