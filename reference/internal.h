@@ -139,7 +139,7 @@ static inline lanes where_positive(lanes s1, double x) {
     return (lanes)((lane_bits)(s1 > lanes_all(0)) & (lane_bits)lanes_all(x));
 }
 
-/* ---- the blocked dot product of attention (linear_sums.c) ---- */
+/* ---- the blocked dot product of attention (dot.c) ---- */
 
 struct dot_sums {
     lanes y, low, high,
@@ -153,17 +153,17 @@ enum dot_want { WANT_SPAN = 1, WANT_SIZE = 2 }; /* low and high; s1 */
 void dot_continue(struct dot_sums *sums, const double *w, int64_t w_stride, int n_columns, const lanes *x,
                   int64_t n, int want);
 
-/* ---- the k largest (top_k.c) ---- */
-
-/* ids[0..K) by falling choice, ties to the lower index. choice [E]: experts of groups that lose
- * become -inf. */
-void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
-
 /* The same where the terms are summed in slices of `slice` (0: all in one) which are then added up; the
  * first term begins one. spans[c] += the sum over slices of the largest minus the smallest prefix sum
  * within the slice; low and high stay those of the whole. */
 void dot_in_slices(struct dot_sums *sums, lanes *spans, const double *w, int64_t w_stride, int n_columns,
                    const lanes *x, int64_t n, int64_t slice, int want);
+
+/* ---- the k largest (top_k.c) ---- */
+
+/* ids[0..K) by falling choice, ties to the lower index. choice [E]: experts of groups that lose
+ * become the fill. */
+void top_k_pick(double *choice, const struct route_args *a, int32_t *ids);
 
 /* ---- the sums of a linear call (linear_sums.c) ---- */
 

@@ -14,7 +14,8 @@ struct ref_run {
     int64_t group, first, n;
 };
 
-/* Without an order, of row r of the runs, one run after the other, and column c, in double, separately multiplied and added:
+/* Without an order, of row r of the runs, one run after the other, and column c, in double, separately
+ * multiplied and added:
  *   term[k] = w[group][c][k] x[row][k]     prefix[k] = prefix[k - 1] + term[k], from 0, k rising
  *   y = the last prefix     s1 = sum over k of |term[k]|, from 0, k rising
  *   span = sum over the slices [0, slice), [slice, 2 slice).. of the largest minus the smallest prefix in
