@@ -40,12 +40,18 @@ static int parts_per_rank(int stage, const struct layer_spec *spec) {
 #define ANY_FP32                                                                                             \
     { .unit = UNIT_F32, .block = 1, .order = ORDER_ANY }
 
+/* Exact steps around products of a library. */
+static struct contract library_contract(int stage) {
+    struct contract c = contract_exact(stage_table[stage].op);
+    if (c.op == OP_LINEAR) c.u.linear.acc = (struct accumulator)ANY_FP32;
+    if (c.op == OP_GATED_LINEAR) c.u.gated_linear.acc = (struct accumulator)ANY_FP32;
+    return c;
+}
+
 /* What fp32 steps between bf16 tensors have in common, whoever wrote them. */
 static struct contract tensor_contract(int stage) {
-    struct contract c = contract_exact(stage_table[stage].op);
+    struct contract c = library_contract(stage);
     switch (c.op) {
-    case OP_LINEAR: c.u.linear.acc = (struct accumulator)ANY_FP32; break;
-    case OP_GATED_LINEAR: c.u.gated_linear.acc = (struct accumulator)ANY_FP32; break;
     case OP_ATTENTION:
         c.u.attention.qk = c.u.attention.pv = (struct accumulator)ANY_FP32;
         c.u.attention.exp_error = VLLM_EXP_ERROR;
@@ -184,10 +190,8 @@ static struct contract hf_flash_contract(const struct producer *p, int stage,
  * the dtype of the output; how many, no file says. fa3 does neither. Its norm, activation and rope are fp32 with
  * one rounding. */
 static struct contract fa3_contract(const struct producer *p, int stage, const struct hf64_range *range) {
-    struct contract c = contract_exact(stage_table[stage].op);
+    struct contract c = library_contract(stage);
     (void)range;
-    if (c.op == OP_LINEAR) c.u.linear.acc = (struct accumulator)ANY_FP32;
-    if (c.op == OP_GATED_LINEAR) c.u.gated_linear.acc = (struct accumulator)ANY_FP32;
     if (c.op != OP_ATTENTION) return c;
     c.u.attention.qk = c.u.attention.pv = (struct accumulator){.block = 16, .fraction = 25, .keep = 24};
     c.u.attention.p_unit = dtype_unit(p->storage);
