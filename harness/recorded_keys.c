@@ -14,13 +14,14 @@ static int64_t fresh(const struct batch *b, int64_t seq) {
 static int64_t behind(const struct batch *b, int64_t seq) { return b->kv_len[seq] - fresh(b, seq); }
 
 void recorded_keys_batch(const struct recorded_batch *step, struct batch *batch) {
+    if (step->start) {
+        batch_of_positions(batch, step->positions, step->start, step->n_seqs);
+        return;
+    }
     int64_t *const start = memory_zeroed((size_t)step->n_tokens + 1, sizeof *start), n = 0;
     for (int64_t t = 1; t <= step->n_tokens; t++)
         if (t == step->n_tokens || step->positions[t] != step->positions[t - 1] + 1) start[++n] = t;
-    if (step->start)
-        batch_of_positions(batch, step->positions, step->start, step->n_seqs);
-    else
-        batch_of_positions(batch, step->positions, start, n);
+    batch_of_positions(batch, step->positions, start, n);
     free(start);
 }
 
