@@ -1,0 +1,222 @@
+/* Who does a shape, who of them is right, and how long do these take? */
+/* SPDX-License-Identifier: MIT */
+#include "harness/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/bench_judge.h"
+#include "harness/memory.h"
+#include "kernels/device/device_timer.h"
+
+enum { MAX_CONTESTANTS = 24 };
+#define ROUND_SECONDS 0.03 /* as many launches as fill this */
+
+/* Somebody who is timed; without a chain, the device's copy. */
+struct contestant {
+    int64_t row; /* in the result */
+    struct bench_chain chain;
+    int per_round;
+    uint64_t bits; /* of what was judged */
+};
+
+struct bench {
+    const struct bench_request *request;
+    struct bench_result *result;
+    struct device *device;
+    struct device_timer *timer;
+    struct bench_operands operands;
+    struct contestant one[MAX_CONTESTANTS]; /* of the shape */
+    int n;
+};
+
+static struct bench_row *row_of(const struct bench *b, const struct contestant *c) {
+    return &b->result->row[c->row];
+}
+
+/* ---- a round ---- */
+
+static struct status launch(struct bench *b, const struct contestant *c) {
+    return c->chain.n ? bench_chain_launch(&b->operands, &c->chain) : device_timer_copy(b->timer);
+}
+
+/* Something is queued before the first mark, so that the device is busy while the CPU queues what follows:
+ * nothing but the device's work lies between two marks. */
+static struct status time_round(struct bench *b, const struct contestant *c, enum bench_cache cache, int n,
+                                double *seconds) {
+    if (cache == BENCH_WARM) TRY(launch(b, c));
+    for (int i = 0; i < n; i++) {
+        if (cache == BENCH_COLD) TRY(device_timer_flush(b->timer));
+        TRY(device_timer_mark(b->timer, 2 * i));
+        TRY(launch(b, c));
+        TRY(device_timer_mark(b->timer, 2 * i + 1));
+    }
+    TRY(device_sync(b->device));
+    for (int i = 0; i < n; i++) TRY(device_timer_seconds(b->timer, 2 * i, 2 * i + 1, &seconds[i]));
+    return status_ok();
+}
+
+static struct status plan_rounds(struct bench *b, struct contestant *c) {
+    double once;
+    TRY(time_round(b, c, BENCH_WARM, 1, &once));
+    const double fit = ROUND_SECONDS / once;
+    c->per_round = fit < 1 ? 1 : fit > BENCH_PER_ROUND ? BENCH_PER_ROUND : (int)fit;
+    return status_ok();
+}
+
+static struct status time_all(struct bench *b) {
+    const int rounds = b->request->rounds ? b->request->rounds : BENCH_ROUNDS;
+    for (int i = 0; i < b->n; i++) TRY(plan_rounds(b, &b->one[i]));
+    for (int cache = 0; cache < BENCH_CACHES; cache++)
+        for (int round = 0; round < rounds && !b->request->without[cache]; round++)
+            for (int i = 0; i < b->n; i++) {
+                const struct contestant *const c = &b->one[i];
+                struct bench_series *const s = &row_of(b, c)->series[cache];
+                if (!s->seconds)
+                    s->seconds = memory_zeroed((size_t)(rounds * c->per_round), sizeof *s->seconds);
+                s->per_round = c->per_round;
+                TRY(time_round(b, c, (enum bench_cache)cache, c->per_round, s->seconds + s->n));
+                s->n += c->per_round;
+            }
+    return status_ok();
+}
+
+/* ---- right? ---- */
+
+static uint64_t hash_outputs(const struct bench *b, const struct bench_chain *chain) {
+    uint64_t h = 0x9e3779b97f4a7c15u;
+    for (int i = 0; i < chain->n; i++) {
+        const struct device_buffer *const out = &b->operands.buffer[chain->out[i]];
+        const uint16_t *const bits = out->host;
+        for (size_t at = 0; at < out->bytes / 2; at++) h = (h ^ bits[at]) * 0xff51afd7ed558ccdu;
+    }
+    return h;
+}
+
+/* One launch into poison, judged. What the kernel did wrong is in the row. */
+static struct status try_chain(struct bench *b, struct contestant *c) {
+    struct bench_row *const row = row_of(b, c);
+    const double most = b->request->most_work > 0 ? b->request->most_work : BENCH_WORK;
+    TRY(bench_chain_prepare(&b->operands, &c->chain));
+    struct status ran = bench_chain_launch(&b->operands, &c->chain);
+    if (!ran.code) ran = device_sync(b->device);
+    if (ran.code) {
+        row->state = BENCH_WRONG;
+        snprintf(row->note, sizeof row->note, "%.290s", ran.message);
+        return status_ok();
+    }
+    TRY(bench_judge(&b->operands, &c->chain, most, row));
+    c->bits = hash_outputs(b, &c->chain);
+    return status_ok();
+}
+
+/* What was timed is what was judged: the same bits after all the launches, or right once more. */
+static struct status look_again(struct bench *b, struct contestant *c) {
+    struct bench_row *const row = row_of(b, c);
+    struct bench_row again = {.state = BENCH_TIMED};
+    TRY(bench_chain_prepare(&b->operands, &c->chain));
+    TRY(bench_chain_launch(&b->operands, &c->chain));
+    TRY(device_sync(b->device));
+    for (int i = 0; i < c->chain.n; i++) TRY(device_pull(b->device, &b->operands.buffer[c->chain.out[i]]));
+    if (hash_outputs(b, &c->chain) == c->bits) return status_ok();
+    TRY(bench_judge(&b->operands, &c->chain, BENCH_WORK, &again));
+    if (again.state != BENCH_WRONG) return status_ok();
+    row->state = BENCH_WRONG;
+    row->margin = again.margin;
+    snprintf(row->note, sizeof row->note, "right at first, wrong after it was timed: %.240s", again.note);
+    for (int cache = 0; cache < BENCH_CACHES; cache++) {
+        free(row->series[cache].seconds);
+        row->series[cache] = (struct bench_series){0};
+    }
+    return status_ok();
+}
+
+/* ---- a shape ---- */
+
+static struct contestant *add(struct bench *b, const struct bench_shape *shape, const char *name) {
+    struct contestant *const c = &b->one[b->n];
+    struct bench_row *const row = bench_result_add(b->result);
+    const struct bench_work work = bench_work_of(shape);
+    *c = (struct contestant){.row = b->result->n_rows - 1};
+    bench_shape_print(shape, row->shape);
+    snprintf(row->name, sizeof row->name, "%s", name);
+    row->bytes = work.bytes;
+    row->flops = work.flops;
+    return c;
+}
+
+/* The ways that are right stay. */
+static struct status add_chains(struct bench *b, const struct bench_shape *shape, bool gauge) {
+    struct bench_chain chain;
+    const struct kernel *best = NULL;
+    TRY(bench_operands_lay(&b->operands, b->device, shape));
+    if (gauge && bench_chain_at(&b->operands, NULL, 0, 0, &chain))
+        best = kernel_pick(chain.call[0].op, b->request->device, &chain.call[0], NULL);
+    const struct kernel *const *const wanted = gauge ? &best : b->request->wanted;
+    const int n_wanted = gauge ? best != NULL : b->request->n_wanted;
+    for (int i = 0; b->n < MAX_CONTESTANTS && bench_chain_at(&b->operands, wanted, n_wanted, i, &chain);
+         i++) {
+        struct contestant *const c = add(b, shape, chain.name);
+        struct bench_row *const row = row_of(b, c);
+        c->chain = chain;
+        row->gauge = gauge;
+        if (chain.refused[0]) {
+            row->state = BENCH_REFUSED;
+            snprintf(row->note, sizeof row->note, "%s", chain.refused);
+            continue;
+        }
+        TRY(try_chain(b, c));
+        if (row->state != BENCH_WRONG) b->n++;
+    }
+    return status_ok();
+}
+
+static struct status time_shape(struct bench *b, const struct bench_shape *shape) {
+    const int64_t first = b->result->n_rows;
+    b->n = 0;
+    TRY(add_chains(b, shape, false));
+    TRY(time_all(b));
+    for (int i = 0; i < b->n; i++) TRY(look_again(b, &b->one[i]));
+    if (b->request->done) b->request->done(b->request->context, b->result, first);
+    return status_ok();
+}
+
+/* What the device can do at all: a copy of memory, and a large product. */
+static struct status time_gauges(struct bench *b) {
+    const struct bench_shape dense = bench_dense_gauge(b->request->device);
+    b->n = 0;
+    TRY(add_chains(b, &dense, true));
+    const struct contestant *const copy = add(b, &dense, device_timer_copier(b->timer));
+    struct bench_row *const row = row_of(b, copy);
+    const double bytes = (double)device_timer_copy_bytes(b->timer);
+    row->gauge = true;
+    row->bytes = 2 * bytes;
+    row->flops = 0;
+    snprintf(row->shape, sizeof row->shape, "copy:bytes=%.0f", bytes);
+    b->n++;
+    TRY(time_all(b));
+    if (b->request->done) b->request->done(b->request->context, b->result, 0);
+    return status_ok();
+}
+
+struct status bench_run(const struct bench_request *request, struct bench_result *out) {
+    *out = (struct bench_result){0};
+    struct bench *const b = memory_zeroed(1, sizeof *b);
+    b->request = request;
+    b->result = out;
+    snprintf(out->version, sizeof out->version, "%s", SHARDCHECK_VERSION);
+    struct status s = device_open(request->device, &b->device);
+    if (!s.code) s = device_timer_open(b->device, &b->timer);
+    if (!s.code) {
+        snprintf(out->device, sizeof out->device, "%s", device_label(b->device));
+        device_timer_describe(b->timer, out->speed, sizeof out->speed);
+        s = time_gauges(b);
+    }
+    for (int i = 0; i < request->n_shapes && !s.code; i++) s = time_shape(b, &request->shape[i]);
+    bench_operands_free(&b->operands);
+    device_timer_close(b->timer);
+    device_close(b->device);
+    free(b);
+    return s;
+}

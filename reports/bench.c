@@ -1,0 +1,104 @@
+/* What follows from the samples: spreads, the device's rates and shares of them, who is ahead. */
+/* SPDX-License-Identifier: MIT */
+#include "reports/bench.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *bench_cache_name(enum bench_cache cache) {
+    static const char *const names[BENCH_CACHES] = {[BENCH_COLD] = "cold", [BENCH_WARM] = "warm"};
+    return names[cache];
+}
+
+const char *bench_state_name(enum bench_state state) {
+    static const char *const names[] = {
+        [BENCH_TIMED] = "timed", [BENCH_WRONG] = "WRONG", [BENCH_REFUSED] = "refused"};
+    return names[state];
+}
+
+struct bench_row *bench_result_add(struct bench_result *r) {
+    if (r->n_rows % 64 == 0) {
+        struct bench_row *const more = realloc(r->row, (size_t)(r->n_rows + 64) * sizeof *more);
+        if (!more) abort(); /* nothing sensible is left to say */
+        r->row = more;
+    }
+    struct bench_row *const row = &r->row[r->n_rows++];
+    *row = (struct bench_row){0};
+    return row;
+}
+
+void bench_result_free(struct bench_result *r) {
+    for (int64_t i = 0; i < r->n_rows; i++)
+        for (int cache = 0; cache < BENCH_CACHES; cache++) free(r->row[i].series[cache].seconds);
+    free(r->row);
+    *r = (struct bench_result){0};
+}
+
+/* ---- spread ---- */
+
+static int rising(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double quantile(const double *sorted, int n, double q) {
+    const double at = q * (n - 1);
+    const int below = (int)at, above = below + 1 < n ? below + 1 : below;
+    return sorted[below] + (at - below) * (sorted[above] - sorted[below]);
+}
+
+struct bench_spread bench_spread_of(const struct bench_series *s) {
+    double *const sorted = malloc((size_t)s->n * sizeof *sorted);
+    if (!sorted) abort();
+    memcpy(sorted, s->seconds, (size_t)s->n * sizeof *sorted);
+    qsort(sorted, (size_t)s->n, sizeof *sorted, rising);
+    const struct bench_spread spread = {quantile(sorted, s->n, 0.25), quantile(sorted, s->n, 0.5),
+                                        quantile(sorted, s->n, 0.75)};
+    free(sorted);
+    return spread;
+}
+
+/* ---- rates ---- */
+
+/* Of either cache the faster: what it can do. */
+static double least_median(const struct bench_row *row) {
+    double least = INFINITY;
+    for (int cache = 0; cache < BENCH_CACHES; cache++)
+        if (row->series[cache].n) least = fmin(least, bench_spread_of(&row->series[cache]).median);
+    return least;
+}
+
+struct bench_limits bench_limits_of(const struct bench_result *r) {
+    struct bench_limits limits = {0};
+    for (int64_t i = 0; i < r->n_rows; i++) {
+        const struct bench_row *const row = &r->row[i];
+        if (!row->gauge || row->state != BENCH_TIMED) continue;
+        if (row->flops > 0)
+            limits.flops = row->flops / least_median(row);
+        else
+            limits.bytes = row->bytes / least_median(row);
+    }
+    return limits;
+}
+
+struct bench_share bench_share_of(const struct bench_row *row, enum bench_cache cache,
+                                  const struct bench_limits *limits) {
+    if (!(limits->bytes > 0) || !(limits->flops > 0) || !row->series[cache].n) return (struct bench_share){0};
+    const double median = bench_spread_of(&row->series[cache]).median;
+    const double memory = row->bytes / limits->bytes, sums = row->flops / limits->flops;
+    return (struct bench_share){fmax(memory, sums) / median, memory > sums};
+}
+
+double bench_ratio(const struct bench_result *r, const struct bench_row *row, enum bench_cache cache,
+                   const struct bench_row **peer) {
+    double least = INFINITY;
+    *peer = NULL;
+    for (int64_t i = 0; i < r->n_rows && row->series[cache].n; i++) {
+        const struct bench_row *const other = &r->row[i];
+        if (!other->peer || !other->series[cache].n || strcmp(other->shape, row->shape) != 0) continue;
+        const double median = bench_spread_of(&other->series[cache]).median;
+        if (median < least) least = median, *peer = other;
+    }
+    return *peer ? least / bench_spread_of(&row->series[cache]).median : 0;
+}

@@ -1,0 +1,77 @@
+/* bench - what a run of `bench` measured, as numbers and strings: all that its reports know. */
+/* SPDX-License-Identifier: MIT */
+#ifndef REPORTS_BENCH_H
+#define REPORTS_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+/* Cold: more than the last cache holds was written between the launches. Warm: one after another. */
+enum bench_cache { BENCH_COLD, BENCH_WARM, BENCH_CACHES };
+const char *bench_cache_name(enum bench_cache cache);
+
+/* A sample is one launch; rounds of `per_round` of them, with everybody else of the shape in between. */
+struct bench_series {
+    int n, per_round;
+    double *seconds; /* [n]; owned */
+};
+
+/* Refused: does not take the shape. Wrong: what it stored is outside of what is right, so it was not timed. */
+enum bench_state { BENCH_TIMED, BENCH_WRONG, BENCH_REFUSED };
+const char *bench_state_name(enum bench_state state);
+
+struct bench_row {
+    char shape[160], name[120];
+    bool peer;  /* somebody else's; not judged */
+    bool gauge; /* neither: what the machine can do, that shares are of */
+    enum bench_state state;
+    char note[300];                      /* the worst element, or why it was refused; else empty */
+    int64_t rows_judged, rows, elements; /* of all its outputs; elements of the judged rows */
+    double margin;                       /* the largest: error over its bound */
+    double bytes, flops;                 /* that the shape needs at least */
+    struct bench_series series[BENCH_CACHES];
+};
+
+struct bench_result {
+    char version[40], device[320], speed[200],
+        command[400];      /* speed: "driver 580.159.04, at most 1980 MHz" */
+    char peers[300];       /* who they are, or why there are none */
+    struct bench_row *row; /* owned; those of a shape one after another */
+    int64_t n_rows;
+};
+struct bench_row *bench_result_add(struct bench_result *result); /* zeros; valid until the next one */
+void bench_result_free(struct bench_result *result);
+
+/* ---- what follows from it ---- */
+
+struct bench_spread {
+    double q1, median, q3; /* seconds; type 7 of Hyndman & Fan 1996: between the two nearest samples */
+};
+/* n > 0. */
+struct bench_spread bench_spread_of(const struct bench_series *series);
+
+/* The device's own rates, of the gauges; 0: not measured. */
+struct bench_limits {
+    double bytes, flops; /* a second */
+};
+struct bench_limits bench_limits_of(const struct bench_result *result);
+/* The larger of bytes / (copied bytes a second) and flops / (dense rate), over the median time. */
+struct bench_share {
+    double share;   /* 0: not known */
+    bool by_memory; /* which of the two it is */
+};
+struct bench_share bench_share_of(const struct bench_row *row, enum bench_cache cache,
+                                  const struct bench_limits *limits);
+/* How long the fastest peer takes of what row takes; 0: there is none. */
+double bench_ratio(const struct bench_result *result, const struct bench_row *row, enum bench_cache cache,
+                   const struct bench_row **peer);
+
+/* ---- reports ---- */
+
+void bench_text_head(FILE *file, const struct bench_result *result);
+/* The rows from `first` on, which are of one shape. */
+void bench_text_shape(FILE *file, const struct bench_result *result, int64_t first);
+void bench_text_end(FILE *file, const struct bench_result *result);
+
+#endif
