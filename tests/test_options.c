@@ -134,8 +134,8 @@ Test(options, mistakes_are_named_with_what_would_be_right) {
     static const char *const mistakes[][2] = {
         {"frob", "frob: no such command; use "},
         {"rum", "rum: no such command; use run,"},
-        {"--tp 2",
-         "--tp: no command given; use run, judge, compare, list, probe, mutants, generate, help or version "},
+        {"--tp 2", "--tp: no command given; use run, judge, compare, list, probe, bench, mutants, generate, "
+                   "help or version "},
         {"run --help=1", "--help: takes no value"},
         {"run --tpp 2", "--tpp: run has no such option; use --tp,"},
         {"run -x", "-x: run has no such option"},

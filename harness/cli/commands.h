@@ -65,6 +65,15 @@ struct status list_print(const char *what, const char *path, FILE *file); /* err
 extern const struct option_row probe_options[];
 struct status probe_parse(struct parse *parse);
 struct status probe_run(const struct options *options, enum exit_code *code);
+struct status apply_device(struct parse *parse, const struct option_row *row, const char *value);
+void device_values(struct choices *choices);
+
+/* ---- bench: how fast are the kernels that are right? ---- */
+extern const struct option_row bench_options[];
+struct status bench_parse(struct parse *parse);
+struct status bench_command(const struct options *options, enum exit_code *code);
+void bench_explain(FILE *file);
+void bench_words(struct choices *choices);
 
 /* ---- mutants: is every known mistake caught where it shows, and nowhere else? ---- */
 extern const struct option_row mutants_options[];

@@ -3,6 +3,7 @@
 #ifndef HARNESS_CLI_OPTIONS_H
 #define HARNESS_CLI_OPTIONS_H
 
+#include "harness/bench.h"
 #include "harness/cli/request.h"
 #include "harness/cli/waivers.h"
 #include "harness/worker/pool.h"
@@ -18,7 +19,7 @@ struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
 };
-enum { MAX_REPORTS = 8 };
+enum { MAX_REPORTS = 8, MAX_BENCH_SHAPES = 64, MAX_BENCH_KERNELS = 32 };
 
 struct options {
     const struct command *command;
@@ -27,11 +28,16 @@ struct options {
     const struct command *topic; /* of help; NULL: all commands */
     const char *list_what;       /* of list and generate */
     const char *list_file;       /* of list tensors; else NULL */
-    enum device_kind device;     /* of probe */
+    enum device_kind device;     /* of probe and bench */
     bool only[MAX_MUTANTS];      /* of mutants: by row */
     bool json;                   /* of mutants */
     const char *compared[2];     /* of compare: files */
     struct compare_wish wish;    /* of compare, and of run with a baseline */
+
+    struct bench_request bench; /* with shapes and kernels that stand here: */
+    struct bench_shape bench_shape[MAX_BENCH_SHAPES];
+    const struct kernel *bench_kernel[MAX_BENCH_KERNELS];
+    int n_bench_shapes;
 
     const char **judged;    /* of judge: run.judge.dump; owned */
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */

@@ -219,14 +219,14 @@ static struct status probe_device(enum device_kind kind, FILE *file, int *exceed
 
 /* ---- the command ---- */
 
-static struct status apply_device(struct parse *parse, const struct option_row *row, const char *value) {
+struct status apply_device(struct parse *parse, const struct option_row *row, const char *value) {
     struct check_case scratch = case_defaults();
     TRY(case_set(&scratch, "--device ", row->name, value));
     parse->out->device = scratch.device;
     return status_ok();
 }
 
-static void device_values(struct choices *choices) {
+void device_values(struct choices *choices) {
     const struct case_key *const key = &case_keys[CASE_KEY(device)];
     for (int i = 0; i < key->n_values; i++) choices_add(choices, "%s", key->value(i));
 }
