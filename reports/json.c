@@ -6,36 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reports/json_values.h"
 #include "reports/report.h"
-
-static json_t *number(double v) {
-    if (isnan(v)) return json_string("nan");
-    if (isinf(v)) return json_string(v > 0 ? "inf" : "-inf");
-    return json_real(v);
-}
-
-static json_t *integer(int64_t v) { return json_integer((json_int_t)v); }
-
-/* A path may hold any bytes; those that are not UTF-8 become '?'. */
-static json_t *string(const char *s) {
-    json_t *value = json_string(s);
-    if (value) return value;
-    char *clean = strdup(s);
-    if (!clean) return NULL;
-    for (char *at = clean; *at;) {
-        const int n = report_utf8_length(at);
-        if (!n) *at = '?';
-        at += n ? n : 1;
-    }
-    value = json_string(clean);
-    free(clean);
-    return value;
-}
-
-/* Takes the value over; a failed allocation leaves the key out and is noticed by the writer. */
-static void set(json_t *object, const char *key, json_t *value, bool *failed) {
-    if (json_object_set_new(object, key, value)) *failed = true;
-}
 
 static void set_figure(json_t *object, const char *key, struct figure f, bool *failed) {
     if (f.resolution == 0) return;

@@ -6,36 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reports/json_values.h"
 #include "reports/report.h"
-
-/* Of what a key holds; false: it holds something else. */
-static bool read_number(const json_t *object, const char *key, double *out) {
-    const json_t *const v = json_object_get(object, key);
-    if (!v) return true;
-    if (json_is_number(v)) return *out = json_number_value(v), true;
-    const char *const text = json_string_value(v);
-    if (!text) return false;
-    if (!strcmp(text, "nan")) return *out = NAN, true;
-    if (!strcmp(text, "inf")) return *out = INFINITY, true;
-    if (!strcmp(text, "-inf")) return *out = -INFINITY, true;
-    return false;
-}
-
-static bool read_integer(const json_t *object, const char *key, int64_t *out) {
-    const json_t *const v = json_object_get(object, key);
-    if (v && !json_is_integer(v)) return false;
-    if (v) *out = json_integer_value(v);
-    return true;
-}
-
-static bool read_string(const json_t *object, const char *key, char *out, size_t size) {
-    const json_t *const v = json_object_get(object, key);
-    if (!v) return true;
-    const char *const text = json_string_value(v);
-    if (!text || strlen(text) >= size) return false;
-    strcpy(out, text);
-    return true;
-}
 
 static bool read_state(const json_t *object, enum edge_state *out) {
     const char *const text = json_string_value(json_object_get(object, "state"));
