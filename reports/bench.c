@@ -35,6 +35,14 @@ void bench_result_free(struct bench_result *r) {
     *r = (struct bench_result){0};
 }
 
+const struct bench_format bench_formats[] = {
+    {"text", "a table a shape", bench_text},
+    {"json", "everything that was timed (schema shardcheck-bench/1)", bench_json},
+    {"csv", "a line a kernel, shape and cache", bench_csv},
+    {"html", "one page to look at; needs no network and no scripts", bench_html},
+    {0},
+};
+
 /* ---- spread ---- */
 
 static int rising(const void *a, const void *b) {
@@ -101,4 +109,36 @@ double bench_ratio(const struct bench_result *r, const struct bench_row *row, en
         if (median < least) least = median, *peer = other;
     }
     return *peer ? least / bench_spread_of(&row->series[cache]).median : 0;
+}
+
+int64_t bench_shape_end(const struct bench_result *r, int64_t first) {
+    int64_t end = first;
+    while (end < r->n_rows && !strcmp(r->row[end].shape, r->row[first].shape)) end++;
+    return end;
+}
+
+struct bench_counts bench_count(const struct bench_result *r) {
+    struct bench_counts n = {0};
+    for (int64_t i = 0; i < r->n_rows; i++) n.of[r->row[i].state] += !r->row[i].peer && !r->row[i].gauge;
+    return n;
+}
+
+/* ---- words ---- */
+
+/* Of a thousand small units the next larger one: three digits and more. */
+static void print_scaled(char *text, size_t size, double value, const char *const *unit) {
+    while (value >= 1000 && unit[1]) value /= 1000, unit++;
+    snprintf(text, size, "%.*f %s", value < 10 ? 3 : value < 100 ? 2 : 1, value, *unit);
+}
+
+void bench_time_text(char *text, size_t size, double seconds) {
+    static const char *const units[] = {"us", "ms", "s", NULL};
+    print_scaled(text, size, 1e6 * seconds, units);
+}
+
+void bench_rate_text(char *text, size_t size, const struct bench_row *row, double seconds, bool by_memory) {
+    static const char *const bytes[] = {"MB/s", "GB/s", NULL}, *const flops[] = {"MFLOP/s", "GFLOP/s",
+                                                                                 "TFLOP/s", NULL};
+    print_scaled(text, size, 1e-6 * (by_memory ? row->bytes : row->flops) / seconds,
+                 by_memory ? bytes : flops);
 }

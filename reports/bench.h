@@ -67,11 +67,40 @@ struct bench_share bench_share_of(const struct bench_row *row, enum bench_cache 
 double bench_ratio(const struct bench_result *result, const struct bench_row *row, enum bench_cache cache,
                    const struct bench_row **peer);
 
+/* One behind the last row of the shape of row `first`. */
+int64_t bench_shape_end(const struct bench_result *result, int64_t first);
+
+/* Kernels by state; neither peers nor gauges. */
+struct bench_counts {
+    int64_t of[BENCH_REFUSED + 1];
+};
+struct bench_counts bench_count(const struct bench_result *result);
+
+/* "1.234 ms"; and by what limits the shape, "4095 GB/s" or "612 TFLOP/s". */
+void bench_time_text(char *text, size_t size, double seconds);
+void bench_rate_text(char *text, size_t size, const struct bench_row *row, double seconds, bool by_memory);
+
 /* ---- reports ---- */
 
+struct bench_format {
+    const char *name, *describes;
+    void (*write)(FILE *file, const struct bench_result *result);
+};
+extern const struct bench_format
+    bench_formats[]; /* ended by a row without a name; the first is the default */
+
+/* The text in pieces, as the run goes on: a head, the rows from `first` on, which are of one shape, an end. */
 void bench_text_head(FILE *file, const struct bench_result *result);
-/* The rows from `first` on, which are of one shape. */
 void bench_text_shape(FILE *file, const struct bench_result *result, int64_t first);
 void bench_text_end(FILE *file, const struct bench_result *result);
+void bench_text(FILE *file, const struct bench_result *result);
+void bench_json(FILE *file, const struct bench_result *result);
+void bench_csv(FILE *file, const struct bench_result *result);
+void bench_html(FILE *file, const struct bench_result *result);
+
+/* Does the text say that it is the JSON of a bench? And what it holds, to be freed: NULL, or what is wrong with
+ * it, as the end of an error line; then there is nothing to free. */
+bool bench_is_json(const char *text, size_t length);
+const char *bench_read(const char *text, size_t length, struct bench_result *out);
 
 #endif

@@ -6,20 +6,6 @@
 
 enum { NAME_COLUMNS = 40 };
 
-/* "1.234 ms", "56.7 us": three digits and more. */
-static void print_time(char *text, size_t size, double seconds) {
-    const double us = 1e6 * seconds;
-    const char *const unit = us < 1000 ? "us" : us < 1e6 ? "ms" : "s";
-    const double value = us < 1000 ? us : us < 1e6 ? us / 1e3 : us / 1e6;
-    snprintf(text, size, "%.*f %s", value < 10 ? 3 : value < 100 ? 2 : 1, value, unit);
-}
-
-/* As what limits the shape: "4095 GB/s", "612 TFLOP/s". */
-static void print_rate(char *text, size_t size, const struct bench_row *row, double seconds, bool by_memory) {
-    const double rate = (by_memory ? 1e-9 * row->bytes : 1e-12 * row->flops) / seconds;
-    snprintf(text, size, "%.3g %s", rate, by_memory ? "GB/s" : "TFLOP/s");
-}
-
 static void print_series(FILE *file, const struct bench_result *r, const struct bench_row *row,
                          enum bench_cache cache, const struct bench_limits *limits) {
     const struct bench_series *const s = &row->series[cache];
@@ -27,8 +13,8 @@ static void print_series(FILE *file, const struct bench_result *r, const struct 
     const struct bench_share share = bench_share_of(row, cache, limits);
     const struct bench_row *peer;
     char median[24], rate[24], of[24] = "", ratio[24] = "";
-    print_time(median, sizeof median, spread.median);
-    print_rate(rate, sizeof rate, row, spread.median, row->gauge ? row->flops == 0 : share.by_memory);
+    bench_time_text(median, sizeof median, spread.median);
+    bench_rate_text(rate, sizeof rate, row, spread.median, row->gauge ? row->flops == 0 : share.by_memory);
     if (!row->gauge && share.share > 0)
         snprintf(of, sizeof of, "%.2f %s", share.share, share.by_memory ? "copy" : "dense");
     const double ahead = row->peer || row->gauge ? 0 : bench_ratio(r, row, cache, &peer);
@@ -54,10 +40,10 @@ static void print_row(FILE *file, const struct bench_result *r, const struct ben
     }
 }
 
-static void print_judged(FILE *file, const struct bench_result *r, int64_t first) {
+static void print_judged(FILE *file, const struct bench_result *r, int64_t first, int64_t end) {
     double margin = 0;
     int64_t judged = 0, rows = 0;
-    for (int64_t i = first; i < r->n_rows; i++) {
+    for (int64_t i = first; i < end; i++) {
         if (r->row[i].peer || r->row[i].state != BENCH_TIMED) continue;
         judged += r->row[i].rows_judged, rows += r->row[i].rows;
         if (r->row[i].margin > margin) margin = r->row[i].margin;
@@ -77,16 +63,23 @@ void bench_text_head(FILE *file, const struct bench_result *r) {
 
 void bench_text_shape(FILE *file, const struct bench_result *r, int64_t first) {
     const struct bench_limits limits = bench_limits_of(r);
-    if (first == r->n_rows) return;
+    const int64_t end = bench_shape_end(r, first);
+    if (first == end) return;
     fprintf(file, "\n%-*s cache     median   quartiles    n  rate          share of    peer/ours\n",
             NAME_COLUMNS + 2, r->row[first].shape);
-    for (int64_t i = first; i < r->n_rows; i++) print_row(file, r, &r->row[i], &limits);
-    print_judged(file, r, first);
+    for (int64_t i = first; i < end; i++) print_row(file, r, &r->row[i], &limits);
+    print_judged(file, r, first, end);
 }
 
 void bench_text_end(FILE *file, const struct bench_result *r) {
-    int64_t n[BENCH_REFUSED + 1] = {0};
-    for (int64_t i = 0; i < r->n_rows; i++) n[r->row[i].state] += !r->row[i].peer && !r->row[i].gauge;
-    fprintf(file, "\n%lld timed, %lld wrong, %lld refused\n", (long long)n[BENCH_TIMED],
-            (long long)n[BENCH_WRONG], (long long)n[BENCH_REFUSED]);
+    const struct bench_counts n = bench_count(r);
+    fprintf(file, "\n%lld timed, %lld wrong, %lld refused\n", (long long)n.of[BENCH_TIMED],
+            (long long)n.of[BENCH_WRONG], (long long)n.of[BENCH_REFUSED]);
+}
+
+void bench_text(FILE *file, const struct bench_result *r) {
+    bench_text_head(file, r);
+    for (int64_t first = 0; first < r->n_rows; first = bench_shape_end(r, first))
+        if (!r->row[first].gauge) bench_text_shape(file, r, first);
+    bench_text_end(file, r);
 }
