@@ -6,6 +6,9 @@
 
 #include "harness/bench.h"
 #include "harness/cli/commands.h"
+#include "harness/cli/outputs.h"
+#include "harness/cli/report_file.h"
+#include "reports/bench_compare.h"
 
 /* ---- options ---- */
 
@@ -33,10 +36,41 @@ static struct status apply_rounds(struct parse *parse, const struct option_row *
     return status_ok();
 }
 
+static void format_values(struct choices *choices) {
+    for (const struct bench_format *f = bench_formats; f->name; f++) choices_add(choices, "%s", f->name);
+}
+
+static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
+    struct options *const o = parse->out;
+    struct choices formats = {0};
+    const char *path;
+    int format;
+    format_values(&formats);
+    TRY(report_split(value, &formats, &format, &path));
+    for (int i = 0; i < o->n_bench_reports; i++)
+        if (path && o->bench_report[i].path ? output_same(path, o->bench_report[i].path)
+                                            : !path && !o->bench_report[i].path)
+            return status_error("--%s %.60s: two reports in one place; name two files", row->name, value);
+    if (o->n_bench_reports == MAX_REPORTS - 1)
+        return status_error("--%s %.60s: at most %d reports", row->name, value, MAX_REPORTS - 1);
+    o->bench_report[o->n_bench_reports++] = (struct bench_target){&bench_formats[format], path};
+    return status_ok();
+}
+
+static struct status apply_baseline(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->baseline_path = value;
+    return status_ok();
+}
+
 const struct option_row bench_options[] = {
     {"device", 0, 0, "NAME", -1, apply_device, "default host", device_values},
     {"cache", 0, 0, "WHICH", -1, apply_cache, "", cache_values},
     {"rounds", 0, 0, "N", -1, apply_rounds, "of all who do a shape; 10", NULL},
+    {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
+     "repeatable; text unless standard output has another", format_values},
+    {"baseline", 0, 0, "FILE", -1, apply_baseline,
+     "a JSON report of bench: exit status 1, too, where a kernel is slower than there (see compare)", NULL},
     {0},
 };
 
@@ -105,37 +139,105 @@ struct status bench_parse(struct parse *parse) {
     for (int i = 0; i < parse->request.n_subjects; i++) TRY(add_word(o, parse->request.subject[i]));
     if (!o->n_bench_shapes) TRY(add_defaults(o, NULL));
     o->bench.device = o->device;
+    for (int i = 0; i < o->n_bench_reports && o->baseline_path; i++)
+        if (o->bench_report[i].path && output_same(o->bench_report[i].path, o->baseline_path))
+            return status_error("--report %.100s: would replace the baseline; name another file",
+                                o->bench_report[i].path);
     return status_ok();
 }
 
 /* ---- the run ---- */
 
+/* Where the text goes while the run goes on; NULL: standard output has another report. */
+static FILE *text_of(const struct options *o) {
+    for (int i = 0; i < o->n_bench_reports; i++)
+        if (!o->bench_report[i].path) return NULL;
+    return stdout;
+}
+
 static void show(void *context, const struct bench_result *result, int64_t first) {
-    (void)context;
+    FILE *const file = context;
     if (!first)
-        bench_text_head(stdout, result);
+        bench_text_head(file, result);
     else
-        bench_text_shape(stdout, result, first);
-    fflush(stdout);
+        bench_text_shape(file, result, first);
+    fflush(file);
 }
 
-static bool any_wrong(const struct bench_result *result) {
-    for (int64_t i = 0; i < result->n_rows; i++)
-        if (result->row[i].state == BENCH_WRONG) return true;
-    return false;
+static struct status open_reports(const struct options *o, struct output **report) {
+    char label[300];
+    for (int i = 0; i < o->n_bench_reports; i++) {
+        const struct bench_target *const t = &o->bench_report[i];
+        snprintf(label, sizeof label, "--report %s%s%.250s", t->format->name, t->path ? ":" : "",
+                 t->path ? t->path : "");
+        TRY(output_open(label, t->path, &report[i]));
+    }
+    return status_ok();
 }
 
-struct status bench_command(const struct options *o, enum exit_code *code) {
+static struct status write_reports(const struct options *o, const struct bench_result *result,
+                                   struct output **report) {
+    for (int i = 0; i < o->n_bench_reports; i++) {
+        o->bench_report[i].format->write(output_file(report[i]), result);
+        TRY(output_commit(&report[i]));
+    }
+    return status_ok();
+}
+
+/* An error: the machine is another one, so that nothing can be said. */
+static struct status compare_with(const struct bench_result *before, const struct bench_result *now,
+                                  const char *label, const char *path, FILE *file, enum exit_code *code) {
+    const char *const why = bench_incomparable(before, now);
+    if (why) return status_error("%s%.100s: %.350s", label, path, why);
+    const struct bench_comparison c = bench_compare(file, before, now);
+    if (c.other_machine)
+        return status_error("%s%.100s: copies or dense products are not as fast as they were there; set the "
+                            "clocks, or measure both again",
+                            label, path);
+    if (c.worse) *code = EXIT_DEFECT;
+    return status_ok();
+}
+
+static struct status run_and_report(const struct options *o, const struct bench_result *before,
+                                    struct output **report, enum exit_code *code) {
+    FILE *const text = text_of(o);
     struct bench_request request = o->bench;
     struct bench_result result;
     request.shape = o->bench_shape;
     request.n_shapes = o->n_bench_shapes;
     request.wanted = o->bench_kernel;
-    request.done = show;
-    const struct status s = bench_run(&request, &result);
+    request.done = text ? show : NULL;
+    request.context = text;
+    struct status s = bench_run(&request, &result);
     snprintf(result.command, sizeof result.command, "%s", o->typed);
-    if (!s.code) bench_text_end(stdout, &result);
-    if (!s.code && any_wrong(&result)) *code = EXIT_DEFECT;
+    if (!s.code && text) bench_text_end(text, &result);
+    if (!s.code) s = write_reports(o, &result, report);
+    if (!s.code && bench_count(&result).of[BENCH_WRONG]) *code = EXIT_DEFECT;
+    if (!s.code && before)
+        s = compare_with(before, &result, "--baseline ", o->baseline_path, text ? text : stderr, code);
     bench_result_free(&result);
+    return s;
+}
+
+struct status bench_command(const struct options *o, enum exit_code *code) {
+    struct output *report[MAX_REPORTS] = {NULL};
+    struct bench_result before = {0};
+    if (o->baseline_path) TRY(bench_file_read("--baseline ", o->baseline_path, &before));
+    struct status s = open_reports(o, report);
+    if (!s.code) s = run_and_report(o, o->baseline_path ? &before : NULL, report, code);
+    for (int i = 0; i < o->n_bench_reports; i++) output_discard(&report[i]);
+    bench_result_free(&before);
+    return s;
+}
+
+struct status bench_compare_files(const char *a, const char *b, enum exit_code *code) {
+    struct bench_result before, now;
+    TRY(bench_file_read("", a, &before));
+    struct status s = bench_file_read("", b, &now);
+    if (!s.code) {
+        s = compare_with(&before, &now, "", a, stdout, code);
+        bench_result_free(&now);
+    }
+    bench_result_free(&before);
     return s;
 }

@@ -122,38 +122,25 @@ static struct status apply_baseline(struct parse *parse, const struct option_row
     return status_ok();
 }
 
-static bool names_stdout(const char *path) {
-    static const char *const names[] = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(path, names[i])) return true;
-    return false;
-}
-
 static void report_values(struct choices *choices) {
     for (const struct report_format *f = report_formats; f->name; f++) choices_add(choices, "%s", f->name);
 }
 
 static struct status apply_report(struct parse *parse, const struct option_row *row, const char *value) {
     (void)row;
-    char name[32], text[200];
+    struct choices formats = {0};
     struct options *out = parse->out;
-    const char *colon = strchr(value, ':');
-    snprintf(name, sizeof name, "%.*s", colon ? (int)(colon - value) : (int)strlen(value), value);
-    const struct report_format *format = report_by_name(name);
-    if (!format) {
-        struct choices choices = {0};
-        report_values(&choices);
-        choices_text(&choices, name, text, sizeof text);
-        return status_error("--report %.48s: no such format; use %s, then :FILE for a file", value, text);
-    }
-    if (colon && !colon[1]) return status_error("--report %s: names no file; use %s:FILE", value, name);
-    const char *path = colon && !names_stdout(colon + 1) ? colon + 1 : NULL;
+    const char *path;
+    int format;
+    report_values(&formats);
+    TRY(report_split(value, &formats, &format, &path));
     for (int i = 0; i < out->n_reports && !path; i++)
         if (!out->report[i].path)
-            return status_error("--report %.60s: two reports to standard output; use %s:FILE", value, name);
+            return status_error("--report %.60s: two reports to standard output; use %s:FILE", value,
+                                formats.name[format]);
     if (out->n_reports == MAX_REPORTS - 1)
         return status_error("--report %.60s: at most %d reports", value, MAX_REPORTS - 1);
-    out->report[out->n_reports++] = (struct report_target){format, path};
+    out->report[out->n_reports++] = (struct report_target){&report_formats[format], path};
     return status_ok();
 }
 

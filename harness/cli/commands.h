@@ -74,6 +74,8 @@ struct status bench_parse(struct parse *parse);
 struct status bench_command(const struct options *options, enum exit_code *code);
 void bench_explain(FILE *file);
 void bench_words(struct choices *choices);
+/* Of two JSON reports of it, for compare. */
+struct status bench_compare_files(const char *a, const char *b, enum exit_code *code);
 
 /* ---- mutants: is every known mistake caught where it shows, and nowhere else? ---- */
 extern const struct option_row mutants_options[];

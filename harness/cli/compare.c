@@ -109,6 +109,7 @@ struct status compare_run(const struct options *o, enum exit_code *code) {
     if (report_a != report_b)
         return status_error("%.200s: is a report, %.200s is none; compare two reports or two dumps",
                             report_a ? a : b, report_a ? b : a);
+    if (report_a && (bench_file_is(a) || bench_file_is(b))) return bench_compare_files(a, b, code);
     if (report_a) return compare_reports(o, code);
     TRY(is_fixture(a, &fixture_a));
     TRY(is_fixture(b, &fixture_b));

@@ -19,6 +19,10 @@ struct report_target {
     const struct report_format *format;
     const char *path; /* NULL: standard output */
 };
+struct bench_target {
+    const struct bench_format *format;
+    const char *path; /* NULL: standard output */
+};
 enum { MAX_REPORTS = 8, MAX_BENCH_SHAPES = 64, MAX_BENCH_KERNELS = 32 };
 
 struct options {
@@ -37,7 +41,8 @@ struct options {
     struct bench_request bench; /* with shapes and kernels that stand here: */
     struct bench_shape bench_shape[MAX_BENCH_SHAPES];
     const struct kernel *bench_kernel[MAX_BENCH_KERNELS];
-    int n_bench_shapes;
+    int n_bench_shapes, n_bench_reports;
+    struct bench_target bench_report[MAX_REPORTS];
 
     const char **judged;    /* of judge: run.judge.dump; owned */
     struct run_request run; /* of run; cases: lists multiplied, models expanded to parts; owned */
@@ -50,7 +55,7 @@ struct options {
     int split, splits;            /* the split-th of so many shares; 0: all */
     const char *failed_path;      /* a JSON report whose failed cases are to be run; NULL: none */
     struct waivers waivers;       /* failures that are allowed; owned */
-    const char *baseline_path;    /* NULL: none */
+    const char *baseline_path;    /* of run and bench; NULL: none */
     struct report_read *baseline; /* the report that this run is compared with; owned */
     int verbosity;                /* -1: quiet, 1: verbose */
     int n_reports;

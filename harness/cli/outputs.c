@@ -7,6 +7,30 @@
 #include <string.h>
 #include <sys/stat.h>
 
+static bool names_stdout(const char *path) {
+    static const char *const names[] = {"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(path, names[i])) return true;
+    return false;
+}
+
+struct status report_split(const char *value, const struct choices *formats, int *format, const char **path) {
+    char text[200];
+    const size_t n = strcspn(value, ":");
+    for (*format = 0; *format < formats->n; ++*format)
+        if (strlen(formats->name[*format]) == n && !strncmp(formats->name[*format], value, n)) break;
+    if (*format == formats->n) {
+        char name[32];
+        snprintf(name, sizeof name, "%.*s", (int)(n < 31 ? n : 31), value);
+        choices_text(formats, name, text, sizeof text);
+        return status_error("--report %.48s: no such format; use %s, then :FILE for a file", value, text);
+    }
+    if (value[n] && !value[n + 1])
+        return status_error("--report %s: names no file; use %.*s:FILE", value, (int)n, value);
+    *path = value[n] && !names_stdout(value + n + 1) ? value + n + 1 : NULL;
+    return status_ok();
+}
+
 /* Reports in their order, then the dump. "--report json:FILE", and its path (NULL: standard
  * output); false: there are fewer. */
 static bool output_at(const struct options *o, int i, char *label, size_t size, const char **path) {

@@ -6,6 +6,8 @@
 #include "harness/cli/options.h"
 #include "harness/output.h"
 
+/* "json:FILE": which of the formats, and the file (NULL: standard output). */
+struct status report_split(const char *value, const struct choices *formats, int *format, const char **path);
 /* No output may be another one, nor a file that is read. */
 struct status outputs_check(const struct options *options);
 /* Before the work. report [n_reports]: NULL after an error. */

@@ -73,3 +73,29 @@ struct status report_file_read(const char *label, const char *path, struct repor
     if (!problem) clean(out);
     return problem ? status_error("%s%.200s: %s", label, path, problem) : status_ok();
 }
+
+/* ---- of bench ---- */
+
+struct status bench_file_read(const char *label, const char *path, struct bench_result *out) {
+    char *text = NULL;
+    size_t length = 0;
+    *out = (struct bench_result){0};
+    TRY(file_read(label, path, MAX_REPORT_BYTES, "a JSON report of bench", &text, &length));
+    const char *const problem = bench_read(text, length, out);
+    free(text);
+    if (problem) return status_error("%s%.200s: %s", label, path, problem);
+    line_clean(out->version), line_clean(out->device), line_clean(out->speed), line_clean(out->command),
+        line_clean(out->peers);
+    for (int64_t i = 0; i < out->n_rows; i++)
+        line_clean(out->row[i].shape), line_clean(out->row[i].name), line_clean(out->row[i].note);
+    return status_ok();
+}
+
+bool bench_file_is(const char *path) {
+    char *text = NULL;
+    size_t length = 0;
+    if (file_read("", path, MAX_REPORT_BYTES, "a JSON report", &text, &length).code) return false;
+    const bool is = bench_is_json(text, length);
+    free(text);
+    return is;
+}
