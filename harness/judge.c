@@ -44,6 +44,8 @@ void edge_begin(struct edge_result *edge, const struct judged *j, struct finding
 
 /* ---- verdicts ---- */
 
+enum { PARALLEL_FROM = 1 << 16, PIECE = 1 << 12 }; /* elements; fewer are one thread's */
+
 /* Poison that is a number lies in a set that is wide enough; nobody stored it all the same, unless
  * it is about what should be there. */
 static bool is_poison(const struct judged *j, int64_t i, double y) {
@@ -62,7 +64,6 @@ static inline bool is_left_out(const struct judged *j, int64_t i) { return j->in
 
 /* The largest margin where all are right; false where one is not. */
 static bool all_right(const struct judged *j, double *largest) {
-    enum { PARALLEL_FROM = 1 << 16 };
     double margin = 0;
     int64_t wrong = 0;
 #pragma omp parallel for reduction(max : margin) reduction(+ : wrong) if (j->count > PARALLEL_FROM)
@@ -170,27 +171,56 @@ void judge_repeated(const struct judged *j, const void *first, const char *note,
 
 /* ---- twice the same ---- */
 
+struct twice {
+    bool same;
+    double margin;
+};
+
+static struct twice compare(double a, double b, const double *slack, bool kernels) {
+    const double distance = fabs(a - b);
+    const bool same = (slack ? distance <= *slack : !memcmp(&a, &b, sizeof a)) ||
+                      (kernels && ((isnan(a) && isnan(b)) || (isinf(a) && a == b)));
+    return (struct twice){same, slack && *slack > 0 && !isnan(distance) ? distance / *slack
+                                : same                                  ? 0
+                                                                        : INFINITY};
+}
+
+/* The largest margin where all are the same; false where one is not. */
+static bool all_same(const struct judged *j, const double *a, const double *b, const double *slack,
+                     bool kernels, double *largest) {
+    double margin = 0;
+    int64_t others = 0;
+#pragma omp parallel for reduction(max : margin) reduction(+ : others) if (j->count > PARALLEL_FROM)
+    for (int64_t first = 0; first < j->count; first += PIECE) {
+        const int64_t end = j->count - first < PIECE ? j->count : first + PIECE;
+        if (!slack && !memcmp(a + first, b + first, (size_t)(end - first) * sizeof *a)) continue;
+        for (int64_t i = first; i < end; i++) {
+            const struct twice t = compare(a[i], b[i], slack ? &slack[i] : NULL, kernels);
+            others += !t.same;
+            if (t.margin > margin) margin = t.margin;
+        }
+    }
+    *largest = margin;
+    return !others;
+}
+
 /* `kernels`: operands may come from a kernel. NaN on both sides then came in with them, and the
  * kernel edge has failed. */
 static void judge_twice(const struct judged *j, const double *a, const double *b, const double *slack,
                         bool kernels, const char *note, struct edge_result *edge, struct findings *findings) {
     edge_begin(edge, j, findings);
-    if (!slack && !memcmp(a, b, (size_t)j->count * sizeof *a)) return;
-    for (int64_t i = 0; i < j->count; i++) {
-        const double distance = fabs(a[i] - b[i]);
-        const bool same = (slack ? distance <= slack[i] : !memcmp(&a[i], &b[i], sizeof *a)) ||
-                          (kernels && ((isnan(a[i]) && isnan(b[i])) || (isinf(a[i]) && a[i] == b[i])));
-        const double margin = slack && slack[i] > 0 && !isnan(distance) ? distance / slack[i]
-                              : same                                    ? 0
-                                                                        : INFINITY;
-        if (same) {
-            if (margin > edge->margin) edge->margin = margin;
-            continue;
-        }
+    double largest;
+    if (all_same(j, a, b, slack, kernels, &largest)) {
+        edge->margin = fmax(edge->margin, largest);
+        return;
+    }
+    for (int64_t i = 0; i < j->count; i++) { /* in order, for the findings */
+        const struct twice t = compare(a[i], b[i], slack ? &slack[i] : NULL, kernels);
+        edge->margin = fmax(edge->margin, t.margin);
+        if (t.same) continue;
         edge_fail(edge);
         edge->outside++;
-        edge->margin = fmax(edge->margin, margin);
-        findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, margin, note);
+        findings_add(findings, j, i, a[i], b[i], slack ? slack[i] : 0, t.margin, note);
     }
 }
 

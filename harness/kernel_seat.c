@@ -195,11 +195,14 @@ static size_t gap_damage(const struct placed *at, enum tensor_id id, const struc
     const size_t size = dtype_bytes(placed_dtype(at, id));
     const unsigned char *const bytes = buffer->host;
     size_t damaged = 0;
-    for (int64_t i = 0; i < lie.elements && has_gaps(lie); i++) {
-        const int64_t column = i % lie.stride;
-        if (column >= lie.offset && column < lie.offset + lie.row) continue;
-        for (size_t b = 0; b < size; b++) damaged += bytes[(size_t)i * size + b] != buffer->poison;
-    }
+    if (!has_gaps(lie)) return 0;
+#pragma omp parallel for reduction(+ : damaged)
+    for (int64_t first = 0; first < lie.elements; first += lie.stride)
+        for (int64_t column = 0; column < lie.stride; column++) {
+            if (column >= lie.offset && column < lie.offset + lie.row) continue;
+            const unsigned char *const gap = bytes + (size_t)(first + column) * size;
+            for (size_t b = 0; b < size; b++) damaged += gap[b] != buffer->poison;
+        }
     return damaged;
 }
 

@@ -263,10 +263,13 @@ static void score_plain(const struct score_case *c, struct score_report *report)
 }
 
 static bool all_exact(const struct score_case *c) {
+    enum { PIECE = 1 << 16 };
     const int64_t n = ref_n_rows(c->call) * ref_row_size(c->call, c->output);
-    for (int64_t i = 0; i < n; i++)
-        if (c->e[i] != 0) return false;
-    return true;
+    bool exact = true;
+#pragma omp parallel for reduction(&& : exact) if (n > PIECE)
+    for (int64_t first = 0; first < n; first += PIECE)
+        for (int64_t i = first; exact && i < min_i64(first + PIECE, n); i++) exact = c->e[i] == 0;
+    return exact;
 }
 
 void ref_score(const struct score_case *c, struct score_report *report) {
