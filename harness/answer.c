@@ -135,7 +135,7 @@ void answer_compute(struct answer *a, int stage, const struct outcome *o, struct
 }
 
 void answer_free(struct answer *a) {
-    for (int i = 0; i < a->n; i++) {
+    for (int i = 0; i < a->n && !a->borrowed; i++) {
         free(a->y[i]);
         free(a->e[i]);
         free(a->s1[i]);

@@ -16,6 +16,7 @@ struct answer {
     int64_t count[MAX_REF_OUT], row_size[MAX_REF_OUT];
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT];
     double *s1[MAX_REF_OUT]; /* of partial outputs; NULL otherwise */
+    bool borrowed;           /* they are another answer's */
 };
 /* Room for all of it, zeros. */
 void answer_begin(struct answer *a, int stage, const struct outcome *o);

@@ -1,8 +1,7 @@
-/* Does every rank compute its part of the unsharded layer? The reference on a rank's operands
- * against the reference on the whole (plan edge), and what the rank stored against the trunk (shard
- * edge). */
+/* Does every rank compute its part of the unsharded layer? What it stored against the trunk (shard
+ * edge); the plan edge is plan_edge.c. */
 /* SPDX-License-Identifier: MIT */
-#include "harness/ranks.h"
+#include "harness/rank_work.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,14 +15,10 @@
 #include "harness/mistake.h"
 #include "harness/order.h"
 #include "harness/relate.h"
+#include "harness/replica.h"
 #include "harness/stage.h"
 #include "harness/tags.h"
 #include "layer/copy.h"
-
-/* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
- * expert. */
-#define PLAN_WORK 3e8
-#define PLAN_ROWS 4
 
 void ranks_open(struct ranks *r, const struct check_case *c, const struct mutant *mutant,
                 struct trunk *trunk) {
@@ -48,27 +43,19 @@ void ranks_close(struct ranks *r) {
     free(r->exact);
 }
 
-/* One rank at one stage, with what it is compared to. */
-struct rank_work {
-    struct ranks *ranks;
-    struct trunk *trunk;
-    struct placed at;
-    struct outcome outcome;
-    struct answer answer; /* of the rank's own call for partial outputs, otherwise its slice of the trunk's */
-};
-
-static bool is_partial(enum tensor_id id) { return tensor_table[id].role == ROLE_PARTIAL; }
-
-static struct verdict verdict_on(const struct rank_work *w, enum edge edge) {
-    return (struct verdict){&w->ranks->edge[edge], &w->ranks->findings};
+static void borrow_answer(struct rank_work *w) {
+    w->answer = w->trunk->answer;
+    w->answer.borrowed = true;
 }
 
 static void slice_answer(struct rank_work *w) {
     const struct answer *const whole = &w->trunk->answer;
     struct answer *const a = &w->answer;
-    a->n = whole->n;
+    borrow_answer(w);
+    if (w->same_call) return;
+    a->borrowed = false;
     for (int i = 0; i < a->n; i++) {
-        a->id[i] = whole->id[i];
+        a->s1[i] = NULL;
         a->count[i] = placed_count(&w->at, a->id[i]);
         a->row_size[i] = ref_row_size(&w->outcome.call, i);
         a->y[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
@@ -76,143 +63,6 @@ static void slice_answer(struct rank_work *w) {
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->y[i], whole->y[i]);
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->e[i], whole->e[i]);
     }
-}
-
-/* ---- plan edge ---- */
-
-/* Rows [row0, row1) as the reference has them on the rank's own operands. */
-struct plan_piece {
-    int64_t row0, row1;
-    double *y[MAX_REF_OUT];
-};
-
-static void plan_compute(const struct rank_work *w, struct plan_piece *p) {
-    struct ref_out out[MAX_REF_OUT] = {0};
-    for (int i = 0; i < w->answer.n; i++)
-        out[i].y = p->y[i] =
-            memory_zeroed((size_t)((p->row1 - p->row0) * w->answer.row_size[i]), sizeof(double));
-    ref_compute(&w->outcome.call, &w->outcome.contract, NULL, p->row0, p->row1, out);
-}
-
-/* They must have the very bits of the slice of the whole answer. */
-static void plan_judge(struct rank_work *w, struct plan_piece *p) {
-    const struct answer *const a = &w->answer;
-    const struct verdict v = verdict_on(w, EDGE_PLAN);
-    for (int i = 0; i < a->n; i++) {
-        struct judged j = placed_judged(&w->at, a->id[i], NULL, (p->row1 - p->row0) * a->row_size[i]);
-        j.first = p->row0 * a->row_size[i];
-        judge_plan(&j, p->y[i], a->y[i] + j.first, NULL, v.edge, v.findings);
-        free(p->y[i]);
-    }
-    v.edge->sampled_rows += p->row1 - p->row0;
-}
-
-/* Single rows, a thread each: a team for every one of them would cost more than its sums. */
-static void plan_pieces(struct rank_work *w, struct plan_piece *piece, int64_t n) {
-    enum { FEW = 16 };
-#pragma omp parallel for schedule(dynamic) if (n > FEW)
-    for (int64_t i = 0; i < n; i++) plan_compute(w, &piece[i]);
-    for (int64_t i = 0; i < n; i++) plan_judge(w, &piece[i]);
-}
-
-/* The first sorted row of every group, and where the last one ends. NULL: the stage's rows are in
- * no groups. */
-static const struct view *group_offsets(const struct call *call, int64_t *n_groups) {
-    const bool linear = call->op == OP_LINEAR, gated = call->op == OP_GATED_LINEAR;
-    const struct view *const offsets = linear ? &call->u.linear.offsets : &call->u.gated_linear.offsets;
-    if ((!linear && !gated) || !offsets->data) return NULL;
-    *n_groups = linear ? call->u.linear.n_groups : call->u.gated_linear.n_groups;
-    return offsets;
-}
-
-/* Every expert that has rows is a weight matrix of its own, with a slice of its own: one row of
- * each. */
-static void pick_experts(const struct call *call, uint64_t mix, int64_t rows, bool *picked) {
-    int64_t n_groups;
-    const struct view *const offsets = group_offsets(call, &n_groups);
-    for (int64_t g = 0; offsets && g < n_groups; g++) {
-        const int64_t first = (int64_t)dtype_load(offsets->data, DTYPE_I32, g),
-                      count = (int64_t)dtype_load(offsets->data, DTYPE_I32, g + 1) - first;
-        if (first >= 0 && count > 0 && first + count <= rows)
-            picked[first + (int64_t)((mix >> 17) % (uint64_t)count)] = true;
-    }
-}
-
-static void plan_edge(struct rank_work *w) {
-    const struct call *const call = &w->outcome.call;
-    const int64_t rows = ref_n_rows(call);
-    w->ranks->edge[EDGE_PLAN].rows += rows;
-    if (rows <= PLAN_ROWS || call_row_work(call) * (double)rows <= PLAN_WORK) {
-        plan_pieces(w, &(struct plan_piece){0, rows, {0}}, 1);
-        return;
-    }
-    const uint64_t mix = (w->ranks->c->seed * 0x9e3779b97f4a7c15u) ^ ((uint64_t)w->at.rank << 32);
-    const int64_t picks[PLAN_ROWS] = {0, 1 + (int64_t)((mix >> 7) % (uint64_t)(rows / 2)),
-                                      rows / 2 + (int64_t)((mix >> 29) % (uint64_t)(rows / 2)), rows - 1};
-    bool *const picked = memory_zeroed((size_t)rows, sizeof *picked);
-    for (int i = 0; i < PLAN_ROWS; i++) picked[picks[i]] = true;
-    pick_experts(call, mix, rows, picked);
-    struct plan_piece *const piece = memory_zeroed((size_t)rows, sizeof *piece);
-    int64_t n = 0;
-    for (int64_t row = 0, end; row < rows; row = end + 1) {
-        for (end = row; end < rows && picked[end];) end++;
-        if (end > row) piece[n++] = (struct plan_piece){row, end, {0}};
-    }
-    plan_pieces(w, piece, n);
-    free(piece);
-    free(picked);
-}
-
-/* Partial sums: the ranks' references must add up to the whole's, within what double summation
- * allows. A partial tensor is cut along its first axis, if at all. */
-static void partial_add(struct rank_work *w, double *sum) {
-    const struct answer *const a = &w->answer;
-    const struct axis_block rows = tensor_axes(a->id[0]).axis[0].block[0];
-    const int64_t first =
-        rows.group == GROUP_NONE ? 0 : w->at.crew->plan.rank[w->at.rank][rows.name].first * a->row_size[0];
-    double *const unrounded = answer_exact(&w->at, &w->outcome, &w->ranks->exact[w->at.rank]);
-    const double *const y = unrounded ? unrounded : a->y[0];
-#pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < a->count[0]; n++) sum[first + n] += y[n];
-    if (tensor_continues(a->id[0]))
-        copy_bytes(store_renew(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]), y,
-                   (size_t)a->count[0] * sizeof *y);
-    free(unrounded);
-}
-
-/* The ranks from `rank` on that hold the same rows of it, and these rows. */
-static int sharing(const struct ranks *r, const struct answer *a, int rank, struct span *rows) {
-    const struct axis_block axis = tensor_axes(a->id[0]).axis[0].block[0];
-    const int tp = (int)r->crew.plan.tp;
-    int last = rank;
-    *rows = (struct span){0, a->count[0] / a->row_size[0]};
-    if (axis.group == GROUP_NONE) return tp - 1;
-    *rows = r->crew.plan.rank[rank][axis.name];
-    while (last + 1 < tp && r->crew.plan.rank[last + 1][axis.name].first == rows->first &&
-           r->crew.plan.rank[last + 1][axis.name].count == rows->count)
-        last++;
-    return last;
-}
-
-/* Which of the ranks that share a row is wrong, its sum cannot tell. */
-static void partial_edge(struct ranks *r, const struct trunk *t, int stage, const double *sum) {
-    const struct answer *const a = &t->answer;
-    const double terms = (double)stage_terms(stage, t->crew.plan.size) + (double)r->crew.plan.tp;
-    const double *const y = t->sum_y ? t->sum_y : a->y[0], *const s1 = t->sum_s1 ? t->sum_s1 : a->s1[0];
-    double *const slack = memory_zeroed((size_t)a->count[0], sizeof(double));
-#pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < a->count[0]; n++) slack[n] = 2 * terms * UNIT_F64 * s1[n];
-    for (int rank = 0, last; rank < r->crew.plan.tp; rank = last + 1) {
-        struct span rows;
-        last = sharing(r, a, rank, &rows);
-        const int64_t first = rows.first * a->row_size[0];
-        const struct placed at = {&r->crew, stage, rank};
-        struct judged j = placed_judged(&at, a->id[0], NULL, rows.count * a->row_size[0]);
-        j.to_rank = last;
-        if (last > rank) j.first = first;
-        judge_plan(&j, sum + first, y + first, slack + first, &r->edge[EDGE_PLAN], &r->findings);
-    }
-    free(slack);
 }
 
 /* ---- shard edge ---- */
@@ -234,10 +84,12 @@ static void shard_identical(struct rank_work *w, enum tensor_id id) {
     for (int i = 0; i < w->answer.n; i++)
         if (w->answer.id[i] == id) j.y = w->answer.y[i], j.e = w->answer.e[i];
     if (!placed_row(&w->at)->exact) j.promised_by = w->outcome.kernel->name;
-    void *const slice = memory_zeroed((size_t)got->count, dtype_bytes(got->dtype));
-    slice_copy(&w->at.crew->plan, id, w->at.rank, dtype_bytes(got->dtype), slice,
-               w->trunk->outcome.got.of[id].memory.data);
-    judge_identical(&j, slice, v.edge, v.findings);
+    const struct stored *const whole = &w->trunk->outcome.got.of[id];
+    void *const slice =
+        whole->count == got->count ? NULL : memory_zeroed((size_t)got->count, dtype_bytes(got->dtype));
+    if (slice)
+        slice_copy(&w->at.crew->plan, id, w->at.rank, dtype_bytes(got->dtype), slice, whole->memory.data);
+    judge_identical(&j, slice ? slice : whole->memory.data, v.edge, v.findings);
     free(slice);
 }
 
@@ -274,10 +126,14 @@ static void follow_trunk_order(struct rank_work *w) {
 
 /* Partial and moved rows are judged by their own answers; whatever else the stage stored is the
  * trunk's, bit for bit where that is promised. */
+static bool judged_by_answer(const struct rank_work *w) {
+    return is_partial(w->trunk->answer.id[0]) || placed_op(&w->at)->collect || !must_be_identical(w) ||
+           w->outcome.call.op == OP_PERMUTE;
+}
+
 static void shard_edge(struct rank_work *w) {
     const struct verdict v = verdict_on(w, EDGE_SHARD);
-    const bool by_answer = is_partial(w->answer.id[0]) || placed_op(&w->at)->collect ||
-                           !must_be_identical(w) || w->outcome.call.op == OP_PERMUTE;
+    const bool by_answer = judged_by_answer(w);
     const int64_t before = v.edge->outside;
     judge_running(&w->at, &w->outcome, v);
     judge_own(&w->at, &w->outcome, v);
@@ -312,11 +168,10 @@ static bool sums_as_trunk(const struct rank_work *w) {
 
 static void partial_answer(struct rank_work *w, double **sum) {
     answer_compute(&w->answer, w->at.stage, &w->outcome, w->trunk->watch);
-    if (!*sum) *sum = memory_zeroed((size_t)w->trunk->answer.count[0], sizeof **sum);
-    partial_add(w, *sum);
+    partial_add(w, sum);
 }
 
-/* Once the rank has run. */
+/* Once the rank has run, and not as the trunk did. */
 static void own_answer(struct rank_work *w, double **partial) {
     const double start = clock_seconds();
     order_learn(&w->at, &w->outcome, verdict_on(w, EDGE_SHARD));
@@ -325,6 +180,28 @@ static void own_answer(struct rank_work *w, double **partial) {
     else if (w->outcome.call.op == OP_PERMUTE || !sums_as_trunk(w))
         answer_again(w);
     w->ranks->seconds_reference += clock_seconds() - start;
+}
+
+/* The same was stored by the same call: what was found of the trunk is true of the rank. */
+static bool is_replica(const struct rank_work *w) {
+    return w->same_call && judged_by_answer(w) && w->trunk->edge.state != EDGE_FAIL &&
+           replica_stores(&w->at, &w->outcome, &w->trunk->outcome);
+}
+
+static void replica_judged(const struct rank_work *w, enum tensor_id id) {
+    const struct judged j = placed_judged(&w->at, id, NULL, placed_count(&w->at, id));
+    findings_judged(&w->ranks->findings, &j);
+}
+
+static void replica_edge(struct rank_work *w, double **partial) {
+    struct edge_result found = w->trunk->edge;
+    found.single = found.sets = 0; /* counted of the trunk only */
+    edge_merge(verdict_on(w, EDGE_SHARD).edge, &found);
+    w->outcome.contract = w->trunk->outcome.contract;
+    borrow_answer(w);
+    for (int i = 0; i < placed_op(&w->at)->first; i++) replica_judged(w, placed_row(&w->at)->out[i]);
+    for (int i = 0; i < w->answer.n; i++) replica_judged(w, w->answer.id[i]);
+    if (is_partial(w->answer.id[0])) partial_add(w, partial);
 }
 
 static struct status rank_stage(struct rank_work *w, double **partial) {
@@ -336,6 +213,9 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
     const double start = clock_seconds();
     TRY(seat->prepare(seat, &w->at, &w->outcome));
     w->outcome.contract = contract_of(&w->trunk->outcome, &w->outcome.call);
+    w->same_call =
+        !routes && replica_calls(&w->at, &w->outcome, &(struct placed){&w->trunk->crew, w->at.stage, 0},
+                                 &w->trunk->outcome);
     if (!partial_sum) {
         slice_answer(w);
         if (!routes && !sorts) plan_edge(w);
@@ -351,8 +231,13 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
         return status_ok();
     }
     if (routes) plan_edge(w);
-    own_answer(w, partial);
-    shard_edge(w);
+    const bool replica = is_replica(w);
+    if (replica) {
+        replica_edge(w, partial);
+    } else {
+        own_answer(w, partial);
+        shard_edge(w);
+    }
     coverage_see(&r->facts, &w->at, &w->outcome, &r->edge[EDGE_SHARD]);
     inspect(w->trunk->print, &w->at, &w->outcome, &w->answer);
     if (r->edge[EDGE_SHARD].state == EDGE_FAIL && before != EDGE_FAIL && r->findings.stage == w->at.stage) {
@@ -364,10 +249,8 @@ static struct status rank_stage(struct rank_work *w, double **partial) {
             relate(&w->at, &w->outcome, &w->answer, own ? NULL : &w->trunk->answer, r->resembles,
                    sizeof r->resembles);
     }
-    if (sorts) {
-        follow_trunk_order(w);
-        plan_edge(w);
-    }
+    if (sorts && !replica) follow_trunk_order(w);
+    if (sorts) plan_edge(w);
     TRY(dump_rank(r->dump, w->trunk, &w->at, &w->outcome.got));
     crew_keep(&r->crew, w->at.stage, w->at.rank, &w->outcome.got, false);
     return status_ok();

@@ -1,10 +1,12 @@
-/* copy - memcpy by all cores: half of the time of a copy to new memory is that its pages are made. */
+/* copy - memcpy and memcmp by all cores: half of the time of a copy to new memory is that its pages are made. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_COPY_H
 #define LAYER_COPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 void copy_bytes(void *to, const void *from, size_t bytes); /* small ones by the caller alone */
+bool same_bytes(const void *a, const void *b, size_t bytes);
 
 #endif
