@@ -7,16 +7,19 @@
 #include <string.h>
 
 #include "harness/bench_judge.h"
+#include "harness/bench_peers.h"
 #include "harness/memory.h"
 #include "kernels/device/device_timer.h"
 
 enum { MAX_CONTESTANTS = 24 };
 #define ROUND_SECONDS 0.03 /* as many launches as fill this */
 
-/* Somebody who is timed; without a chain, the device's copy. */
+/* Somebody who is timed: a chain of kernels, else a peer, else the device's copy. */
 struct contestant {
     int64_t row; /* in the result */
     struct bench_chain chain;
+    const char *peer; /* its name */
+    bool lost;        /* a peer that failed */
     int per_round;
     uint64_t bits; /* of what was judged */
 };
@@ -27,6 +30,8 @@ struct bench {
     struct device *device;
     struct device_timer *timer;
     struct bench_operands operands;
+    struct bench_peers peers;
+    struct bench_peer peer[BENCH_PEERS];    /* of the shape */
     struct contestant one[MAX_CONTESTANTS]; /* of the shape */
     int n;
 };
@@ -41,10 +46,30 @@ static struct status launch(struct bench *b, const struct contestant *c) {
     return c->chain.n ? bench_chain_launch(&b->operands, &c->chain) : device_timer_copy(b->timer);
 }
 
+static void drop_times(struct bench_row *row) {
+    for (int cache = 0; cache < BENCH_CACHES; cache++) {
+        free(row->series[cache].seconds);
+        row->series[cache] = (struct bench_series){0};
+    }
+}
+
+static void ask_peer(struct bench *b, struct contestant *c, enum bench_cache cache, int n, double *seconds) {
+    struct bench_row *const row = row_of(b, c);
+    char why[240];
+    if (bench_peers_round(&b->peers, c->peer, cache == BENCH_COLD, device_timer_flush_bytes(b->timer), n,
+                          seconds, why))
+        return;
+    c->lost = true;
+    row->state = BENCH_REFUSED;
+    snprintf(row->note, sizeof row->note, "%s", why);
+    drop_times(row);
+}
+
 /* Something is queued before the first mark, so that the device is busy while the CPU queues what follows:
  * nothing but the device's work lies between two marks. */
-static struct status time_round(struct bench *b, const struct contestant *c, enum bench_cache cache, int n,
+static struct status time_round(struct bench *b, struct contestant *c, enum bench_cache cache, int n,
                                 double *seconds) {
+    if (c->peer) return ask_peer(b, c, cache, n, seconds), status_ok();
     if (cache == BENCH_WARM) TRY(launch(b, c));
     for (int i = 0; i < n; i++) {
         if (cache == BENCH_COLD) TRY(device_timer_flush(b->timer));
@@ -58,10 +83,20 @@ static struct status time_round(struct bench *b, const struct contestant *c, enu
 }
 
 static struct status plan_rounds(struct bench *b, struct contestant *c) {
-    double once;
-    TRY(time_round(b, c, BENCH_WARM, 1, &once));
+    double once = 0;
+    TRY(time_round(b, c, BENCH_WARM, 1, &once)); /* loads the code */
+    if (c->lost) return status_ok();
     const double fit = ROUND_SECONDS / once;
     c->per_round = fit < 1 ? 1 : fit > BENCH_PER_ROUND ? BENCH_PER_ROUND : (int)fit;
+    return status_ok();
+}
+
+static struct status add_round(struct bench *b, struct contestant *c, enum bench_cache cache, int rounds) {
+    struct bench_series *const s = &row_of(b, c)->series[cache];
+    if (!s->seconds) s->seconds = memory_zeroed((size_t)(rounds * c->per_round), sizeof *s->seconds);
+    s->per_round = c->per_round;
+    TRY(time_round(b, c, cache, c->per_round, s->seconds + s->n));
+    if (!c->lost) s->n += c->per_round;
     return status_ok();
 }
 
@@ -70,15 +105,8 @@ static struct status time_all(struct bench *b) {
     for (int i = 0; i < b->n; i++) TRY(plan_rounds(b, &b->one[i]));
     for (int cache = 0; cache < BENCH_CACHES; cache++)
         for (int round = 0; round < rounds && !b->request->without[cache]; round++)
-            for (int i = 0; i < b->n; i++) {
-                const struct contestant *const c = &b->one[i];
-                struct bench_series *const s = &row_of(b, c)->series[cache];
-                if (!s->seconds)
-                    s->seconds = memory_zeroed((size_t)(rounds * c->per_round), sizeof *s->seconds);
-                s->per_round = c->per_round;
-                TRY(time_round(b, c, (enum bench_cache)cache, c->per_round, s->seconds + s->n));
-                s->n += c->per_round;
-            }
+            for (int i = 0; i < b->n; i++)
+                if (!b->one[i].lost) TRY(add_round(b, &b->one[i], (enum bench_cache)cache, rounds));
     return status_ok();
 }
 
@@ -125,10 +153,7 @@ static struct status look_again(struct bench *b, struct contestant *c) {
     row->state = BENCH_WRONG;
     row->margin = again.margin;
     snprintf(row->note, sizeof row->note, "right at first, wrong after it was timed: %.240s", again.note);
-    for (int cache = 0; cache < BENCH_CACHES; cache++) {
-        free(row->series[cache].seconds);
-        row->series[cache] = (struct bench_series){0};
-    }
+    drop_times(row);
     return status_ok();
 }
 
@@ -172,12 +197,28 @@ static struct status add_chains(struct bench *b, const struct bench_shape *shape
     return status_ok();
 }
 
+static void add_peers(struct bench *b, const struct bench_shape *shape) {
+    const int n = bench_peers_shape(&b->peers, shape, b->peer);
+    for (int i = 0; i < n && b->n < MAX_CONTESTANTS; i++) {
+        struct contestant *const c = add(b, shape, b->peer[i].name);
+        struct bench_row *const row = row_of(b, c);
+        c->peer = b->peer[i].name;
+        row->peer = true;
+        row->state = b->peer[i].refused[0] ? BENCH_REFUSED : BENCH_TIMED;
+        snprintf(row->note, sizeof row->note, "%s", b->peer[i].refused);
+        b->n += row->state == BENCH_TIMED;
+    }
+}
+
 static struct status time_shape(struct bench *b, const struct bench_shape *shape) {
     const int64_t first = b->result->n_rows;
     b->n = 0;
     TRY(add_chains(b, shape, false));
+    if (b->n) add_peers(b, shape); /* of nobody, they are not asked for */
     TRY(time_all(b));
-    for (int i = 0; i < b->n; i++) TRY(look_again(b, &b->one[i]));
+    for (int i = 0; i < b->n; i++)
+        if (!b->one[i].peer) TRY(look_again(b, &b->one[i]));
+    snprintf(b->result->peers, sizeof b->result->peers, "%s", b->peers.about);
     if (b->request->done) b->request->done(b->request->context, b->result, first);
     return status_ok();
 }
@@ -211,9 +252,12 @@ struct status bench_run(const struct bench_request *request, struct bench_result
     if (!s.code) {
         snprintf(out->device, sizeof out->device, "%s", device_label(b->device));
         device_timer_describe(b->timer, out->speed, sizeof out->speed);
+        bench_peers_start(&b->peers, request->python, request->device);
+        snprintf(out->peers, sizeof out->peers, "%s", b->peers.about);
         s = time_gauges(b);
     }
     for (int i = 0; i < request->n_shapes && !s.code; i++) s = time_shape(b, &request->shape[i]);
+    bench_peers_stop(&b->peers);
     bench_operands_free(&b->operands);
     device_timer_close(b->timer);
     device_close(b->device);

@@ -27,6 +27,12 @@ static void cache_values(struct choices *choices) {
     choices_add(choices, "both");
 }
 
+static struct status apply_peers(struct parse *parse, const struct option_row *row, const char *value) {
+    (void)row;
+    parse->out->peers = value;
+    return status_ok();
+}
+
 static struct status apply_rounds(struct parse *parse, const struct option_row *row, const char *value) {
     char *end;
     const long rounds = strtol(value, &end, 10);
@@ -65,6 +71,8 @@ static struct status apply_baseline(struct parse *parse, const struct option_row
 
 const struct option_row bench_options[] = {
     {"device", 0, 0, "NAME", -1, apply_device, "default host", device_values},
+    {"peers", 0, 0, "WHO", -1, apply_peers,
+     "auto: on cuda, by python3's torch; none; or the Python that has it", NULL},
     {"cache", 0, 0, "WHICH", -1, apply_cache, "", cache_values},
     {"rounds", 0, 0, "N", -1, apply_rounds, "of all who do a shape; 10", NULL},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
@@ -139,6 +147,10 @@ struct status bench_parse(struct parse *parse) {
     for (int i = 0; i < parse->request.n_subjects; i++) TRY(add_word(o, parse->request.subject[i]));
     if (!o->n_bench_shapes) TRY(add_defaults(o, NULL));
     o->bench.device = o->device;
+    const bool by_itself = !o->peers || !strcmp(o->peers, "auto");
+    o->bench.python = !by_itself                 ? (strcmp(o->peers, "none") != 0 ? o->peers : NULL)
+                      : o->device == DEVICE_CUDA ? "python3"
+                                                 : NULL;
     for (int i = 0; i < o->n_bench_reports && o->baseline_path; i++)
         if (o->bench_report[i].path && output_same(o->bench_report[i].path, o->baseline_path))
             return status_error("--report %.100s: would replace the baseline; name another file",

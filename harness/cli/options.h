@@ -41,6 +41,7 @@ struct options {
     struct bench_request bench; /* with shapes and kernels that stand here: */
     struct bench_shape bench_shape[MAX_BENCH_SHAPES];
     const struct kernel *bench_kernel[MAX_BENCH_KERNELS];
+    const char *peers; /* NULL: auto */
     int n_bench_shapes, n_bench_reports;
     struct bench_target bench_report[MAX_REPORTS];
 
