@@ -99,9 +99,9 @@ faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash 
 	@BUILD=$(BUILD) tests/faults/limits
 	@BUILD=$(BUILD) tests/faults/writes
 
-bench: $(BUILD)/bench/bounds $(BUILD)/bench/kernels ## what the bounds cost, and the kernels on the host device
+bench: all $(BUILD)/bench/bounds ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
-	@$(BUILD)/bench/kernels --device host
+	@$(BUILD)/shardcheck bench
 
 grid: $(BUILD)/bench/grid ## propose lines for fixtures/gallery (LINES=8): what the grid does not show yet
 	@$(BUILD)/bench/grid $(LINES)

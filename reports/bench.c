@@ -117,6 +117,17 @@ int64_t bench_shape_end(const struct bench_result *r, int64_t first) {
     return end;
 }
 
+struct bench_judged bench_judged_of(const struct bench_result *r, int64_t first) {
+    struct bench_judged all = {0};
+    for (int64_t i = first; i < bench_shape_end(r, first); i++) {
+        const struct bench_row *const row = &r->row[i];
+        if (row->peer || row->state != BENCH_TIMED) continue;
+        all.judged += row->rows_judged, all.rows += row->rows;
+        all.margin = fmax(all.margin, row->margin);
+    }
+    return all;
+}
+
 struct bench_counts bench_count(const struct bench_result *r) {
     struct bench_counts n = {0};
     for (int64_t i = 0; i < r->n_rows; i++) n.of[r->row[i].state] += !r->row[i].peer && !r->row[i].gauge;

@@ -70,6 +70,13 @@ double bench_ratio(const struct bench_result *result, const struct bench_row *ro
 /* One behind the last row of the shape of row `first`. */
 int64_t bench_shape_end(const struct bench_result *result, int64_t first);
 
+/* Of the kernels of that shape that were timed: rows that were held against the reference. */
+struct bench_judged {
+    int64_t judged, rows;
+    double margin; /* the largest */
+};
+struct bench_judged bench_judged_of(const struct bench_result *result, int64_t first);
+
 /* Kernels by state; neither peers nor gauges. */
 struct bench_counts {
     int64_t of[BENCH_REFUSED + 1];

@@ -7,7 +7,7 @@
 #include "reports/html.h"
 
 static const char style[] =
-    ".t td{white-space:nowrap;vertical-align:middle}.t td.num{text-align:right}.t "
+    "h2{overflow-wrap:anywhere}.t td{white-space:nowrap;vertical-align:middle}.t td.num{text-align:right}.t "
     "td.note{white-space:normal}\n"
     ".t svg{display:block}.t circle{fill:#0072b2;fill-opacity:.35}.t .peer circle{fill:#8a8a8a}\n"
     ".t line{stroke:var(--fg);stroke-width:2}.t .peer th{color:var(--dim)}\n";
@@ -94,7 +94,12 @@ static void print_shape(FILE *file, const struct bench_result *r, int64_t first)
                 print_series(file, r, &r->row[i], (enum bench_cache)cache, &limits, 1.25 * slowest);
         if (r->row[i].state != BENCH_TIMED) print_untimed(file, &r->row[i]);
     }
+    const struct bench_judged judged = bench_judged_of(r, first);
     fputs("</tbody></table></div>\n", file);
+    if (judged.rows)
+        fprintf(file,
+                "<p class=\"dim\">%lld of %lld rows held against the reference, largest margin %.2g</p>\n",
+                (long long)judged.judged, (long long)judged.rows, judged.margin);
 }
 
 static void print_fact(FILE *file, const char *name, const char *value) {

@@ -1,74 +1,114 @@
 /* What a person reads while it runs: a table a shape. */
 /* SPDX-License-Identifier: MIT */
+#include <stdarg.h>
 #include <string.h>
 
 #include "reports/bench.h"
 
-enum { NAME_COLUMNS = 40 };
+enum { NAME_COLUMNS = 46 };
+
+/* Up to `columns` of the line, then the text; nothing stands at the end of a line. */
+struct line {
+    char text[400];
+    size_t used;
+};
+
+__attribute__((format(printf, 3, 4))) static void put(struct line *line, size_t column, const char *format,
+                                                      ...) {
+    char text[200];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (!*text) return;
+    while (line->used < column || (line->used && line->used >= column && line->text[line->used - 1] != ' '))
+        line->text[line->used++] = ' ';
+    line->used += (size_t)snprintf(line->text + line->used, sizeof line->text - line->used, "%s", text);
+}
+
+enum {
+    CACHE = NAME_COLUMNS + 3,
+    MEDIAN = CACHE + 5,
+    SPREAD = MEDIAN + 10,
+    N = SPREAD + 15,
+    RATE = N + 5,
+    SHARE = RATE + 14,
+    RATIO = SHARE + 12
+};
 
 static void print_series(FILE *file, const struct bench_result *r, const struct bench_row *row,
-                         enum bench_cache cache, const struct bench_limits *limits) {
+                         const char *name, enum bench_cache cache, const struct bench_limits *limits) {
     const struct bench_series *const s = &row->series[cache];
     const struct bench_spread spread = bench_spread_of(s);
     const struct bench_share share = bench_share_of(row, cache, limits);
     const struct bench_row *peer;
-    char median[24], rate[24], of[24] = "", ratio[24] = "";
-    bench_time_text(median, sizeof median, spread.median);
-    bench_rate_text(rate, sizeof rate, row, spread.median, row->gauge ? row->flops == 0 : share.by_memory);
+    const double ratio = row->peer || row->gauge ? 0 : bench_ratio(r, row, cache, &peer);
+    struct line line = {.used = 0};
+    char text[24];
+    put(&line, 2, "%s", name);
+    put(&line, CACHE, "%s", bench_cache_name(cache));
+    bench_time_text(text, sizeof text, spread.median);
+    put(&line, MEDIAN, "%9s", text);
+    put(&line, SPREAD, "-%.1f%% +%.1f%%", 100 * (1 - spread.q1 / spread.median),
+        100 * (spread.q3 / spread.median - 1));
+    put(&line, N, "%4d", s->n);
+    bench_rate_text(text, sizeof text, row, spread.median, row->gauge ? row->flops == 0 : share.by_memory);
+    put(&line, RATE, "%s", text);
     if (!row->gauge && share.share > 0)
-        snprintf(of, sizeof of, "%.2f %s", share.share, share.by_memory ? "copy" : "dense");
-    const double ahead = row->peer || row->gauge ? 0 : bench_ratio(r, row, cache, &peer);
-    if (ahead > 0) snprintf(ratio, sizeof ratio, "%.2f", ahead);
-    fprintf(file, "%-5s %10s  -%.1f%% +%.1f%% %4d  %-13s %-11s %s\n", bench_cache_name(cache), median,
-            100 * (1 - spread.q1 / spread.median), 100 * (spread.q3 / spread.median - 1), s->n, rate, of,
-            ratio);
+        put(&line, SHARE, "%.2f %s", share.share, share.by_memory ? "copy" : "dense");
+    if (ratio > 0) put(&line, RATIO, "%.2f", ratio);
+    fprintf(file, "%s\n", line.text);
 }
 
-static void print_row(FILE *file, const struct bench_result *r, const struct bench_row *row,
+static void print_row(FILE *file, const struct bench_result *r, const struct bench_row *row, const char *name,
                       const struct bench_limits *limits) {
-    fprintf(file, "  %-*s ", NAME_COLUMNS, row->name);
-    if (row->state != BENCH_TIMED) {
-        fprintf(file, "%s  %s\n", bench_state_name(row->state), row->note);
-        return;
-    }
-    bool first = true;
+    if (row->state != BENCH_TIMED)
+        fprintf(file, "  %-*s %s  %s\n", NAME_COLUMNS, name, bench_state_name(row->state), row->note);
     for (int cache = 0; cache < BENCH_CACHES; cache++) {
         if (!row->series[cache].n) continue;
-        if (!first) fprintf(file, "  %-*s ", NAME_COLUMNS, "");
-        first = false;
-        print_series(file, r, row, (enum bench_cache)cache, limits);
+        print_series(file, r, row, name, (enum bench_cache)cache, limits);
+        name = "";
     }
 }
 
-static void print_judged(FILE *file, const struct bench_result *r, int64_t first, int64_t end) {
-    double margin = 0;
-    int64_t judged = 0, rows = 0;
-    for (int64_t i = first; i < end; i++) {
-        if (r->row[i].peer || r->row[i].state != BENCH_TIMED) continue;
-        judged += r->row[i].rows_judged, rows += r->row[i].rows;
-        if (r->row[i].margin > margin) margin = r->row[i].margin;
-    }
-    if (rows)
-        fprintf(file, "  %lld of %lld rows held against the reference, largest margin %.2g\n",
-                (long long)judged, (long long)rows, margin);
+static void print_titles(FILE *file, const char *first, bool with_peers) {
+    struct line line = {.used = 0};
+    put(&line, 2, "%s", first);
+    put(&line, CACHE, "cache");
+    put(&line, MEDIAN, "   median");
+    put(&line, SPREAD, "quartiles");
+    put(&line, N, "   n");
+    put(&line, RATE, "rate");
+    put(&line, SHARE, with_peers ? "share of" : "");
+    put(&line, RATIO, with_peers ? "peer/ours" : "");
+    fprintf(file, "%s\n", line.text);
 }
 
 void bench_text_head(FILE *file, const struct bench_result *r) {
     const struct bench_limits limits = bench_limits_of(r);
+    char name[200];
     fprintf(file, "shardcheck %s on %s (%s)\n", r->version, r->device, r->speed);
-    for (int64_t i = 0; i < r->n_rows; i++)
-        if (r->row[i].gauge) print_row(file, r, &r->row[i], &limits);
     if (r->peers[0]) fprintf(file, "peers  %s\n", r->peers);
+    print_titles(file, "the machine", false);
+    for (int64_t i = 0; i < r->n_rows; i++) {
+        if (!r->row[i].gauge) continue;
+        snprintf(name, sizeof name, "%.*s by %.60s", (int)strcspn(r->row[i].shape, ":"), r->row[i].shape,
+                 r->row[i].name);
+        print_row(file, r, &r->row[i], name, &limits);
+    }
 }
 
 void bench_text_shape(FILE *file, const struct bench_result *r, int64_t first) {
     const struct bench_limits limits = bench_limits_of(r);
     const int64_t end = bench_shape_end(r, first);
     if (first == end) return;
-    fprintf(file, "\n%-*s cache     median   quartiles    n  rate          share of    peer/ours\n",
-            NAME_COLUMNS + 2, r->row[first].shape);
-    for (int64_t i = first; i < end; i++) print_row(file, r, &r->row[i], &limits);
-    print_judged(file, r, first, end);
+    fprintf(file, "\n%s\n", r->row[first].shape);
+    print_titles(file, "", true);
+    for (int64_t i = first; i < end; i++) print_row(file, r, &r->row[i], r->row[i].name, &limits);
+    const struct bench_judged judged = bench_judged_of(r, first);
+    if (judged.rows)
+        fprintf(file, "  %lld of %lld rows held against the reference, largest margin %.2g\n",
+                (long long)judged.judged, (long long)judged.rows, judged.margin);
 }
 
 void bench_text_end(FILE *file, const struct bench_result *r) {

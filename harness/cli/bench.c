@@ -73,7 +73,7 @@ const struct option_row bench_options[] = {
     {"device", 0, 0, "NAME", -1, apply_device, "default host", device_values},
     {"peers", 0, 0, "WHO", -1, apply_peers,
      "auto: on cuda, by python3's torch; none; or the Python that has it", NULL},
-    {"cache", 0, 0, "WHICH", -1, apply_cache, "", cache_values},
+    {"cache", 0, 0, "WHICH", -1, apply_cache, "default both", cache_values},
     {"rounds", 0, 0, "N", -1, apply_rounds, "of all who do a shape; 10", NULL},
     {"report", 0, REPEATABLE, "FORMAT[:FILE]", -1, apply_report,
      "repeatable; text unless standard output has another", format_values},
