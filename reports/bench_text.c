@@ -20,10 +20,12 @@ __attribute__((format(printf, 3, 4))) static void put(struct line *line, size_t 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (!*text) return;
-    while (line->used < column || (line->used && line->used >= column && line->text[line->used - 1] != ' '))
-        line->text[line->used++] = ' ';
+    const size_t room = sizeof line->text - 1;
+    if (!*text || line->used == room) return;
+    if (line->used) line->text[line->used++] = ' ';
+    while (line->used < column && line->used < room) line->text[line->used++] = ' ';
     line->used += (size_t)snprintf(line->text + line->used, sizeof line->text - line->used, "%s", text);
+    if (line->used > room) line->used = room;
 }
 
 enum {

@@ -12,6 +12,8 @@
 #include "layer/status.h"
 
 void fuzz_axes(const uint8_t *data, size_t n);
+void fuzz_bench_report(const uint8_t *data, size_t n);
+void fuzz_bench_shape(const uint8_t *data, size_t n);
 void fuzz_call_log(const uint8_t *data, size_t n);
 void fuzz_case_line(const uint8_t *data, size_t n);
 void fuzz_config(const uint8_t *data, size_t n);

@@ -20,9 +20,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 static const struct {
     const char *name;
     void (*run)(const uint8_t *data, size_t n);
-} targets[] = {{"axes", fuzz_axes},       {"call_log", fuzz_call_log}, {"case_line", fuzz_case_line},
-               {"config", fuzz_config},   {"options", fuzz_options},   {"report", fuzz_report},
-               {"tensors", fuzz_tensors}, {"waivers", fuzz_waivers}};
+} targets[] = {{"axes", fuzz_axes},
+               {"bench_report", fuzz_bench_report},
+               {"bench_shape", fuzz_bench_shape},
+               {"call_log", fuzz_call_log},
+               {"case_line", fuzz_case_line},
+               {"config", fuzz_config},
+               {"options", fuzz_options},
+               {"report", fuzz_report},
+               {"tensors", fuzz_tensors},
+               {"waivers", fuzz_waivers}};
 
 enum { MAX_INPUT = 1 << 20, MAX_INPUT_SECONDS = 10 };
 
