@@ -113,11 +113,16 @@ static struct status time_all(struct bench *b) {
 /* ---- right? ---- */
 
 static uint64_t hash_outputs(const struct bench *b, const struct bench_chain *chain) {
-    uint64_t h = 0x9e3779b97f4a7c15u;
+    uint64_t h = 0x9e3779b97f4a7c15u, word;
     for (int i = 0; i < chain->n; i++) {
         const struct device_buffer *const out = &b->operands.buffer[chain->out[i]];
-        const uint16_t *const bits = out->host;
-        for (size_t at = 0; at < out->bytes / 2; at++) h = (h ^ bits[at]) * 0xff51afd7ed558ccdu;
+        for (size_t at = 0; at < out->bytes; at += sizeof word) {
+            word = 0;
+            memcpy(&word, (const char *)out->host + at,
+                   out->bytes - at < sizeof word ? out->bytes - at : sizeof word);
+            h = (h ^ word) * 0xff51afd7ed558ccdu;
+            h ^= h >> 32;
+        }
     }
     return h;
 }

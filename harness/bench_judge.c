@@ -11,29 +11,35 @@
 
 /* ---- which rows ---- */
 
-/* The first and last rows of what the call has in groups, in order. Returns how many; row [2 * groups]. */
-static int64_t end_rows(const struct call *call, int64_t *row) {
-    const struct view *const at = call->op == OP_ATTENTION      ? &call->u.attention.query_start
-                                  : call->op == OP_LINEAR       ? &call->u.linear.offsets
-                                  : call->op == OP_GATED_LINEAR ? &call->u.gated_linear.offsets
-                                                                : NULL;
-    const int32_t all[2] = {0, (int32_t)ref_n_rows(call)};
-    const int32_t *const start = at && at->data ? at->data : all;
-    const int64_t groups = at && at->data ? at->hi - 1 : 1;
-    int64_t n = 0;
-    for (int64_t g = 0; g < groups; g++) {
-        if (start[g] == start[g + 1]) continue;
-        row[n++] = start[g];
-        if (start[g + 1] - start[g] > 1) row[n++] = start[g + 1] - 1;
+/* Rows start[g] .. start[g + 1] belong together: to a sequence, or an expert. n = 0: they do not. */
+struct groups {
+    const int32_t *start; /* [n + 1] */
+    int64_t n;
+};
+
+static struct groups groups_of(const struct call *call) {
+    switch (call->op) {
+    case OP_ATTENTION: return (struct groups){call->u.attention.query_start.data, call->u.attention.n_seqs};
+    case OP_LINEAR:
+        return (struct groups){call->u.linear.offsets.data,
+                               call->u.linear.offsets.data ? call->u.linear.n_groups : 0};
+    case OP_GATED_LINEAR:
+        return (struct groups){call->u.gated_linear.offsets.data, call->u.gated_linear.n_groups};
+    default: return (struct groups){NULL, 0};
     }
-    return n;
 }
 
-static int64_t groups_of(const struct call *call) {
-    return call->op == OP_ATTENTION      ? call->u.attention.n_seqs
-           : call->op == OP_LINEAR       ? call->u.linear.n_groups
-           : call->op == OP_GATED_LINEAR ? call->u.gated_linear.n_groups
-                                         : 1;
+/* The first and the last row of every group, in order. Returns how many; row [2 * (groups + 1)]. */
+static int64_t end_rows(const struct call *call, int64_t *row) {
+    const int32_t all[2] = {0, (int32_t)ref_n_rows(call)};
+    const struct groups found = groups_of(call), g = found.n ? found : (struct groups){all, 1};
+    int64_t n = 0;
+    for (int64_t i = 0; i < g.n; i++) {
+        if (g.start[i] == g.start[i + 1]) continue;
+        row[n++] = g.start[i];
+        if (g.start[i + 1] - g.start[i] > 1) row[n++] = g.start[i + 1] - 1;
+    }
+    return n;
 }
 
 /* taken [rows]. The very last row; the ends of groups, or of as many groups as there is work for, evenly; then
@@ -42,7 +48,7 @@ static int64_t draw_rows(const struct call *call, double most_work, bool *taken)
     const int64_t rows = ref_n_rows(call);
     const double fit = most_work / call_row_work(call);
     const int64_t wanted = fit < 1 ? 1 : fit < (double)rows ? (int64_t)fit : rows;
-    int64_t *const end = memory_zeroed((size_t)(2 * groups_of(call)), sizeof *end);
+    int64_t *const end = memory_zeroed((size_t)(2 * groups_of(call).n + 2), sizeof *end);
     const int64_t n_ends = end_rows(call, end), n = wanted < n_ends ? wanted : n_ends;
     int64_t count = 0;
     for (int64_t i = 0; i < n; i++) /* from the last one back */
@@ -123,15 +129,21 @@ static void judge_step(const struct bench_chain *chain, int step, double most_wo
     free(taken), free(y), free(e);
 }
 
-/* "token 5 head 3 dim 7"; "row 9 of expert 2, column 7" */
+/* "token 5 head 3 dim 7", "row 9, of expert 2, column 7" */
 static void describe_place(const struct call *call, const struct worst *w, char *text, size_t size) {
+    const long long row = w->row, column = w->column;
     if (call->op == OP_ATTENTION) {
         const int64_t dim = call->u.attention.head_dim;
-        snprintf(text, size, "token %lld head %lld dim %lld", (long long)w->row, (long long)(w->column / dim),
-                 (long long)(w->column % dim));
+        snprintf(text, size, "token %lld head %lld dim %lld", row, column / dim, column % dim);
         return;
     }
-    snprintf(text, size, "row %lld column %lld", (long long)w->row, (long long)w->column);
+    const struct groups g = groups_of(call);
+    int64_t group = 0;
+    while (group + 1 < g.n && g.start[group + 1] <= w->row) group++;
+    if (g.n > 1)
+        snprintf(text, size, "row %lld, of expert %lld, column %lld", row, (long long)group, column);
+    else
+        snprintf(text, size, "row %lld column %lld", row, column);
 }
 
 static void tell_wrong(const struct call *call, const struct worst *w, struct bench_row *row) {

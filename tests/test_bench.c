@@ -176,6 +176,7 @@ Test(bench, a_sample_of_the_rows_holds_both_ends_of_every_expert) {
     const struct bench_row *const row = time_fake(EXPERTS, 16 * 64 * 32); /* 16 rows of gate_up, 32 of down */
     expect_not_timed(row);
     cr_expect(row->rows_judged < row->rows);
+    cr_expect(strstr(row->note, ", of expert 3, column"), "%s", row->note);
     bench_result_free(&result);
 }
 
