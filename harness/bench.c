@@ -246,26 +246,44 @@ static struct status time_gauges(struct bench *b) {
     return status_ok();
 }
 
-struct status bench_run(const struct bench_request *request, struct bench_result *out) {
-    *out = (struct bench_result){0};
-    struct bench *const b = memory_zeroed(1, sizeof *b);
-    b->request = request;
-    b->result = out;
-    snprintf(out->version, sizeof out->version, "%s", SHARDCHECK_VERSION);
-    struct status s = device_open(request->device, &b->device);
-    if (!s.code) s = device_timer_open(b->device, &b->timer);
-    if (!s.code) {
-        snprintf(out->device, sizeof out->device, "%s", device_label(b->device));
-        device_timer_describe(b->timer, out->speed, sizeof out->speed);
-        bench_peers_start(&b->peers, request->python, request->device);
-        snprintf(out->peers, sizeof out->peers, "%s", b->peers.about);
-        s = time_gauges(b);
-    }
-    for (int i = 0; i < request->n_shapes && !s.code; i++) s = time_shape(b, &request->shape[i]);
+static struct status open_bench(struct bench *b, enum device_kind device) {
+    snprintf(b->result->version, sizeof b->result->version, "%s", SHARDCHECK_VERSION);
+    TRY(device_open(device, &b->device));
+    TRY(device_timer_open(b->device, &b->timer));
+    snprintf(b->result->device, sizeof b->result->device, "%s", device_label(b->device));
+    device_timer_describe(b->timer, b->result->speed, sizeof b->result->speed);
+    return status_ok();
+}
+
+static void close_bench(struct bench *b) {
     bench_peers_stop(&b->peers);
     bench_operands_free(&b->operands);
     device_timer_close(b->timer);
     device_close(b->device);
     free(b);
+}
+
+struct status bench_identify(enum device_kind device, struct bench_result *out) {
+    *out = (struct bench_result){0};
+    struct bench *const b = memory_zeroed(1, sizeof *b);
+    b->result = out;
+    const struct status s = open_bench(b, device);
+    close_bench(b);
+    return s;
+}
+
+struct status bench_run(const struct bench_request *request, struct bench_result *out) {
+    *out = (struct bench_result){0};
+    struct bench *const b = memory_zeroed(1, sizeof *b);
+    b->request = request;
+    b->result = out;
+    struct status s = open_bench(b, request->device);
+    if (!s.code) {
+        bench_peers_start(&b->peers, request->python, request->device);
+        snprintf(out->peers, sizeof out->peers, "%s", b->peers.about);
+        s = time_gauges(b);
+    }
+    for (int i = 0; i < request->n_shapes && !s.code; i++) s = time_shape(b, &request->shape[i]);
+    close_bench(b);
     return s;
 }

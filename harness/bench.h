@@ -25,6 +25,8 @@ struct bench_request {
     void (*done)(void *context, const struct bench_result *result, int64_t first);
     void *context;
 };
+/* Only which device that is and how fast: version, device and speed of *out. */
+struct status bench_identify(enum device_kind device, struct bench_result *out);
 /* Fills version, device, speed and rows of *out, which is to be freed, after an error too. */
 struct status bench_run(const struct bench_request *request, struct bench_result *out);
 

@@ -68,6 +68,13 @@ Test(bench_cli, what_cannot_be_done_is_one_line) {
     }
 }
 
+Test(bench_cli, a_baseline_of_another_device_is_refused_before_anything_is_timed) {
+    expect(SMALL " --report json:a.json", 0, "");
+    cr_assert_eq(system("sed 's/SIMT executor/another executor/' a.json >b.json"), 0);
+    expect(SMALL " --baseline b.json", 2, "--baseline b.json: was measured on host (another executor");
+    cr_expect(!strstr(text, "cache"), "%s", text);
+}
+
 Test(bench_cli, a_run_that_was_not_timed_is_no_baseline) {
     expect("run tiny --tp 1 --no-grid --report json:run.json", 0, "");
     expect(SMALL " --baseline run.json", 2, "nothing that was timed");

@@ -196,11 +196,16 @@ static struct status write_reports(const struct options *o, const struct bench_r
     return status_ok();
 }
 
+static struct status check_comparable(const struct bench_result *before, const struct bench_result *now,
+                                      const char *label, const char *path) {
+    const char *const why = bench_incomparable(before, now);
+    return why ? status_error("%s%.100s: %.350s", label, path, why) : status_ok();
+}
+
 /* An error: the machine is another one, so that nothing can be said. */
 static struct status compare_with(const struct bench_result *before, const struct bench_result *now,
                                   const char *label, const char *path, FILE *file, enum exit_code *code) {
-    const char *const why = bench_incomparable(before, now);
-    if (why) return status_error("%s%.100s: %.350s", label, path, why);
+    TRY(check_comparable(before, now, label, path));
     const struct bench_comparison c = bench_compare(file, before, now);
     if (c.other_machine)
         return status_error("%s%.100s: copies or dense products are not as fast as they were there; set the "
@@ -231,11 +236,19 @@ static struct status run_and_report(const struct options *o, const struct bench_
     return s;
 }
 
+/* Before the work: of this device? */
+static struct status read_baseline(const struct options *o, struct bench_result *before) {
+    struct bench_result here;
+    TRY(bench_identify(o->device, &here));
+    TRY(bench_file_read("--baseline ", o->baseline_path, before));
+    return check_comparable(before, &here, "--baseline ", o->baseline_path);
+}
+
 struct status bench_command(const struct options *o, enum exit_code *code) {
     struct output *report[MAX_REPORTS] = {NULL};
     struct bench_result before = {0};
-    if (o->baseline_path) TRY(bench_file_read("--baseline ", o->baseline_path, &before));
-    struct status s = open_reports(o, report);
+    struct status s = o->baseline_path ? read_baseline(o, &before) : status_ok();
+    if (!s.code) s = open_reports(o, report);
     if (!s.code) s = run_and_report(o, o->baseline_path ? &before : NULL, report, code);
     for (int i = 0; i < o->n_bench_reports; i++) output_discard(&report[i]);
     bench_result_free(&before);
