@@ -44,19 +44,28 @@ static double largest(const double *y, int64_t n) {
     return top;
 }
 
-static void count_ratios(int64_t *bucket, struct sharpness *s, const double *y, const double *e, int64_t n) {
-    const double scale = largest(y, n);
-    int64_t elements = 0, vacuous = 0;
-#pragma omp parallel for reduction(+ : bucket[:BUCKETS], elements, vacuous) if (n > 1 << 16)
+/* Of all elements, or of those only whose y is 0; the bounds of these are held against the largest y. Returns how
+ * many of them there are. */
+static int64_t count_some(int64_t *bucket, struct sharpness *s, const double *y, const double *e, int64_t n,
+                          bool of_zero, double scale) {
+    int64_t elements = 0, vacuous = 0, zeros = 0;
+#pragma omp parallel for reduction(+ : bucket[:BUCKETS], elements, vacuous, zeros) if (n > 1 << 16)
     for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(y[i]) || isnan(e[i])) continue;
-        const double ratio = e[i] > 0 ? e[i] / (y[i] != 0 ? fabs(y[i]) : scale) : 0;
+        const bool zero = y[i] == 0 && e[i] > 0;
+        zeros += zero;
+        if (!isfinite(y[i]) || isnan(e[i]) || zero != of_zero) continue;
+        const double ratio = e[i] > 0 ? e[i] / (zero ? scale : fabs(y[i])) : 0;
         bucket[bucket_of(ratio)]++;
         elements++;
         vacuous += ratio > 1;
     }
     s->elements += elements;
     s->vacuous += vacuous;
+    return zeros;
+}
+
+static void count_ratios(int64_t *bucket, struct sharpness *s, const double *y, const double *e, int64_t n) {
+    if (count_some(bucket, s, y, e, n, false, 0)) count_some(bucket, s, y, e, n, true, largest(y, n));
 }
 
 struct sharpness sharpness_of(const struct answer *a) {

@@ -144,3 +144,37 @@ struct element_verdict element_judge(enum dtype d, double got, double y, double 
     if (isinf(got)) return (struct element_verdict){ELEMENT_NONFINITE, INFINITY};
     return (struct element_verdict){ELEMENT_OUTSIDE, fmax(ratio, nextafter(1, 2))};
 }
+
+/* The loops have no branch and no call, so that the machine takes four elements at once. */
+static uint64_t others_than_rounded(int dropped, double low, double high, const double *got, const double *y,
+                                    int64_t n) {
+    const uint64_t half = (UINT64_C(1) << (dropped - 1)) - 1, kept = ~UINT64_C(0) << dropped;
+    uint64_t others = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double size = fabs(y[i]);
+        uint64_t bits, stored;
+        memcpy(&bits, &y[i], sizeof bits);
+        memcpy(&stored, &got[i], sizeof stored);
+        bits += half + (bits >> dropped & 1);
+        others |= ((bits & kept) ^ stored) | (uint64_t)(!(size >= low) | !(size <= high));
+    }
+    return others;
+}
+
+bool elements_rounded(enum dtype d, const void *got, int64_t first, const double *y, const double *e,
+                      int64_t n) {
+    enum { PIECE = 64, F64_PRECISION = 53 };
+    static const int precision[DTYPE_BF16_CUT + 1] = {[DTYPE_F32] = 24, [DTYPE_BF16] = 8, [DTYPE_F16] = 11};
+    double stored[PIECE];
+    if (!precision[d]) return false;
+    for (int64_t i = 0; i < n; i += PIECE) {
+        const int64_t count = min_i64(PIECE, n - i);
+        uint64_t negative = 0;
+        dtype_load_row(stored, got, d, first + i, count);
+        for (int64_t k = 0; e && k < count; k++) negative |= (uint64_t) !(e[i + k] >= 0);
+        if (negative || others_than_rounded(F64_PRECISION - precision[d], dtype_normal(d), dtype_huge(d) / 2,
+                                            stored, y + i, count))
+            return false;
+    }
+    return true;
+}
