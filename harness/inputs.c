@@ -77,6 +77,21 @@ static bool is_filled(const struct trunk *t, enum tensor_id id) {
            row->role != ROLE_PARTIAL && row->role != ROLE_LOCAL;
 }
 
+/* The contents are for the caller to write. */
+static struct status make_room(struct trunk *t, enum tensor_id id, enum dtype dtype, int64_t count,
+                               void **data) {
+    struct stored *const s = &t->store.of[id];
+    store_drop(&t->store, id);
+    if (tensor_table[id].role == ROLE_WEIGHT)
+        TRY(kernel_seat_lend(&t->kernels, id, (size_t)count * dtype_bytes(dtype), &s->memory));
+    *data = s->memory.data;
+    if (s->memory.data)
+        s->dtype = dtype, s->count = count;
+    else
+        *data = store_renew(&t->store, id, dtype, count);
+    return status_ok();
+}
+
 struct status inputs_prepare(struct trunk *t, int stage) {
     t->fill.stage = stage;
     for (const enum tensor_id *id = stage_table[stage].in; *id != T_NONE; id++) {
@@ -87,7 +102,8 @@ struct status inputs_prepare(struct trunk *t, int stage) {
         }
         const int64_t count = slice_count(&t->crew.plan, *id, -1);
         const enum dtype dtype = tensor_dtype(*id, t->c.dtype);
-        void *const data = store_renew(&t->store, *id, dtype, count);
+        void *data;
+        TRY(make_room(t, *id, dtype, count, &data));
         if (t->fixture)
             TRY(read_whole(t, *id, dtype, count, data));
         else if (tensor_table[*id].routed)

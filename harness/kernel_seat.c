@@ -16,7 +16,7 @@
 #include "layer/copy.h"
 #include "layer/line.h"
 
-#define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, not hashed */
+#define SMALL_BYTES ((size_t)64 << 20) /* larger operands are weights: not poisoned, sealed, not hashed */
 #define WEIGHT_GUARD ((size_t)64 << 10)
 #define GUARD_LIMIT ((size_t)256 << 20)
 
@@ -90,10 +90,20 @@ static void turn_huge(char *data, enum dtype dtype, int64_t n) {
         if (isnan(dtype_load(data, dtype, i))) memset(data + (size_t)i * size, POISON_HUGE, size);
 }
 
-static struct status lay_input(struct kernel_seat *seat, const struct placed *at, enum tensor_id id,
-                               struct device_buffer *buffer) {
+struct status kernel_seat_lend(struct kernel_seat *seat, enum tensor_id id, size_t bytes, struct mapping *m) {
+    *m = (struct mapping){0};
+    if (bytes < SMALL_BYTES || seat->lent) return status_ok();
+    TRY(device_reuse(seat->device, tensor_table[id].name, bytes, WEIGHT_GUARD, false, &seat->whole));
+    seat->lent = true;
+    *m = (struct mapping){seat->whole.host, bytes, &seat->lent};
+    return status_ok();
+}
+
+static struct status lay_input(struct kernel_seat *seat, const struct placed *at, enum tensor_id id, int i) {
     const struct lie lie = lie_of(at, id);
     const size_t size = dtype_bytes(placed_dtype(at, id)), bytes = (size_t)lie.elements * size;
+    const bool there = seat->lent && placed_stored(at, id) == seat->whole.host;
+    struct device_buffer *const buffer = seat->in[i] = there ? &seat->whole : &seat->copy[i];
     TRY(device_reuse(seat->device, tensor_table[id].name, bytes, guard_bytes(at, id, bytes),
                      bytes < SMALL_BYTES, buffer));
     if (has_gaps(lie)) {
@@ -103,7 +113,7 @@ static struct status lay_input(struct kernel_seat *seat, const struct placed *at
         copy_rows((char *)buffer->host + (size_t)lie.offset * size, (size_t)lie.stride * size, dense.data,
                   (size_t)lie.row * size, (size_t)lie.row * size, at->crew->plan.size[AXIS_T]);
         mapping_free(&dense);
-    } else {
+    } else if (!there) {
         placed_dense(at, id, buffer->host);
         if (seat_in_place(id) && buffer->poison == POISON_HUGE)
             turn_huge(buffer->host, placed_dtype(at, id), lie.elements);
@@ -131,7 +141,7 @@ static void view_buffers(const struct kernel_seat *seat, const struct placed *at
     const struct stage_row *const row = placed_row(at);
     *operands = (struct operands){.n_parts = 0};
     for (int i = 0; row->in[i] != T_NONE; i++)
-        if (has_input(at, i)) operands->in[i] = buffer_view(at, row->in[i], &seat->in[i], on_device);
+        if (has_input(at, i)) operands->in[i] = buffer_view(at, row->in[i], seat->in[i], on_device);
     for (int i = 0; row->out[i] != T_NONE; i++)
         operands->out[i] = buffer_view(at, row->out[i], &seat->out[i], on_device);
 }
@@ -141,8 +151,10 @@ static struct status prepare(struct seat *base, const struct placed *at, struct 
     const struct stage_row *const row = placed_row(at);
     o->fuzzy = false;
     device_set_poison(seat->device, poison_of(at));
-    for (int i = 0; row->in[i] != T_NONE; i++)
-        if (has_input(at, i)) TRY(lay_input(seat, at, row->in[i], &seat->in[i]));
+    for (int i = 0; row->in[i] != T_NONE; i++) {
+        seat->in[i] = &seat->copy[i];
+        if (has_input(at, i)) TRY(lay_input(seat, at, row->in[i], i));
+    }
     for (int i = 0; row->out[i] != T_NONE; i++) TRY(lay_output(seat, at, row->out[i], &seat->out[i]));
     view_buffers(seat, at, false, &o->operands);
     placed_bind(at, NULL, &o->operands, &o->call);
@@ -186,7 +198,7 @@ static uint64_t hash_bytes(const void *data, size_t bytes) {
 static void hash_inputs(const struct kernel_seat *seat, const struct stage_row *stage,
                         uint64_t hash[MAX_STAGE_IO]) {
     for (int i = 0; stage->in[i] != T_NONE; i++)
-        hash[i] = seat->in[i].bytes < SMALL_BYTES ? hash_bytes(seat->in[i].host, seat->in[i].bytes) : 0;
+        hash[i] = seat->in[i]->bytes < SMALL_BYTES ? hash_bytes(seat->in[i]->host, seat->in[i]->bytes) : 0;
 }
 
 /* Bytes between the rows of a view that are no longer poison. */
@@ -228,11 +240,11 @@ static struct status check_buffers(struct kernel_seat *seat, const struct placed
     blame_writes(o, damaged, "scratch", "");
     for (int i = 0; row->in[i] != T_NONE; i++) {
         if (!has_input(at, i)) continue;
-        TRY(device_guard_damage(seat->device, &seat->in[i], &damaged));
+        TRY(device_guard_damage(seat->device, seat->in[i], &damaged));
         blame_writes(o, damaged, "input ", tensor_table[row->in[i]].name);
     }
     for (int i = 0; row->in[i] != T_NONE; i++)
-        if (has_input(at, i) && seat->in[i].bytes < SMALL_BYTES) TRY(device_pull(seat->device, &seat->in[i]));
+        if (has_input(at, i) && seat->in[i]->bytes < SMALL_BYTES) TRY(device_pull(seat->device, seat->in[i]));
     hash_inputs(seat, row, after);
     for (int i = 0; row->in[i] != T_NONE; i++)
         if (has_input(at, i) && before[i] != after[i] && !o->problem[0])
@@ -259,6 +271,12 @@ static struct status fetch_outputs(struct kernel_seat *seat, const struct placed
 
 /* ---- launching ---- */
 
+/* Inputs that are too large to be looked at before and after. */
+static void seal_inputs(struct kernel_seat *seat, const struct stage_row *stage, bool sealed) {
+    for (int i = 0; stage->in[i] != T_NONE; i++)
+        if (seat->in[i]->bytes >= SMALL_BYTES) device_seal(seat->device, seat->in[i], sealed);
+}
+
 /* One launch to its end, with whoever watches told before and after. A process that the kernel
  * made and that comes back from it is none of ours. */
 static struct status launch(struct kernel_seat *seat, const struct placed *at, const struct call *call,
@@ -269,12 +287,14 @@ static struct status launch(struct kernel_seat *seat, const struct placed *at, c
     char left[300];
     traces_look(&before);
     TRY(watch_step(seat->watch, DOING_KERNEL, at->stage, rank, call_work(call), o->by));
+    seal_inputs(seat, placed_row(at), true);
     const double start = clock_seconds();
     const char *const refused = o->kernel->launch[device_kind_of(seat->device)](call, seat->scratch.data,
                                                                                 device_stream(seat->device));
     if (getpid() != self) _exit(0);
     const struct status ran = device_sync(seat->device);
     *seconds = clock_seconds() - start;
+    seal_inputs(seat, placed_row(at), false);
     const int changed = traces_compare(&before, o->by, left, sizeof left);
     if (changed < 0) {
         struct status s = status_error("%s", left);
@@ -392,8 +412,9 @@ void kernel_seat_open(struct kernel_seat *seat, struct device *device, const str
 
 void kernel_seat_close(struct kernel_seat *seat) {
     for (int i = 0; i < MAX_STAGE_IO; i++) {
-        device_free(seat->device, &seat->in[i]);
+        device_free(seat->device, &seat->copy[i]);
         device_free(seat->device, &seat->out[i]);
     }
     device_free(seat->device, &seat->scratch);
+    device_free(seat->device, &seat->whole);
 }

@@ -57,7 +57,7 @@ static struct mapping map_pages(size_t bytes) {
     drop_kept(); /* first: never more memory than without it */
     void *const data =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    const struct mapping m = {or_die(data, bytes), bytes};
+    const struct mapping m = {or_die(data, bytes), bytes, NULL};
     ask_for_large_pages(m.data, bytes);
     return m;
 }
@@ -65,7 +65,7 @@ static struct mapping map_pages(size_t bytes) {
 void mapping_renew(struct mapping *m, size_t bytes) {
     mapping_free(m);
     if (bytes < MAPPED_FROM) {
-        *m = (struct mapping){memory_zeroed(bytes, 1), bytes};
+        *m = (struct mapping){memory_zeroed(bytes, 1), bytes, NULL};
     } else if (kept_fits(bytes)) {
         *m = kept;
         kept = (struct mapping){0};
@@ -76,7 +76,9 @@ void mapping_renew(struct mapping *m, size_t bytes) {
 }
 
 void mapping_free(struct mapping *m) {
-    if (m->bytes < MAPPED_FROM) {
+    if (m->lent) {
+        *m->lent = false;
+    } else if (m->bytes < MAPPED_FROM) {
         free(m->data);
     } else {
         drop_kept();

@@ -4,6 +4,7 @@
 #ifndef HARNESS_MEMORY_H
 #define HARNESS_MEMORY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 void *memory_zeroed(size_t count, size_t size); /* free() it */
@@ -11,6 +12,7 @@ void *memory_zeroed(size_t count, size_t size); /* free() it */
 struct mapping {
     void *data;
     size_t bytes;
+    bool *lent; /* NULL: its own; else somebody else's, who reads here that it was given back */
 };
 /* `bytes` of zeros; an old mapping is given back. One thread at a time. */
 void mapping_renew(struct mapping *m, size_t bytes);

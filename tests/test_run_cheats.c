@@ -4,6 +4,7 @@
 #include "harness/run.h"
 #include "reports/report.h"
 #include "reference/reference.h"
+#include "tests/kernels/simt_cases.h"
 #include "tests/stand_in.h"
 
 #include <criterion/criterion.h>
@@ -210,6 +211,24 @@ Test(run_cheats, a_kernel_that_changes_an_input) {
     expect_found_out(LINE, S_O_PROJ, (struct want){EDGE_KERNEL, "stage o_proj", "changed its input o"});
     stand_in("linear_simt", change_weight);
     expect_found_out(LINE, S_O_PROJ, (struct want){EDGE_KERNEL, "stage o_proj", "changed its input w_o"});
+}
+
+/* From the launch `calls_before` on. */
+static int calls_before;
+static const char *change_large_weight(const struct call *call, void *scratch, void *stream) {
+    const struct linear_args *const a = &call->u.linear;
+    if (calls++ >= calls_before) convert_host(a->x.data, (float *)a->w.data + 12345, 1, stream);
+    return launch_honest(call, scratch, stream);
+}
+
+/* 64 MiB: too much to be looked at before and after; the only rank reads it where the unsharded run did. */
+Test(run_cheats, a_kernel_that_changes_a_large_weight) {
+    for (calls_before = 0; calls_before < 2; calls_before++) {
+        stand_in("linear_simt", change_large_weight);
+        expect_found_out("llama-3.1-8b/attention:tp=1,tokens=1,dtype=fp32", S_O_PROJ,
+                         (struct want){calls_before ? EDGE_SHARD : EDGE_KERNEL, "stage o_proj",
+                                       "write to w_o, an input: offset 49380 of 67108864 bytes"});
+    }
 }
 
 /* q as a view of fused rows: what lies between its rows is k and v. */

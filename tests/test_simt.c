@@ -246,6 +246,28 @@ Test(simt, guard_damage_is_counted) {
     device_free(device, &b);
 }
 
+Test(simt, a_sealed_buffer_can_be_read_and_not_written) {
+    enum { N = 8192 };
+    struct device_buffer from = buffer_of("from", N * sizeof(float), 1024),
+                         to = buffer_of("to", N * sizeof(float), 1024);
+    memset(from.host, 0, from.bytes);
+    device_seal(device, &from, true);
+    cr_assert_null(convert_host(from.data, to.data, N, NULL));
+    must(device_sync(device));
+    cr_assert_eq(count_other(to.host, to.bytes, 0), 0);
+    cr_assert_null(convert_host(to.data, from.data, N, NULL));
+    const struct status s = device_sync(device);
+    cr_assert_eq(s.code, STATUS_ERROR);
+    cr_assert_not_null(strstr(s.message, "write to from, an input: offset "), "%s", s.message);
+    device_seal(device, &from, false);
+    memset(to.host, 0x3f, to.bytes);
+    cr_assert_null(convert_host(to.data, from.data, N, NULL));
+    must(device_sync(device));
+    cr_assert_eq(count_other(from.host, from.bytes, 0), from.bytes / 2);
+    device_free(device, &from);
+    device_free(device, &to);
+}
+
 Test(simt, reused_buffers_stay_warm_and_can_be_poisoned) {
     struct device_buffer b = {0};
     must(device_reuse(device, "weights", 100000, 4096, false, &b));

@@ -84,6 +84,10 @@ struct status device_reuse(struct device *device, const char *name, size_t bytes
     return device->ops->reuse(device, name, bytes, guard, poison, buffer);
 }
 
+void device_seal(struct device *device, struct device_buffer *buffer, bool sealed) {
+    if (buffer->owner && device->ops->seal) device->ops->seal(device, buffer, sealed);
+}
+
 struct status device_push(struct device *device, struct device_buffer *buffer) {
     return device->ops->push(device, buffer);
 }

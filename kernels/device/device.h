@@ -53,6 +53,9 @@ void device_free(struct device *device, struct device_buffer *buffer); /* back t
  * enough; guards poisoned; data poisoned when `poison`, otherwise undefined. */
 struct status device_reuse(struct device *device, const char *name, size_t bytes, size_t guard, bool poison,
                            struct device_buffer *buffer);
+/* From now on a kernel may only read it, until it is opened again (`sealed` false). host: a write to it ends
+ * the launch with an error; cuda: nothing, data is a copy there. */
+void device_seal(struct device *device, struct device_buffer *buffer, bool sealed);
 struct status device_push(struct device *device, struct device_buffer *buffer); /* host -> data */
 struct status device_pull(struct device *device, struct device_buffer *buffer); /* data -> host */
 /* Bytes of the guards that are no longer poison: something wrote outside the buffer. */

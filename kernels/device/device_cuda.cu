@@ -240,4 +240,4 @@ static struct status cuda_sync(struct device *device) {
 
 extern "C" const struct device_ops device_cuda_ops = {cuda_open,  cuda_close, cuda_alloc, cuda_release,
                                                       cuda_reuse, cuda_push,  cuda_pull,  cuda_guard_damage,
-                                                      cuda_sync,  nullptr};
+                                                      cuda_sync,  nullptr,    nullptr};

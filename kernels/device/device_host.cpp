@@ -70,6 +70,10 @@ static struct status host_guard_damage(struct device *, const struct device_buff
     return status_ok();
 }
 
+static void host_seal(struct device *, struct device_buffer *buffer, bool sealed) {
+    simt::buffer_seal(static_cast<host_buffer *>(buffer->owner), sealed);
+}
+
 static struct status host_sync(struct device *) {
     const char *error = simt_take_error();
     return error ? status_error("%s", error) : status_ok();
@@ -85,5 +89,5 @@ static struct status host_set_schedule(struct device *, const struct simt_option
 }
 
 extern "C" const struct device_ops device_host_ops = {
-    host_open, host_close, host_alloc,        host_release, host_reuse,
-    host_copy, host_copy,  host_guard_damage, host_sync,    host_set_schedule};
+    host_open, host_close,        host_alloc, host_release,      host_reuse, host_copy,
+    host_copy, host_guard_damage, host_sync,  host_set_schedule, host_seal};

@@ -34,6 +34,8 @@ struct device_ops {
     struct status (*sync)(struct device *device);
     struct status (*set_schedule)(struct device *device,
                                   const struct simt_options *schedule); /* NULL: has no choice */
+    /* owner is not NULL; NULL: the host's copy is another one */
+    void (*seal)(struct device *device, struct device_buffer *buffer, bool sealed);
 };
 
 extern const struct device_ops device_host_ops; /* host/device_host.cpp */

@@ -103,6 +103,13 @@ void buffer_poison_guards(host_buffer *buffer) {
     memset(buffer->data + buffer->bytes, buffer->poison, buffer->guard);
 }
 
+void buffer_seal(host_buffer *buffer, bool sealed) {
+    unsigned char *const low = align_down(buffer->data + page_bytes() - 1, page_bytes()),
+                         *const high = align_down(buffer->data + buffer->bytes, page_bytes());
+    buffer->sealed = sealed;
+    if (low < high) mprotect(low, (size_t)(high - low), sealed ? PROT_READ : PROT_READ | PROT_WRITE);
+}
+
 static size_t count_changed(const unsigned char *p, size_t bytes, unsigned char poison) {
     const uint64_t poisoned = poison * (UINT64_MAX / 0xff);
     size_t changed = 0, i = 0;

@@ -19,6 +19,7 @@ struct host_buffer {
     unsigned char poison;            /* the byte that data and guards begin with */
     unsigned char *map, *end, *open; /* pages [open, end) can be read and written */
     size_t map_bytes;
+    bool sealed;       /* the whole pages of its data can be read only */
     host_buffer *next; /* the list a fault handler looks through */
 };
 
@@ -28,6 +29,7 @@ host_buffer *buffer_new(const char *name, size_t bytes, size_t guard);
 bool buffer_resize(host_buffer *buffer, const char *name, size_t bytes, size_t guard);
 void buffer_poison(host_buffer *buffer); /* data, guards and what alignment left */
 void buffer_poison_guards(host_buffer *buffer);
+void buffer_seal(host_buffer *buffer, bool sealed);
 size_t buffer_guard_damage(const host_buffer *buffer);
 void buffer_free(host_buffer *buffer);
 

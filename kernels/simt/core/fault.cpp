@@ -38,6 +38,9 @@ static void append_address(error_line *line, const block *b, const unsigned char
                      b->shared_bytes);
     else if (!buffer)
         error_append(line, "%s at address %p, which is in no buffer", access, p);
+    else if (buffer->sealed && p >= buffer->data && p < buffer->data + buffer->bytes)
+        error_append(line, "%s to %s, an input: offset %td of %zu bytes", access, buffer->name,
+                     p - buffer->data, buffer->bytes);
     else
         error_append(line, "%s outside every buffer; nearest is %s: offset %td of %zu bytes, guard %zu",
                      access, buffer->name, p - buffer->data, buffer->bytes, buffer->guard);
