@@ -1,4 +1,4 @@
-/* How are many bytes copied, or compared? */
+/* How are many bytes copied, compared, or set? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/copy.h"
 
@@ -24,4 +24,10 @@ bool same_bytes(const void *a, const void *b, size_t bytes) {
         same =
             same && !memcmp((const char *)a + i, (const char *)b + i, bytes - i < PIECE ? bytes - i : PIECE);
     return same;
+}
+
+void set_bytes(void *to, unsigned char value, size_t bytes) {
+#pragma omp parallel for schedule(static) if (bytes > PIECE)
+    for (size_t i = 0; i < bytes; i += PIECE)
+        memset((char *)to + i, value, bytes - i < PIECE ? bytes - i : PIECE);
 }

@@ -1,4 +1,4 @@
-/* copy - memcpy and memcmp by all cores: half of the time of a copy to new memory is that its pages are made. */
+/* copy - memcpy, memcmp and memset by all cores: half of the time of a copy to new memory is that its pages are made. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_COPY_H
 #define LAYER_COPY_H
@@ -6,7 +6,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 void copy_bytes(void *to, const void *from, size_t bytes); /* small ones by the caller alone */
 bool same_bytes(const void *a, const void *b, size_t bytes);
+void set_bytes(void *to, unsigned char value, size_t bytes);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

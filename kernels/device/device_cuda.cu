@@ -9,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "kernels/device/device_ops.h"
+#include "layer/copy.h"
 
 static const size_t ALIGNMENT = 256;
 
@@ -133,7 +134,7 @@ static struct status lay_out(struct device *device, struct cuda_buffer *owned, c
         return cuda_status(cudaMemsetAsync(data + bytes, device->poison, guard, stream_of(device)),
                            "poisoning", name);
     }
-    if (bytes) memset(out->host, device->poison, bytes);
+    set_bytes(out->host, device->poison, bytes);
     return cuda_status(cudaMemsetAsync(owned->base, device->poison, owned->capacity, stream_of(device)),
                        "poisoning", name);
 }
@@ -197,25 +198,39 @@ static struct status cuda_pull(struct device *device, struct device_buffer *buff
                        "copying from the GPU", name_of(buffer));
 }
 
-/* Bytes of [from, from + n) that are not `poison`. */
+static __device__ unsigned count_bytes(unsigned word, unsigned poison) {
+    return __popc(__vcmpne4(word, poison)) / 8;
+}
+
+/* Bytes of [from, from + n) that are not `poison`; 16 at a time but for the ends. */
 static __global__ void count_changed(const unsigned char *from, const size_t n, const unsigned char poison,
                                      unsigned long long *changed) {
-    const size_t step = (size_t)gridDim.x * blockDim.x;
+    const size_t step = (size_t)gridDim.x * blockDim.x, self = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const size_t head = (16 - (size_t)from % 16) % 16, begin = head < n ? head : n, words = (n - begin) / 16;
+    const uint4 *const word = (const uint4 *)(from + begin);
+    const unsigned four = poison * 0x01010101u;
     unsigned long long mine = 0;
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step)
-        mine += from[i] != poison;
+    for (size_t i = self; i < words; i += step) {
+        const uint4 w = word[i];
+        if (((w.x ^ four) | (w.y ^ four) | (w.z ^ four) | (w.w ^ four)) == 0) continue;
+        mine +=
+            count_bytes(w.x, four) + count_bytes(w.y, four) + count_bytes(w.z, four) + count_bytes(w.w, four);
+    }
+    for (size_t i = self; i < begin; i += step) mine += from[i] != poison;
+    for (size_t i = begin + 16 * words + self; i < n; i += step) mine += from[i] != poison;
     if (mine) atomicAdd(changed, mine);
 }
 
 /* Counted where the guards are: copied they would cost more than the kernel. */
 static cudaError_t count_guards(struct device *device, const struct device_buffer *buffer,
                                 unsigned long long *counter, unsigned long long *changed) {
+    enum { BLOCKS = 1024 };
     const unsigned char *const data = (const unsigned char *)buffer->data;
     const cudaStream_t stream = stream_of(device);
     cudaError_t error = cudaMemsetAsync(counter, 0, sizeof *counter, stream);
     if (error != cudaSuccess) return error;
-    count_changed<<<128, 256, 0, stream>>>(data - buffer->guard, buffer->guard, buffer->poison, counter);
-    count_changed<<<128, 256, 0, stream>>>(data + buffer->bytes, buffer->guard, buffer->poison, counter);
+    count_changed<<<BLOCKS, 256, 0, stream>>>(data - buffer->guard, buffer->guard, buffer->poison, counter);
+    count_changed<<<BLOCKS, 256, 0, stream>>>(data + buffer->bytes, buffer->guard, buffer->poison, counter);
     error = cudaPeekAtLastError();
     return error == cudaSuccess ? copy_now(device, changed, counter, sizeof *changed, cudaMemcpyDeviceToHost)
                                 : error;
