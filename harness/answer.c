@@ -122,10 +122,10 @@ void answer_begin(struct answer *a, int stage, const struct outcome *o) {
         a->id[i] = answer_tensor(stage, i);
         a->row_size[i] = ref_row_size(&o->call, i);
         a->count[i] = rows * a->row_size[i];
-        a->y[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
-        a->e[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
+        a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
+        a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
         if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
-            a->s1[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
+            a->s1[i] = block_zeroed((size_t)a->count[i], sizeof(double));
     }
 }
 
@@ -136,9 +136,9 @@ void answer_compute(struct answer *a, int stage, const struct outcome *o, struct
 
 void answer_free(struct answer *a) {
     for (int i = 0; i < a->n && !a->borrowed; i++) {
-        free(a->y[i]);
-        free(a->e[i]);
-        free(a->s1[i]);
+        block_free(a->y[i]);
+        block_free(a->e[i]);
+        block_free(a->s1[i]);
     }
     *a = (struct answer){0};
 }
@@ -158,7 +158,7 @@ double *answer_exact(const struct placed *at, const struct outcome *o, const str
     struct ref_out out[MAX_REF_OUT] = {0};
     placed_bind(at, NULL, &operands, &call);
     const int64_t rows = ref_n_rows(&call);
-    out[0].y = memory_zeroed((size_t)(rows * ref_row_size(&call, 0)), sizeof(double));
+    out[0].y = block_zeroed((size_t)(rows * ref_row_size(&call, 0)), sizeof(double));
     ref_compute(&call, &o->contract, NULL, 0, rows, out);
     return out[0].y;
 }

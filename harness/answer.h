@@ -26,8 +26,8 @@ void answer_free(struct answer *a);
 double call_row_work(const struct call *call); /* multiply-adds of one row of an answer */
 double call_work(const struct call *call);     /* of all of them */
 
-/* y on the unrounded values (double, by tensor) of the stage's partial operands, dense, to be
- * freed: what ranks add up to. NULL where it has none: the answer's own y is that. */
+/* y on the unrounded values (double, by tensor) of the stage's partial operands, dense, for
+ * block_free: what ranks add up to. NULL where it has none: the answer's own y is that. */
 double *answer_exact(const struct placed *at, const struct outcome *o, const struct store *exact);
 
 struct op_row {

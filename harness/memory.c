@@ -11,6 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "layer/copy.h"
+
 #define HUGE_FROM ((size_t)8 << 20) /* large pages from here on: fewer faults */
 #define MAPPED_FROM (64 << 20)      /* smaller blocks are the heap's, which keeps its pages */
 
@@ -37,20 +39,33 @@ void *memory_zeroed(size_t count, size_t size) {
 
 /* ---- mappings ---- */
 
-/* The one that was given back last: the kernel clears pages more slowly than they are written again. */
-static struct mapping kept;
-
-static bool kept_fits(size_t bytes) { return kept.data && bytes <= kept.bytes && kept.bytes / 4 <= bytes; }
+/* Those that were given back last: the kernel clears pages more slowly than they are written again. */
+enum { KEPT = 4 };
+static struct mapping kept[KEPT];
 
 static void drop_kept(void) {
-    if (kept.data) munmap(kept.data, kept.bytes);
-    kept = (struct mapping){0};
+    for (int i = 0; i < KEPT; i++) {
+        if (kept[i].data) munmap(kept[i].data, kept[i].bytes);
+        kept[i] = (struct mapping){0};
+    }
 }
 
-static void make_zero(char *data, size_t bytes) {
-    enum { PIECE = 4 << 20 };
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < bytes; i += PIECE) memset(data + i, 0, bytes - i < PIECE ? bytes - i : PIECE);
+/* The smallest that has room and is not far too large; NULL: none. */
+static struct mapping *kept_for(size_t bytes) {
+    struct mapping *best = NULL;
+    for (struct mapping *k = kept; k < kept + KEPT; k++)
+        if (k->data && bytes <= k->bytes && k->bytes / 4 <= bytes && (!best || k->bytes < best->bytes))
+            best = k;
+    return best;
+}
+
+/* A free place; where there is none, that of the smallest. */
+static struct mapping *kept_place(void) {
+    struct mapping *place = kept;
+    for (struct mapping *k = kept; k < kept + KEPT; k++)
+        if (k->bytes < place->bytes) place = k;
+    if (place->data) munmap(place->data, place->bytes);
+    return place;
 }
 
 static struct mapping map_pages(size_t bytes) {
@@ -64,27 +79,48 @@ static struct mapping map_pages(size_t bytes) {
 
 void mapping_renew(struct mapping *m, size_t bytes) {
     mapping_free(m);
+    struct mapping *const warm = bytes < MAPPED_FROM ? NULL : kept_for(bytes);
     if (bytes < MAPPED_FROM) {
         *m = (struct mapping){memory_zeroed(bytes, 1), bytes, NULL};
-    } else if (kept_fits(bytes)) {
-        *m = kept;
-        kept = (struct mapping){0};
-        make_zero(m->data, bytes);
+    } else if (warm) {
+        *m = *warm;
+        *warm = (struct mapping){0};
+        set_bytes(m->data, 0, bytes);
     } else {
         *m = map_pages(bytes);
     }
 }
 
 void mapping_free(struct mapping *m) {
-    if (m->lent) {
+    if (m->lent)
         *m->lent = false;
-    } else if (m->bytes < MAPPED_FROM) {
+    else if (m->bytes < MAPPED_FROM)
         free(m->data);
-    } else {
-        drop_kept();
-        kept = *m;
-    }
+    else
+        *kept_place() = *m;
     *m = (struct mapping){0};
+}
+
+/* ---- blocks ---- */
+
+/* Before the data, which stays as aligned as the mapping is. */
+union block {
+    struct mapping mapping;
+    char room[64];
+};
+
+void *block_zeroed(size_t count, size_t size) {
+    struct mapping m = {0};
+    if (size && count > (SIZE_MAX - sizeof(union block)) / size) or_die(NULL, SIZE_MAX);
+    mapping_renew(&m, sizeof(union block) + count * size);
+    ((union block *)m.data)->mapping = m;
+    return (char *)m.data + sizeof(union block);
+}
+
+void block_free(void *data) {
+    if (!data) return;
+    struct mapping m = ((union block *)((char *)data - sizeof(union block)))->mapping;
+    mapping_free(&m);
 }
 
 /* ---- the heap ---- */

@@ -1,5 +1,5 @@
 /* memory - host memory that is there or the process ends with one line. Large blocks are mapped, so
- * that untouched pages (experts nobody is routed to) cost nothing; of those given back one is kept. */
+ * that untouched pages (experts nobody is routed to) cost nothing; of those given back a few are kept. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MEMORY_H
 #define HARNESS_MEMORY_H
@@ -17,6 +17,9 @@ struct mapping {
 /* `bytes` of zeros; an old mapping is given back. One thread at a time. */
 void mapping_renew(struct mapping *m, size_t bytes);
 void mapping_free(struct mapping *m);
+/* The same as plain memory. */
+void *block_zeroed(size_t count, size_t size);
+void block_free(void *data); /* NULL: nothing */
 
 /* Of a process that runs cases: the heap keeps what is freed for what comes next. */
 void memory_keep_warm(void);

@@ -58,8 +58,8 @@ static void slice_answer(struct rank_work *w) {
         a->s1[i] = NULL;
         a->count[i] = placed_count(&w->at, a->id[i]);
         a->row_size[i] = ref_row_size(&w->outcome.call, i);
-        a->y[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
-        a->e[i] = memory_zeroed((size_t)a->count[i], sizeof(double));
+        a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
+        a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->y[i], whole->y[i]);
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->e[i], whole->e[i]);
     }
@@ -312,6 +312,6 @@ struct status ranks_stage(struct ranks *r, struct trunk *t, int stage) {
         rank_work_free(&w);
     }
     if (partial && !s.code && !r->unsupported[0]) partial_edge(r, t, stage, partial);
-    free(partial);
+    block_free(partial);
     return s;
 }

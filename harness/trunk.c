@@ -59,8 +59,8 @@ void trunk_close(struct trunk *t) {
     outcome_free(&t->outcome);
     store_free(&t->exact);
     store_free(&t->exact_s1);
-    free(t->sum_y);
-    free(t->sum_s1);
+    block_free(t->sum_y);
+    block_free(t->sum_s1);
 }
 
 /* A fused kernel runs when it is named, or when the device has one and nobody named a kernel for
@@ -200,8 +200,8 @@ void trunk_stage_done(struct trunk *t, int stage) {
         keep_exact(&t->exact, a->id[i], a->count[i], t->sum_y ? t->sum_y : a->y[i]);
         keep_exact(&t->exact_s1, a->id[i], a->count[i], t->sum_s1 ? t->sum_s1 : a->s1[i]);
     }
-    free(t->sum_y);
-    free(t->sum_s1);
+    block_free(t->sum_y);
+    block_free(t->sum_s1);
     t->sum_y = t->sum_s1 = NULL;
     answer_free(&t->answer);
     crew_keep(&t->crew, stage, 0, &t->outcome.got, true);

@@ -198,12 +198,14 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                 const double gate =
                     slot < (double)a->n_rows ? view_at(&a->gates, t * a->gates.stride[0] + j) : (double)NAN;
                 const int64_t row = (isnan(gate) ? 0 : (int64_t)slot) * a->down.stride[0];
+                const double gate_grid = value_grid(gate);
                 view_row(down, &a->down, row, a->width);
                 for (int64_t i = 0; i < a->width; i++) {
                     y[i] += gate * down[i];
                     s1[i] += fabs(gate * down[i]);
-                    grid[i] = fmin(grid[i], value_grid(gate) * value_grid(down[i]));
                 }
+                for (int64_t i = 0; i < a->width && out->e; i++)
+                    grid[i] = fmin(grid[i], gate_grid * value_grid(down[i]));
                 if (!radius) continue;
                 double rg; /* |g' d' - g d| <= |g| r_d + (|d| + r_d) r_g */
                 radius_row(&rg, radius, 2, &a->gates, t * a->gates.stride[0] + j, 1);

@@ -66,3 +66,36 @@ Test(memory, two_that_are_held_are_two) {
     mapping_free(&b);
     mapping_free(&c);
 }
+
+/* Sums, bounds and magnitudes of one rank after the other. */
+Test(memory, blocks_of_one_size_take_turns_in_the_same_memory_and_are_zero) {
+    enum { N = 3, ELEMENTS = LARGE / 8 };
+    double *block[N];
+    const void *first[N];
+    for (int turn = 0; turn < 3; turn++) {
+        for (int i = 0; i < N; i++) {
+            block[i] = block_zeroed(ELEMENTS, sizeof(double));
+            size_t not = 0;
+            for (int k = 0; k < ELEMENTS; k++) not += block[i][k] != 0;
+            cr_expect_eq(not, 0);
+            memset(block[i], 0xff, ELEMENTS * sizeof(double));
+            if (!turn) first[i] = block[i];
+            bool warm = false;
+            for (int k = 0; k < N && turn; k++) warm |= first[k] == block[i];
+            cr_expect(warm || !turn);
+        }
+        for (int i = 0; i < N; i++) block_free(block[i]);
+    }
+    block_free(NULL);
+}
+
+/* More than are kept, of rising sizes: the largest ones stay. */
+Test(memory, of_many_blocks_the_smallest_are_given_back) {
+    enum { N = 7 };
+    void *block[N];
+    for (int i = 0; i < N; i++) block[i] = block_zeroed((size_t)LARGE + (size_t)i * 16 * MIB, 1);
+    for (int i = 0; i < N; i++) block_free(block[i]);
+    void *const again = block_zeroed((size_t)LARGE + (N - 1) * (size_t)(16 * MIB), 1);
+    cr_expect_eq(again, block[N - 1]);
+    block_free(again);
+}
