@@ -117,6 +117,31 @@ int64_t bench_shape_end(const struct bench_result *r, int64_t first) {
     return end;
 }
 
+struct bench_best bench_best_of(const struct bench_result *r, int64_t first, enum bench_cache cache) {
+    struct bench_best best = {NULL, NULL, 0};
+    double least[2] = {INFINITY, INFINITY};
+    for (int64_t i = first; i < bench_shape_end(r, first); i++) {
+        const struct bench_row *const row = &r->row[i];
+        if (row->gauge || !row->series[cache].n) continue;
+        const double median = bench_spread_of(&row->series[cache]).median;
+        if (median >= least[row->peer]) continue;
+        least[row->peer] = median;
+        *(row->peer ? &best.peer : &best.ours) = row;
+    }
+    if (best.ours && best.peer) best.ratio = least[true] / least[false];
+    return best;
+}
+
+double bench_mean_ratio(const struct bench_result *r, enum bench_cache cache, int *n) {
+    double sum = 0;
+    *n = 0;
+    for (int64_t first = 0; first < r->n_rows; first = bench_shape_end(r, first)) {
+        const double ratio = bench_best_of(r, first, cache).ratio;
+        if (ratio > 0) sum += log(ratio), ++*n;
+    }
+    return *n ? exp(sum / *n) : 0;
+}
+
 struct bench_judged bench_judged_of(const struct bench_result *r, int64_t first) {
     struct bench_judged all = {0};
     for (int64_t i = first; i < bench_shape_end(r, first); i++) {

@@ -87,6 +87,15 @@ struct bench_counts bench_count(const struct bench_result *result);
 void bench_time_text(char *text, size_t size, double seconds);
 void bench_rate_text(char *text, size_t size, const struct bench_row *row, double seconds, bool by_memory);
 
+/* The fastest of a shape, whose first row it is; NULL: there is none. */
+struct bench_best {
+    const struct bench_row *ours, *peer;
+    double ratio; /* times of peer over ours; 0: one of them is missing */
+};
+struct bench_best bench_best_of(const struct bench_result *result, int64_t first, enum bench_cache cache);
+/* Geometric mean of the ratios of all shapes, and of how many; 0, 0: of none. */
+double bench_mean_ratio(const struct bench_result *result, enum bench_cache cache, int *n);
+
 /* ---- reports ---- */
 
 struct bench_format {

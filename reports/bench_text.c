@@ -113,8 +113,39 @@ void bench_text_shape(FILE *file, const struct bench_result *r, int64_t first) {
                 (long long)judged.judged, (long long)judged.rows, judged.margin);
 }
 
+/* A line a shape and cache: the fastest of ours, and of the peers. */
+static void print_best(FILE *file, const struct bench_result *r, int64_t first, enum bench_cache cache,
+                       const struct bench_limits *limits) {
+    enum { OURS = 54, PEER = OURS + 37 };
+    const struct bench_best best = bench_best_of(r, first, cache);
+    struct line line = {.used = 0};
+    if (!best.ours) return;
+    const struct bench_share share = bench_share_of(best.ours, cache, limits);
+    put(&line, 2, "%s", r->row[first].shape);
+    put(&line, OURS - 6, "%s", bench_cache_name(cache));
+    put(&line, OURS, "%.*s", (int)strcspn(best.ours->name, "+"), best.ours->name);
+    if (share.share > 0) put(&line, PEER - 12, "%.2f %s", share.share, share.by_memory ? "copy" : "dense");
+    if (best.peer) put(&line, PEER, "%-19s %.2f", best.peer->name, best.ratio);
+    fprintf(file, "%s\n", line.text);
+}
+
+static void print_summary(FILE *file, const struct bench_result *r) {
+    const struct bench_limits limits = bench_limits_of(r);
+    fputs("\nthe fastest of ours, the fastest peer, peer/ours\n", file);
+    for (int cache = 0; cache < BENCH_CACHES; cache++) {
+        int n;
+        for (int64_t first = 0; first < r->n_rows; first = bench_shape_end(r, first))
+            print_best(file, r, first, (enum bench_cache)cache, &limits);
+        const double mean = bench_mean_ratio(r, (enum bench_cache)cache, &n);
+        if (n)
+            fprintf(file, "  %d shapes %s, geometric mean of peer/ours %.2f\n", n,
+                    bench_cache_name((enum bench_cache)cache), mean);
+    }
+}
+
 void bench_text_end(FILE *file, const struct bench_result *r) {
     const struct bench_counts n = bench_count(r);
+    if (n.of[BENCH_TIMED]) print_summary(file, r);
     fprintf(file, "\n%lld timed, %lld wrong, %lld refused\n", (long long)n.of[BENCH_TIMED],
             (long long)n.of[BENCH_WRONG], (long long)n.of[BENCH_REFUSED]);
 }

@@ -229,5 +229,13 @@ Test(bench, shares_are_of_what_binds_and_ratios_of_the_fastest_peer) {
     cr_expect_float_eq(bench_ratio(&r, &r.row[2], BENCH_COLD, &peer), 2, 1e-9);
     cr_expect_str_eq(peer->name, "peer");
     cr_expect_eq(bench_ratio(&r, &r.row[2], BENCH_WARM, &peer), 0);
+    int n;
+    add_row(&r, "faster than ours", 50, 200, 0.25)->peer = true;
+    add_row(&r, "ours", 50, 200, 0.5);
+    strcpy(r.row[6].shape, "third"), strcpy(r.row[7].shape, "third");
+    cr_expect_float_eq(bench_best_of(&r, 6, BENCH_COLD).ratio, 0.5, 1e-9);
+    cr_expect_null(bench_best_of(&r, 5, BENCH_COLD).ours);
+    cr_expect_float_eq(bench_mean_ratio(&r, BENCH_COLD, &n), 1, 1e-9); /* of 2 and a half */
+    cr_expect_eq(n, 2);
     bench_result_free(&r);
 }
