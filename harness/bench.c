@@ -65,8 +65,8 @@ static void ask_peer(struct bench *b, struct contestant *c, enum bench_cache cac
     drop_times(row);
 }
 
-/* Something is queued before the first mark, so that the device is busy while the CPU queues what follows:
- * nothing but the device's work lies between two marks. */
+/* Something is queued before the first mark, so that the device is busy while the CPU queues what
+ * follows: nothing but the device's work lies between two marks. */
 static struct status time_round(struct bench *b, struct contestant *c, enum bench_cache cache, int n,
                                 double *seconds) {
     if (c->peer) return ask_peer(b, c, cache, n, seconds), status_ok();

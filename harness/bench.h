@@ -1,6 +1,6 @@
-/* bench - how fast are the kernels, and whoever does the same elsewhere? Every shape: operands are laid out,
- * each way to do it runs once and is judged, and those that are right are timed, in rounds that go around all
- * of them, so that a machine that slows down does so for everybody. */
+/* bench - how fast are the kernels, and whoever does the same elsewhere? Every shape: operands are
+ * laid out, each way to do it runs once and is judged, and those that are right are timed, in
+ * rounds that go around all of them, so that a machine that slows down does so for everybody. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_BENCH_H
 #define HARNESS_BENCH_H
@@ -20,8 +20,8 @@ struct bench_request {
     int rounds;                 /* 0: BENCH_ROUNDS */
     const char *python;         /* who times the peers (bench_peers.h); NULL: they are not timed */
     double most_work;           /* of the reference, a step (bench_judge.h); 0: BENCH_WORK */
-    /* Told after the device's own rates, and after every shape: its rows are the last, from `first` on.
-     * NULL: nobody is. */
+    /* Told after the device's own rates, and after every shape: its rows are the last, from `first`
+     * on. NULL: nobody is. */
     void (*done)(void *context, const struct bench_result *result, int64_t first);
     void *context;
 };

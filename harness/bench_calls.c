@@ -214,8 +214,8 @@ struct step {
     enum bench_slot out;
     struct call (*call)(const struct side *side);
 };
-/* Every kernel is tried in the first step; the others get the same one where they are of the same op, else the
- * one that was asked for or that the registry picks. */
+/* Every kernel is tried in the first step; the others get the same one where they are of the same
+ * op, else the one that was asked for or that the registry picks. */
 static const struct way {
     enum bench_family from, to;
     int n;

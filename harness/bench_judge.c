@@ -11,7 +11,8 @@
 
 /* ---- which rows ---- */
 
-/* Rows start[g] .. start[g + 1] belong together: to a sequence, or an expert. n = 0: they do not. */
+/* Rows start[g] .. start[g + 1] belong together: to a sequence, or an expert. n = 0: they do not.
+ */
 struct groups {
     const int32_t *start; /* [n + 1] */
     int64_t n;
@@ -42,8 +43,8 @@ static int64_t end_rows(const struct call *call, int64_t *row) {
     return n;
 }
 
-/* taken [rows]. The very last row; the ends of groups, or of as many groups as there is work for, evenly; then
- * any. */
+/* taken [rows]. The very last row; the ends of groups, or of as many groups as there is work for,
+ * evenly; then any. */
 static int64_t draw_rows(const struct call *call, double most_work, bool *taken) {
     const int64_t rows = ref_n_rows(call);
     const double fit = most_work / call_row_work(call);

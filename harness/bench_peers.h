@@ -1,6 +1,6 @@
-/* bench_peers - the libraries that people use, timed by a Python process beside this one, round by round in turn
- * with our kernels (python/shardcheck/peers.py says how the two talk). Whatever happens to that process, the run
- * goes on without it and says so. */
+/* bench_peers - the libraries that people use, timed by a Python process beside this one, round by
+ * round in turn with our kernels (python/shardcheck/peers.py says how the two talk). Whatever
+ * happens to that process, the run goes on without it and says so. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_BENCH_PEERS_H
 #define HARNESS_BENCH_PEERS_H
@@ -17,8 +17,8 @@ struct bench_peers {
     size_t n_heard, room;
 };
 
-/* `python`: the interpreter that runs `-m shardcheck.peers`; NULL: none is wanted. The package is looked for
- * beside the program (../python) and where the interpreter finds it. */
+/* `python`: the interpreter that runs `-m shardcheck.peers`; NULL: none is wanted. The package is
+ * looked for beside the program (../python) and where the interpreter finds it. */
 void bench_peers_start(struct bench_peers *peers, const char *python, enum device_kind device);
 void bench_peers_stop(struct bench_peers *peers); /* about stays */
 

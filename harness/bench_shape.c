@@ -19,7 +19,8 @@ const char *bench_family_name(enum bench_family family) { return family_names[fa
 
 enum { MUST = -1, MOST = 1 << 24 };
 
-/* usual, by family: what it is where the line does not say; 0: no key of that family; MUST: it has to. */
+/* usual, by family: what it is where the line does not say; 0: no key of that family; MUST: it has
+ * to. */
 static const struct key {
     const char *name;
     size_t at;

@@ -1,4 +1,5 @@
-/* bench_shape - what is timed: one line of text, the sizes it stands for, and what the work is at least. */
+/* bench_shape - what is timed: one line of text, the sizes it stands for, and what the work is at
+ * least. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_BENCH_SHAPE_H
 #define HARNESS_BENCH_SHAPE_H
@@ -8,8 +9,9 @@
 #include "kernels/device/device.h"
 #include "layer/choices.h"
 
-/* Prefill: causal, every key's query is there. Decode: `queries` new tokens of each sequence, the last keys.
- * Experts: gate_up, SiLU and down of rows sorted by expert. Dense: one product. All bf16. */
+/* Prefill: causal, every key's query is there. Decode: `queries` new tokens of each sequence, the
+ * last keys. Experts: gate_up, SiLU and down of rows sorted by expert. Dense: one product. All
+ * bf16. */
 enum bench_family { BENCH_PREFILL, BENCH_DECODE, BENCH_EXPERTS, BENCH_DENSE, BENCH_FAMILIES };
 const char *bench_family_name(enum bench_family family);
 static inline bool bench_is_attention(enum bench_family f) { return f == BENCH_PREFILL || f == BENCH_DECODE; }
@@ -26,7 +28,8 @@ enum { BENCH_LINE = 160 };
 struct status bench_shape_parse(const char *line, struct bench_shape *out);
 /* The one line that parses to it: without the sizes that are as they would be anyway. */
 void bench_shape_print(const struct bench_shape *shape, char line[BENCH_LINE]);
-/* "heads (32), kv (8), ..., keys": what a line of the family may name; in brackets what it is otherwise. */
+/* "heads (32), kv (8), ..., keys": what a line of the family may name; in brackets what it is
+ * otherwise. */
 void bench_family_describe(enum bench_family family, char *text, size_t size);
 
 /* Shapes of the default run: the i-th of a device; false: there are fewer. */
@@ -38,8 +41,9 @@ struct bench_shape bench_dense_gauge(enum device_kind device);
  * offsets [experts + 1] */
 void bench_offsets(const struct bench_shape *shape, int32_t *offsets);
 
-/* What has to be done at least: operands read once, results written once (between gate_up and down nothing
- * is), weights of experts that have rows; multiplications and additions of keys that are seen. */
+/* What has to be done at least: operands read once, results written once (between gate_up and down
+ * nothing is), weights of experts that have rows; multiplications and additions of keys that are
+ * seen. */
 struct bench_work {
     double bytes, flops;
 };

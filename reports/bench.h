@@ -7,17 +7,20 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Cold: more than the last cache holds was written between the launches. Warm: one after another. */
+/* Cold: more than the last cache holds was written between the launches. Warm: one after another.
+ */
 enum bench_cache { BENCH_COLD, BENCH_WARM, BENCH_CACHES };
 const char *bench_cache_name(enum bench_cache cache);
 
-/* A sample is one launch; rounds of `per_round` of them, with everybody else of the shape in between. */
+/* A sample is one launch; rounds of `per_round` of them, with everybody else of the shape in
+ * between. */
 struct bench_series {
     int n, per_round;
     double *seconds; /* [n]; owned */
 };
 
-/* Refused: does not take the shape. Wrong: what it stored is outside of what is right, so it was not timed. */
+/* Refused: does not take the shape. Wrong: what it stored is outside of what is right, so it was
+ * not timed. */
 enum bench_state { BENCH_TIMED, BENCH_WRONG, BENCH_REFUSED };
 const char *bench_state_name(enum bench_state state);
 
@@ -105,7 +108,8 @@ struct bench_format {
 extern const struct bench_format
     bench_formats[]; /* ended by a row without a name; the first is the default */
 
-/* The text in pieces, as the run goes on: a head, the rows from `first` on, which are of one shape, an end. */
+/* The text in pieces, as the run goes on: a head, the rows from `first` on, which are of one shape,
+ * an end. */
 void bench_text_head(FILE *file, const struct bench_result *result);
 void bench_text_shape(FILE *file, const struct bench_result *result, int64_t first);
 void bench_text_end(FILE *file, const struct bench_result *result);
@@ -114,8 +118,8 @@ void bench_json(FILE *file, const struct bench_result *result);
 void bench_csv(FILE *file, const struct bench_result *result);
 void bench_html(FILE *file, const struct bench_result *result);
 
-/* Does the text say that it is the JSON of a bench? And what it holds, to be freed: NULL, or what is wrong with
- * it, as the end of an error line; then there is nothing to free. */
+/* Does the text say that it is the JSON of a bench? And what it holds, to be freed: NULL, or what
+ * is wrong with it, as the end of an error line; then there is nothing to free. */
 bool bench_is_json(const char *text, size_t length);
 const char *bench_read(const char *text, size_t length, struct bench_result *out);
 

@@ -1,10 +1,11 @@
 /* bench_compare - is it slower than it was?
  *
- * Each kernel or peer, shape and cache by itself: the interval of the factor between old and new times
- * (rank_test.h), at a level that is shared by all of them, so that of two runs of one program on one machine at
- * most one in a hundred has any line that is wrong. But the launches of one run have more in common with each
- * other than with those of another (memory lies elsewhere, the chip is warmer), so a factor counts from an
- * allowance on: what the rounds of either run lie apart themselves, and at least BENCH_NOISE. */
+ * Each kernel or peer, shape and cache by itself: the interval of the factor between old and new
+ * times (rank_test.h), at a level that is shared by all of them, so that of two runs of one program
+ * on one machine at most one in a hundred has any line that is wrong. But the launches of one run
+ * have more in common with each other than with those of another (memory lies elsewhere, the chip
+ * is warmer), so a factor counts from an allowance on: what the rounds of either run lie apart
+ * themselves, and at least BENCH_NOISE. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REPORTS_BENCH_COMPARE_H
 #define REPORTS_BENCH_COMPARE_H
@@ -41,7 +42,8 @@ struct bench_comparison {
                                 of kernels */
     bool worse;              /* slower or lost */
 };
-/* NULL, or why two runs cannot be compared, as the end of an error line: another device, driver or clock. */
+/* NULL, or why two runs cannot be compared, as the end of an error line: another device, driver or
+ * clock. */
 const char *bench_incomparable(const struct bench_result *before, const struct bench_result *now);
 /* Rows are paired by shape and name; those that only one has count for nothing. */
 struct bench_comparison bench_compare(FILE *file, const struct bench_result *before,

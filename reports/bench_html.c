@@ -16,7 +16,8 @@ enum { STRIP = 240, STRIP_HEIGHT = 14 };
 
 /* ---- one line of a table ---- */
 
-/* All launches from 0 to the slowest median of the shape times 1.25; what is slower stands at the end. */
+/* All launches from 0 to the slowest median of the shape times 1.25; what is slower stands at the
+ * end. */
 static void print_strip(FILE *file, const struct bench_series *s, double end) {
     const double median = bench_spread_of(s).median;
     fprintf(file, "<td><svg width=\"%d\" height=\"%d\" role=\"img\" aria-label=\"%d launches\">", STRIP,

@@ -1,5 +1,5 @@
-/* Everything that was timed, for programs, and back. Schema shardcheck-bench/1; keys are only ever added. What
- * follows from the samples stands beside them, and is not read. */
+/* Everything that was timed, for programs, and back. Schema shardcheck-bench/1; keys are only ever
+ * added. What follows from the samples stands beside them, and is not read. */
 /* SPDX-License-Identifier: MIT */
 #include "reports/bench.h"
 #include "reports/json_values.h"

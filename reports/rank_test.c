@@ -18,9 +18,9 @@ int rank_thin(int n, const double *values, double out[RANK_MOST]) {
     return kept;
 }
 
-/* P(U = u | m, n) = m/(m+n) P(U = u - n | m - 1, n) + n/(m+n) P(U = u | m, n - 1): whose value is the largest,
- * an x above all n of the y or a y. Only sums of positive numbers, so every chance is known to some m + n
- * roundings. */
+/* P(U = u | m, n) = m/(m+n) P(U = u - n | m - 1, n) + n/(m+n) P(U = u | m, n - 1): whose value is
+ * the largest, an x above all n of the y or a y. Only sums of positive numbers, so every chance is
+ * known to some m + n roundings. */
 int64_t rank_critical(int m, int n, double probability) {
     const int64_t most = (int64_t)m * n + 1;
     double *const chance =

@@ -1,5 +1,5 @@
-/* Is only what is right timed, and by the samples that are said? Kernels with a mistake of the test's own stand
- * in for honest ones. */
+/* Is only what is right timed, and by the samples that are said? Kernels with a mistake of the
+ * test's own stand in for honest ones. */
 /* SPDX-License-Identifier: MIT */
 #include "harness/bench.h"
 

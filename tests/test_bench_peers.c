@@ -1,5 +1,5 @@
-/* What if the process that times the peers is not there, says nonsense, or dies? A script stands in for it: it
- * answers in the words of python/shardcheck/peers.py. */
+/* What if the process that times the peers is not there, says nonsense, or dies? A script stands in
+ * for it: it answers in the words of python/shardcheck/peers.py. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <sys/stat.h>

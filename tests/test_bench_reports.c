@@ -1,5 +1,5 @@
-/* Can a report of bench be read by others and by us, and does the comparison of two say what is so? Samples are
- * made up: what was measured is no test's to know. */
+/* Can a report of bench be read by others and by us, and does the comparison of two say what is so?
+ * Samples are made up: what was measured is no test's to know. */
 /* SPDX-License-Identifier: MIT */
 #include <criterion/criterion.h>
 #include <jansson.h>
@@ -20,8 +20,8 @@ static double uniform(void) {
 
 enum { ROUNDS = 10, EACH = 6 };
 
-/* Launches that take `seconds` and seldom much more, by one part in a hundred; `drift` more in the last round than
- * in the first. */
+/* Launches that take `seconds` and seldom much more, by one part in a hundred; `drift` more in the
+ * last round than in the first. */
 static struct bench_series draw(double seconds, double drift) {
     struct bench_series s = {ROUNDS * EACH, EACH, calloc(ROUNDS * EACH, sizeof(double))};
     for (int i = 0; i < s.n; i++)

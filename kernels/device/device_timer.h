@@ -1,6 +1,6 @@
-/* device_timer - how long does what is queued on a device take?  Marks stand in the stream of launches;
- * what lies between two of them is timed by the device's own clock (cuda: events; host: launches have
- * ended when they return, so the clock of the machine). */
+/* device_timer - how long does what is queued on a device take?  Marks stand in the stream of
+ * launches; what lies between two of them is timed by the device's own clock (cuda: events; host:
+ * launches have ended when they return, so the clock of the machine). */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_DEVICE_TIMER_H
 #define KERNELS_DEVICE_DEVICE_TIMER_H
@@ -31,7 +31,8 @@ struct status device_timer_copy(struct device_timer *timer);
 size_t device_timer_copy_bytes(const struct device_timer *timer);
 const char *device_timer_copier(const struct device_timer *timer); /* "cudaMemcpy", "memcpy" */
 
-/* What else decides how fast it is: "driver 580.159.04, at most 1980 MHz"; of host the processor. */
+/* What else decides how fast it is: "driver 580.159.04, at most 1980 MHz"; of host the processor.
+ */
 void device_timer_describe(const struct device_timer *timer, char *text, size_t size);
 
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
-/* device_timer_cuda - events in the stream of launches. The driver's version is NVML's to say, which
- * comes with the driver and is opened only here. */
+/* device_timer_cuda - events in the stream of launches. The driver's version is NVML's to say,
+ * which comes with the driver and is opened only here. */
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 

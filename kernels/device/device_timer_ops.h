@@ -1,4 +1,5 @@
-/* device_timer_ops - what an implementation of device_timer.h provides. Private to kernels/device. */
+/* device_timer_ops - what an implementation of device_timer.h provides. Private to kernels/device.
+ */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_DEVICE_DEVICE_TIMER_OPS_H
 #define KERNELS_DEVICE_DEVICE_TIMER_OPS_H
@@ -20,8 +21,8 @@ struct device_timer {
     size_t flush_bytes, copy_bytes;
 };
 
-/* As the functions of device_timer.h; `open` gets the memory and says how much of it is used. After an
- * error `close` is called all the same. */
+/* As the functions of device_timer.h; `open` gets the memory and says how much of it is used. After
+ * an error `close` is called all the same. */
 struct device_timer_ops {
     const char *copier;
     struct status (*open)(struct device_timer *timer);

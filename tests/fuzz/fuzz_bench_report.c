@@ -1,5 +1,5 @@
-/* Any bytes: no report of bench, or one that says the same once it is written and read again, that can be shown, and
- * that is no slower than itself. */
+/* Any bytes: no report of bench, or one that says the same once it is written and read again, that
+ * can be shown, and that is no slower than itself. */
 /* SPDX-License-Identifier: MIT */
 #include "reports/bench_compare.h"
 #include "tests/fuzz/fuzz.h"

@@ -1,4 +1,5 @@
-/* Any string: a shape that is printed and read back to the same sizes, whose work is finite, or one clean line. */
+/* Any string: a shape that is printed and read back to the same sizes, whose work is finite, or one
+ * clean line. */
 /* SPDX-License-Identifier: MIT */
 #include <math.h>
 
