@@ -28,6 +28,14 @@ struct bench_row *bench_result_add(struct bench_result *r) {
     return row;
 }
 
+const struct bench_row *bench_find(const struct bench_result *r, const struct bench_row *like) {
+    for (int64_t i = 0; i < r->n_rows; i++)
+        if (r->row[i].gauge == like->gauge && !strcmp(r->row[i].shape, like->shape) &&
+            !strcmp(r->row[i].name, like->name))
+            return &r->row[i];
+    return NULL;
+}
+
 void bench_result_free(struct bench_result *r) {
     for (int64_t i = 0; i < r->n_rows; i++)
         for (int cache = 0; cache < BENCH_CACHES; cache++) free(r->row[i].series[cache].seconds);

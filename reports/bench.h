@@ -44,6 +44,8 @@ struct bench_result {
     int64_t n_rows;
 };
 struct bench_row *bench_result_add(struct bench_result *result); /* zeros; valid until the next one */
+/* The row of the same shape and name, among gauges or among the others; NULL: there is none. */
+const struct bench_row *bench_find(const struct bench_result *result, const struct bench_row *like);
 void bench_result_free(struct bench_result *result);
 
 /* ---- what follows from it ---- */

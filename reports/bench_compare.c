@@ -53,14 +53,6 @@ const char *bench_incomparable(const struct bench_result *a, const struct bench_
     return text;
 }
 
-static const struct bench_row *partner(const struct bench_result *r, const struct bench_row *row) {
-    for (int64_t i = 0; i < r->n_rows; i++)
-        if (r->row[i].gauge == row->gauge && !strcmp(r->row[i].shape, row->shape) &&
-            !strcmp(r->row[i].name, row->name))
-            return &r->row[i];
-    return NULL;
-}
-
 static bool both_timed(const struct bench_row *a, const struct bench_row *b, int cache) {
     return a && a->series[cache].n && b->series[cache].n;
 }
@@ -69,7 +61,7 @@ static int count_pairs(const struct bench_result *before, const struct bench_res
     int n = 0;
     for (int64_t i = 0; i < now->n_rows; i++)
         for (int cache = 0; cache < BENCH_CACHES; cache++)
-            n += both_timed(partner(before, &now->row[i]), &now->row[i], cache);
+            n += both_timed(bench_find(before, &now->row[i]), &now->row[i], cache);
     return n;
 }
 
@@ -113,7 +105,7 @@ struct bench_comparison bench_compare(FILE *file, const struct bench_result *bef
     for (int gauge = 1; gauge >= 0 && !out.other_machine; gauge--)
         for (int64_t i = 0; i < now->n_rows; i++)
             if (now->row[i].gauge == gauge)
-                tell_row(file, partner(before, &now->row[i]), &now->row[i], level, &out);
+                tell_row(file, bench_find(before, &now->row[i]), &now->row[i], level, &out);
     if (out.other_machine) return out;
     out.worse = out.n[BENCH_SLOWER] || out.n_lost;
     fprintf(file, "%d slower, %d faster, %d same, %d cannot tell, %d no longer timed\n", out.n[BENCH_SLOWER],

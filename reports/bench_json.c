@@ -115,19 +115,24 @@ static bool read_row(const json_t *o, struct bench_row *row) {
            read_integer(o, "elements", &row->elements) && read_number(o, "margin", &row->margin) &&
            read_number(o, "bytes", &row->bytes) && read_number(o, "flops", &row->flops) &&
            read_series(o, BENCH_COLD, &row->series[BENCH_COLD]) &&
-           read_series(o, BENCH_WARM, &row->series[BENCH_WARM]);
+           read_series(o, BENCH_WARM, &row->series[BENCH_WARM]) &&
+           (row->state == BENCH_TIMED || !(row->series[BENCH_COLD].n + row->series[BENCH_WARM].n));
 }
 
 static bool read_all(const json_t *root, struct bench_result *r) {
     const json_t *const rows = json_object_get(root, "rows");
-    if (!json_is_array(rows) || !read_string(root, "version", r->version, sizeof r->version) ||
+    const size_t most = 4096;
+    if (!json_is_array(rows) || json_array_size(rows) > most ||
+        !read_string(root, "version", r->version, sizeof r->version) ||
         !read_string(root, "device", r->device, sizeof r->device) ||
         !read_string(root, "speed", r->speed, sizeof r->speed) ||
         !read_string(root, "command", r->command, sizeof r->command) ||
         !read_string(root, "peers", r->peers, sizeof r->peers))
         return false;
-    for (size_t i = 0; i < json_array_size(rows); i++)
-        if (!read_row(json_array_get(rows, i), bench_result_add(r))) return false;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        struct bench_row *const row = bench_result_add(r);
+        if (!read_row(json_array_get(rows, i), row) || bench_find(r, row) != row) return false; /* twice */
+    }
     return true;
 }
 

@@ -102,6 +102,9 @@ Test(bench_reports, damaged_json_is_refused_in_words) {
         {ROW("{\"per_round\": 0, \"seconds\": [1]}"), "damaged"},
         {ROW("{\"per_round\": 2, \"seconds\": [1]}"), "damaged"},
         {ROW("{\"per_round\": 1, \"seconds\": []}"), "damaged"},
+        {ROW("{\"per_round\": 1, \"seconds\": [1]}}, {\"shape\": \"s\", \"name\": \"n\", \"state\": "
+             "\"WRONG\""),
+         "damaged"},
         {ROW("{\"per_round\": 1, \"seconds\": [1]}"), NULL},
     };
     struct bench_result out;
