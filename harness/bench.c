@@ -19,7 +19,7 @@ struct contestant {
     int64_t row; /* in the result */
     struct bench_chain chain;
     const char *peer; /* its name */
-    bool lost;        /* a peer that failed */
+    bool lost;        /* it failed, and is timed no more */
     int per_round;
     uint64_t bits; /* of what was judged */
 };
@@ -53,23 +53,37 @@ static void drop_times(struct bench_row *row) {
     }
 }
 
-static void ask_peer(struct bench *b, struct contestant *c, enum bench_cache cache, int n, double *seconds) {
+/* Its row says why, and has no times. */
+static void lose(struct bench *b, struct contestant *c, enum bench_state state, const char *doing,
+                 const char *why) {
     struct bench_row *const row = row_of(b, c);
-    char why[240];
-    if (bench_peers_round(&b->peers, c->peer, cache == BENCH_COLD, device_timer_flush_bytes(b->timer), n,
-                          seconds, why))
-        return;
     c->lost = true;
-    row->state = BENCH_REFUSED;
-    snprintf(row->note, sizeof row->note, "%s", why);
+    row->state = state;
+    snprintf(row->note, sizeof row->note, "%s%.250s", doing, why);
     drop_times(row);
+}
+
+/* Somebody's kernels failed. An error: with them the device, so that nothing more can be done. */
+static struct status blame(struct bench *b, struct contestant *c, const char *doing, const char *why) {
+    const struct bench_row *const row = row_of(b, c);
+    lose(b, c, BENCH_WRONG, doing, why);
+    struct status dead = device_sync(b->device);
+    if (!dead.code) return status_ok();
+    dead = status_error("%.150s: %.100s %s%.200s", row->shape, row->name, doing, why);
+    dead.code = STATUS_FAULT;
+    return dead;
+}
+
+static void ask_peer(struct bench *b, struct contestant *c, enum bench_cache cache, int n, double *seconds) {
+    char why[240];
+    if (!bench_peers_round(&b->peers, c->peer, cache == BENCH_COLD, device_timer_flush_bytes(b->timer), n,
+                           seconds, why))
+        lose(b, c, BENCH_REFUSED, "", why);
 }
 
 /* Something is queued before the first mark, so that the device is busy while the CPU queues what
  * follows: nothing but the device's work lies between two marks. */
-static struct status time_round(struct bench *b, struct contestant *c, enum bench_cache cache, int n,
-                                double *seconds) {
-    if (c->peer) return ask_peer(b, c, cache, n, seconds), status_ok();
+static struct status queue_round(struct bench *b, const struct contestant *c, enum bench_cache cache, int n) {
     if (cache == BENCH_WARM) TRY(launch(b, c));
     for (int i = 0; i < n; i++) {
         if (cache == BENCH_COLD) TRY(device_timer_flush(b->timer));
@@ -77,7 +91,14 @@ static struct status time_round(struct bench *b, struct contestant *c, enum benc
         TRY(launch(b, c));
         TRY(device_timer_mark(b->timer, 2 * i + 1));
     }
-    TRY(device_sync(b->device));
+    return device_sync(b->device);
+}
+
+static struct status time_round(struct bench *b, struct contestant *c, enum bench_cache cache, int n,
+                                double *seconds) {
+    if (c->peer) return ask_peer(b, c, cache, n, seconds), status_ok();
+    const struct status ran = queue_round(b, c, cache, n);
+    if (ran.code) return blame(b, c, "failed while it was timed: ", ran.message);
     for (int i = 0; i < n; i++) TRY(device_timer_seconds(b->timer, 2 * i, 2 * i + 1, &seconds[i]));
     return status_ok();
 }
@@ -100,7 +121,18 @@ static struct status add_round(struct bench *b, struct contestant *c, enum bench
     return status_ok();
 }
 
+/* Whoever is launched finds scratch for the most that any of them needs. */
+static struct status lay_scratch(struct bench *b) {
+    size_t most = 0;
+    for (int i = 0; i < b->n; i++) {
+        const size_t bytes = b->one[i].chain.n ? bench_chain_scratch(&b->one[i].chain) : 0;
+        if (bytes > most) most = bytes;
+    }
+    return bench_lay_scratch(&b->operands, most);
+}
+
 static struct status time_all(struct bench *b) {
+    TRY(lay_scratch(b));
     const int rounds = b->request->rounds ? b->request->rounds : BENCH_ROUNDS;
     for (int i = 0; i < b->n; i++) TRY(plan_rounds(b, &b->one[i]));
     for (int cache = 0; cache < BENCH_CACHES; cache++)
@@ -134,11 +166,7 @@ static struct status try_chain(struct bench *b, struct contestant *c) {
     TRY(bench_chain_prepare(&b->operands, &c->chain));
     struct status ran = bench_chain_launch(&b->operands, &c->chain);
     if (!ran.code) ran = device_sync(b->device);
-    if (ran.code) {
-        row->state = BENCH_WRONG;
-        snprintf(row->note, sizeof row->note, "%.290s", ran.message);
-        return status_ok();
-    }
+    if (ran.code) return blame(b, c, "", ran.message);
     TRY(bench_judge(&b->operands, &c->chain, most, row));
     c->bits = hash_outputs(b, &c->chain);
     return status_ok();
@@ -149,16 +177,15 @@ static struct status look_again(struct bench *b, struct contestant *c) {
     struct bench_row *const row = row_of(b, c);
     struct bench_row again = {.state = BENCH_TIMED};
     TRY(bench_chain_prepare(&b->operands, &c->chain));
-    TRY(bench_chain_launch(&b->operands, &c->chain));
-    TRY(device_sync(b->device));
+    struct status ran = bench_chain_launch(&b->operands, &c->chain);
+    if (!ran.code) ran = device_sync(b->device);
+    if (ran.code) return blame(b, c, "failed after it was timed: ", ran.message);
     for (int i = 0; i < c->chain.n; i++) TRY(device_pull(b->device, &b->operands.buffer[c->chain.out[i]]));
     if (hash_outputs(b, &c->chain) == c->bits) return status_ok();
     TRY(bench_judge(&b->operands, &c->chain, BENCH_WORK, &again));
     if (again.state != BENCH_WRONG) return status_ok();
-    row->state = BENCH_WRONG;
     row->margin = again.margin;
-    snprintf(row->note, sizeof row->note, "right at first, wrong after it was timed: %.240s", again.note);
-    drop_times(row);
+    lose(b, c, BENCH_WRONG, "right at first, wrong after it was timed: ", again.note);
     return status_ok();
 }
 
@@ -215,17 +242,28 @@ static void add_peers(struct bench *b, const struct bench_shape *shape) {
     }
 }
 
-static struct status time_shape(struct bench *b, const struct bench_shape *shape) {
-    const int64_t first = b->result->n_rows;
+static struct status do_shape(struct bench *b, const struct bench_shape *shape) {
     b->n = 0;
     TRY(add_chains(b, shape, false));
     if (b->n) add_peers(b, shape); /* of nobody, they are not asked for */
     TRY(time_all(b));
     for (int i = 0; i < b->n; i++)
-        if (!b->one[i].peer) TRY(look_again(b, &b->one[i]));
+        if (b->one[i].chain.n && !b->one[i].lost) TRY(look_again(b, &b->one[i]));
+    return status_ok();
+}
+
+/* What came out before an error is shown, too. */
+static struct status time_shape(struct bench *b, const struct bench_shape *shape) {
+    const int64_t first = b->result->n_rows;
+    struct status s = do_shape(b, shape);
+    char line[BENCH_LINE];
+    if (s.code == STATUS_ERROR) {
+        bench_shape_print(shape, line);
+        s = status_error("%s: %.300s", line, s.message);
+    }
     snprintf(b->result->peers, sizeof b->result->peers, "%s", b->peers.about);
     if (b->request->done) b->request->done(b->request->context, b->result, first);
-    return status_ok();
+    return s;
 }
 
 /* What the device can do at all: a copy of memory, and a large product. */

@@ -27,7 +27,8 @@ struct bench_request {
 };
 /* Only which device that is and how fast: version, device and speed of *out. */
 struct status bench_identify(enum device_kind device, struct bench_result *out);
-/* Fills version, device, speed and rows of *out, which is to be freed, after an error too. */
+/* Fills version, device, speed and rows of *out, which is to be freed; after an error too, with what
+ * came out until then. STATUS_FAULT: a kernel broke the device, and its row says so. */
 struct status bench_run(const struct bench_request *request, struct bench_result *out);
 
 #endif

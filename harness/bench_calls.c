@@ -311,16 +311,27 @@ bool bench_chain_at(const struct bench_operands *o, const struct kernel *const *
 
 /* ---- running ---- */
 
-struct status bench_chain_prepare(struct bench_operands *o, const struct bench_chain *chain) {
-    size_t scratch = 0;
+size_t bench_chain_scratch(const struct bench_chain *chain) {
+    size_t most = 0;
     for (int i = 0; i < chain->n; i++) {
         const struct kernel *const k = chain->kernel[i];
         const size_t bytes = k->scratch_bytes ? k->scratch_bytes(&chain->call[i]) : 0;
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+struct status bench_lay_scratch(struct bench_operands *o, size_t bytes) {
+    return device_reuse(o->device, slot_names[BENCH_SCRATCH], bytes, GUARD_BYTES, true,
+                        &o->buffer[BENCH_SCRATCH]);
+}
+
+struct status bench_chain_prepare(struct bench_operands *o, const struct bench_chain *chain) {
+    for (int i = 0; i < chain->n; i++) {
         struct device_buffer *const out = &o->buffer[chain->out[i]];
-        if (bytes > scratch) scratch = bytes;
         TRY(device_reuse(o->device, slot_names[chain->out[i]], out->bytes, GUARD_BYTES, true, out));
     }
-    return device_reuse(o->device, "scratch", scratch, GUARD_BYTES, true, &o->buffer[BENCH_SCRATCH]);
+    return bench_lay_scratch(o, bench_chain_scratch(chain));
 }
 
 struct status bench_chain_launch(struct bench_operands *o, const struct bench_chain *chain) {

@@ -45,8 +45,11 @@ struct bench_chain {
  * these in them, which need not stand in the registry; none: every way. */
 bool bench_chain_at(const struct bench_operands *operands, const struct kernel *const *wanted, int n_wanted,
                     int i, struct bench_chain *out);
-/* Room for it, poisoned, and every output poisoned. */
+/* Every output poisoned, and scratch of the very size that the chain asks for. */
 struct status bench_chain_prepare(struct bench_operands *operands, const struct bench_chain *chain);
+size_t bench_chain_scratch(const struct bench_chain *chain); /* bytes */
+/* Scratch for several chains that are launched by turns: of the largest. */
+struct status bench_lay_scratch(struct bench_operands *operands, size_t bytes);
 /* Queued. Never waits. */
 struct status bench_chain_launch(struct bench_operands *operands, const struct bench_chain *chain);
 

@@ -37,9 +37,10 @@ struct bench_row {
 };
 
 struct bench_result {
-    char version[40], device[320], speed[200],
-        command[400];      /* speed: "driver 580.159.04, at most 1980 MHz" */
+    char version[40], device[320], command[400];
+    char speed[200];       /* "driver 580.159.04, at most 1980 MHz" */
     char peers[300];       /* who they are, or why there are none */
+    char stopped[500];     /* why it ended early; else empty */
     struct bench_row *row; /* owned; those of a shape one after another */
     int64_t n_rows;
 };

@@ -120,12 +120,13 @@ static void print_head(FILE *file, const struct bench_result *r) {
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n"
             "<title>shardcheck bench: %s</title>\n<style>\n%s%s</style>\n</head>\n<body>\n",
             counts, html_style, style);
-    html_element(file, "h1", n.of[BENCH_WRONG] ? "bad" : "good", counts);
+    html_element(file, "h1", n.of[BENCH_WRONG] ? "bad" : r->stopped[0] ? "part" : "good", counts);
     fputs("\n<dl>\n", file);
     print_fact(file, "device", device);
     print_fact(file, "command", r->command);
     print_fact(file, "version", r->version);
     if (r->peers[0]) print_fact(file, "peers", r->peers);
+    if (r->stopped[0]) print_fact(file, "stopped", r->stopped);
     fputs("</dl>\n", file);
 }
 

@@ -68,6 +68,7 @@ void bench_json(FILE *file, const struct bench_result *r) {
     set(root, "speed", string(r->speed), &failed);
     set(root, "command", string(r->command), &failed);
     if (r->peers[0]) set(root, "peers", string(r->peers), &failed);
+    if (r->stopped[0]) set(root, "stopped", string(r->stopped), &failed);
     set(root, "copy_bytes_per_second", number(limits.bytes), &failed);
     set(root, "dense_flops_per_second", number(limits.flops), &failed);
     set(root, "rows", rows, &failed);
@@ -127,7 +128,8 @@ static bool read_all(const json_t *root, struct bench_result *r) {
         !read_string(root, "device", r->device, sizeof r->device) ||
         !read_string(root, "speed", r->speed, sizeof r->speed) ||
         !read_string(root, "command", r->command, sizeof r->command) ||
-        !read_string(root, "peers", r->peers, sizeof r->peers))
+        !read_string(root, "peers", r->peers, sizeof r->peers) ||
+        !read_string(root, "stopped", r->stopped, sizeof r->stopped))
         return false;
     for (size_t i = 0; i < json_array_size(rows); i++) {
         struct bench_row *const row = bench_result_add(r);

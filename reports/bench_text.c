@@ -146,6 +146,7 @@ static void print_summary(FILE *file, const struct bench_result *r) {
 void bench_text_end(FILE *file, const struct bench_result *r) {
     const struct bench_counts n = bench_count(r);
     if (n.of[BENCH_TIMED]) print_summary(file, r);
+    if (r->stopped[0]) fprintf(file, "\nstopped, and nothing after it was timed: %s\n", r->stopped);
     fprintf(file, "\n%lld timed, %lld wrong, %lld refused\n", (long long)n.of[BENCH_TIMED],
             (long long)n.of[BENCH_WRONG], (long long)n.of[BENCH_REFUSED]);
 }

@@ -141,6 +141,57 @@ Test(bench, what_was_right_only_at_first_has_no_times) {
     bench_result_free(&result);
 }
 
+static const char *launch_failing(const struct call *call, void *scratch, void *stream) {
+    return calls++ > 5 ? "boom" : launch_honest(call, scratch, stream);
+}
+
+Test(bench, a_failure_while_timed_is_told_and_the_others_go_on) {
+    const struct bench_shape shape = shape_of(DECODE);
+    const struct kernel *const wanted[2] = {&fake, kernel_by_name("attention_simt")};
+    const struct bench_request request = {
+        .shape = &shape, .n_shapes = 1, .wanted = wanted, .n_wanted = 2, .rounds = 2};
+    stand_in("attention_simt", launch_failing);
+    cr_assert(!bench_run(&request, &result).code);
+    int timed = 0;
+    for (int64_t i = 0; i < result.n_rows; i++) {
+        const struct bench_row *const row = &result.row[i];
+        if (!strcmp(row->name, "attention_simt"))
+            timed += row->state == BENCH_TIMED && row->series[BENCH_WARM].n > 0;
+        if (strcmp(row->name, "fake") != 0) continue;
+        expect_not_timed(row);
+        cr_expect_str_eq(row->note, "failed while it was timed: fake: boom");
+    }
+    cr_expect_eq(timed, 1);
+    bench_result_free(&result);
+}
+
+/* ---- scratch ---- */
+
+enum { MUCH = 8 << 20 };
+static size_t much(const struct call *call) {
+    (void)call;
+    return MUCH;
+}
+static const char *launch_with_scratch(const struct call *call, void *scratch, void *stream) {
+    memset(scratch, calls, MUCH);
+    return launch_counted(call, scratch, stream);
+}
+
+/* A kernel without scratch is judged after it, and one of the registry that asks for less. */
+Test(bench, every_launch_has_the_scratch_that_it_asked_for) {
+    const struct bench_shape shape = shape_of("decode:heads=4,kv=2,dim=64,seqs=3,keys=40");
+    stand_in("attention_simt", launch_with_scratch);
+    fake.scratch_bytes = much;
+    struct kernel none = *honest;
+    none.name = "none";
+    const struct kernel *const wanted[3] = {&fake, &none, kernel_by_name("attention_decode")};
+    const struct bench_request request = {
+        .shape = &shape, .n_shapes = 1, .wanted = wanted, .n_wanted = 3, .rounds = 2};
+    cr_assert(!bench_run(&request, &result).code);
+    cr_expect_eq(bench_count(&result).of[BENCH_TIMED], 3);
+    bench_result_free(&result);
+}
+
 /* ---- chains ---- */
 
 static const char *launch_linear(const struct call *call, void *scratch, void *stream) {

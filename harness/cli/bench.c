@@ -163,10 +163,12 @@ struct status bench_parse(struct parse *parse) {
 
 /* ---- the run ---- */
 
+static bool is_shown(const struct bench_target *t) { return !t->path && t->format == &bench_formats[0]; }
+
 /* Where the text goes while the run goes on; NULL: standard output has another report. */
 static FILE *text_of(const struct options *o) {
     for (int i = 0; i < o->n_bench_reports; i++)
-        if (!o->bench_report[i].path) return NULL;
+        if (!o->bench_report[i].path) return is_shown(&o->bench_report[i]) ? stdout : NULL;
     return stdout;
 }
 
@@ -183,6 +185,7 @@ static struct status open_reports(const struct options *o, struct output **repor
     char label[300];
     for (int i = 0; i < o->n_bench_reports; i++) {
         const struct bench_target *const t = &o->bench_report[i];
+        if (is_shown(t)) continue;
         snprintf(label, sizeof label, "--report %s%s%.250s", t->format->name, t->path ? ":" : "",
                  t->path ? t->path : "");
         TRY(output_open(label, t->path, &report[i]));
@@ -193,6 +196,7 @@ static struct status open_reports(const struct options *o, struct output **repor
 static struct status write_reports(const struct options *o, const struct bench_result *result,
                                    struct output **report) {
     for (int i = 0; i < o->n_bench_reports; i++) {
+        if (!report[i]) continue;
         o->bench_report[i].format->write(output_file(report[i]), result);
         TRY(output_commit(&report[i]));
     }
@@ -228,12 +232,18 @@ static struct status run_and_report(const struct options *o, const struct bench_
     request.wanted = o->bench_kernel;
     request.done = text ? show : NULL;
     request.context = text;
-    struct status s = bench_run(&request, &result);
+    const struct status ran = bench_run(&request, &result);
+    struct status s = status_ok();
     snprintf(result.command, sizeof result.command, "%s", o->typed);
-    if (!s.code && text) bench_text_end(text, &result);
-    if (!s.code) s = write_reports(o, &result, report);
-    if (!s.code && bench_count(&result).of[BENCH_WRONG]) *code = EXIT_DEFECT;
-    if (!s.code && before)
+    snprintf(result.stopped, sizeof result.stopped, "%s", ran.message);
+    if (text && result.n_rows) bench_text_end(text, &result);
+    if (result.n_rows) s = write_reports(o, &result, report);
+    if (bench_count(&result).of[BENCH_WRONG]) *code = EXIT_DEFECT;
+    if (ran.code == STATUS_FAULT)
+        fprintf(stderr, "shardcheck: %s\n", ran.message);
+    else if (!s.code)
+        s = ran;
+    if (!s.code && !ran.code && before)
         s = compare_with(before, &result, "--baseline ", o->baseline_path, text ? text : stderr, code);
     bench_result_free(&result);
     return s;

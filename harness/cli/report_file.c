@@ -85,7 +85,7 @@ struct status bench_file_read(const char *label, const char *path, struct bench_
     free(text);
     if (problem) return status_error("%s%.200s: %s", label, path, problem);
     line_clean(out->version), line_clean(out->device), line_clean(out->speed), line_clean(out->command),
-        line_clean(out->peers);
+        line_clean(out->peers), line_clean(out->stopped);
     for (int64_t i = 0; i < out->n_rows; i++)
         line_clean(out->row[i].shape), line_clean(out->row[i].name), line_clean(out->row[i].note);
     return status_ok();
