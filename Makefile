@@ -153,7 +153,7 @@ $(BUILD)/bugs/BUG_%: $(BUILD)/harness/cli/main.o $(OBJECTS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
-    $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/line.o $(BUILD)/layer/dtype.o,$(OBJECTS))
+    $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/line.o $(BUILD)/layer/dtype.o $(BUILD)/layer/copy.o,$(OBJECTS))
 	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lz,$(LDLIBS))
 $(BUILD)/layer/dtype.o $(BUILD)/fixtures/fill.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 # What objects are made with; written only when that changes, and then all of them are made again. `:=`

@@ -4,30 +4,40 @@
 
 #include <string.h>
 
+/* A team of one is a team, too: pieces that are small are nobody else's. */
 enum { PIECE = 4 << 20 };
 
+static size_t piece(size_t bytes, size_t first) { return bytes - first < PIECE ? bytes - first : PIECE; }
+
 void copy_bytes(void *to, const void *from, size_t bytes) {
-    const size_t n = (bytes + PIECE - 1) / PIECE;
-    if (n < 2) {
+    if (bytes <= PIECE) {
         memcpy(to, from, bytes);
         return;
     }
 #pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++)
-        memcpy((char *)to + i * PIECE, (const char *)from + i * PIECE, i + 1 < n ? PIECE : bytes - i * PIECE);
+    for (size_t i = 0; i < bytes; i += PIECE) memcpy((char *)to + i, (const char *)from + i, piece(bytes, i));
+}
+
+void set_bytes(void *to, unsigned char byte, size_t bytes) {
+    if (bytes <= PIECE) {
+        memset(to, byte, bytes);
+        return;
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < bytes; i += PIECE) memset((char *)to + i, byte, piece(bytes, i));
 }
 
 bool same_bytes(const void *a, const void *b, size_t bytes) {
     bool same = true;
-#pragma omp parallel for schedule(static) reduction(&& : same) if (bytes > PIECE)
+    if (bytes <= PIECE) return !memcmp(a, b, bytes);
+#pragma omp parallel for schedule(static) reduction(&& : same)
     for (size_t i = 0; i < bytes; i += PIECE)
-        same =
-            same && !memcmp((const char *)a + i, (const char *)b + i, bytes - i < PIECE ? bytes - i : PIECE);
+        same = same && !memcmp((const char *)a + i, (const char *)b + i, piece(bytes, i));
     return same;
 }
 
-void set_bytes(void *to, unsigned char value, size_t bytes) {
-#pragma omp parallel for schedule(static) if (bytes > PIECE)
-    for (size_t i = 0; i < bytes; i += PIECE)
-        memset((char *)to + i, value, bytes - i < PIECE ? bytes - i : PIECE);
+/* The first is, and every other one is as the one before it. */
+bool all_bytes(const void *p, unsigned char byte, size_t bytes) {
+    const unsigned char *const first = p;
+    return !bytes || (*first == byte && same_bytes(first, first + 1, bytes - 1));
 }

@@ -12,6 +12,7 @@
 
 #include "kernels/simt/core/block.h"
 #include "kernels/simt/race/race.h"
+#include "layer/copy.h"
 
 #ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
@@ -95,12 +96,12 @@ void buffer_free(host_buffer *buffer) {
 }
 
 void buffer_poison(host_buffer *buffer) {
-    memset(buffer->open, buffer->poison, (size_t)(buffer->end - buffer->open));
+    set_bytes(buffer->open, buffer->poison, (size_t)(buffer->end - buffer->open));
 }
 
 void buffer_poison_guards(host_buffer *buffer) {
-    memset(buffer->data - buffer->guard, buffer->poison, buffer->guard);
-    memset(buffer->data + buffer->bytes, buffer->poison, buffer->guard);
+    set_bytes(buffer->data - buffer->guard, buffer->poison, buffer->guard);
+    set_bytes(buffer->data + buffer->bytes, buffer->poison, buffer->guard);
 }
 
 void buffer_seal(host_buffer *buffer, bool sealed) {
@@ -111,14 +112,9 @@ void buffer_seal(host_buffer *buffer, bool sealed) {
 }
 
 static size_t count_changed(const unsigned char *p, size_t bytes, unsigned char poison) {
-    const uint64_t poisoned = poison * (UINT64_MAX / 0xff);
-    size_t changed = 0, i = 0;
-    for (uint64_t word; i + sizeof word <= bytes; i += sizeof word) {
-        memcpy(&word, p + i, sizeof word);
-        if (word == poisoned) continue;
-        for (size_t k = 0; k < sizeof word; k++) changed += p[i + k] != poison;
-    }
-    for (; i < bytes; i++) changed += p[i] != poison;
+    size_t changed = 0;
+    if (all_bytes(p, poison, bytes)) return 0;
+    for (size_t i = 0; i < bytes; i++) changed += p[i] != poison;
     return changed;
 }
 
