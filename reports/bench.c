@@ -163,7 +163,12 @@ struct bench_judged bench_judged_of(const struct bench_result *r, int64_t first)
 
 struct bench_counts bench_count(const struct bench_result *r) {
     struct bench_counts n = {0};
-    for (int64_t i = 0; i < r->n_rows; i++) n.of[r->row[i].state] += !r->row[i].peer && !r->row[i].gauge;
+    for (int64_t i = 0; i < r->n_rows; i++) {
+        const struct bench_row *const row = &r->row[i];
+        const bool has_times = row->series[BENCH_COLD].n || row->series[BENCH_WARM].n;
+        if (row->state == BENCH_TIMED ? has_times && !row->gauge && !row->peer : !row->peer)
+            n.of[row->state]++;
+    }
     return n;
 }
 

@@ -83,7 +83,7 @@ struct bench_judged {
 };
 struct bench_judged bench_judged_of(const struct bench_result *result, int64_t first);
 
-/* Kernels by state; neither peers nor gauges. */
+/* Kernels by state, without peers; of gauges those that are wrong. Timed is what has samples. */
 struct bench_counts {
     int64_t of[BENCH_REFUSED + 1];
 };

@@ -271,6 +271,7 @@ Test(bench, shares_are_of_what_binds_and_ratios_of_the_fastest_peer) {
     add_row(&r, "peer", 50, 200, 2)->peer = true;
     add_row(&r, "peer of another shape", 50, 200, 0.1)->peer = true;
     strcpy(r.row[5].shape, "else");
+    cr_expect_eq(bench_count(&r).of[BENCH_TIMED], 1);
     const struct bench_limits limits = bench_limits_of(&r);
     cr_expect_float_eq(limits.bytes, 100, 1e-9);
     cr_expect_float_eq(limits.flops, 1000, 1e-9);
@@ -288,5 +289,8 @@ Test(bench, shares_are_of_what_binds_and_ratios_of_the_fastest_peer) {
     cr_expect_null(bench_best_of(&r, 5, BENCH_COLD).ours);
     cr_expect_float_eq(bench_mean_ratio(&r, BENCH_COLD, &n), 1, 1e-9); /* of 2 and a half */
     cr_expect_eq(n, 2);
+    r.row[1].state = BENCH_WRONG; /* the product whose rate shares are of */
+    cr_expect_eq(bench_count(&r).of[BENCH_WRONG], 1);
+    cr_expect_eq(bench_limits_of(&r).flops, 0);
     bench_result_free(&r);
 }
