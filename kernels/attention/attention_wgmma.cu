@@ -3,16 +3,17 @@
  * Shapes  q, out [T, H, D], row and head strides; k_cache, v_cache [pages, 16, G, D]; page_table
  *         [B, max_pages], query_start [B + 1], kv_len [B], int32. D = 64, 128 or 256.
  * Grid    A block a processor. A piece of work is 128 query rows of one sequence and one head; a block
- *         takes one a round, the rows that see most keys first. While its consumers end one, the
- *         tiles of the next are on their way.
+ *         takes one a round, the rows that see most keys first. Its tiles are one stream over all
+ *         pieces: while P V of a piece's last tile runs, the first scores of the next one do, too.
  * Block   3 warpgroups. A warp of the first brings tiles; the other two own 64 query rows
  *         each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
  *         registers. The products of two tiles overlap: while P V of the last tile runs, the
  *         softmax of this one is computed.
  * Tile    128 keys (64 when D > 128) in slices of 64 columns, 128-byte swizzle; the
- *         caches are matrices of pages * 16 rows x G D columns, a page and slice one box.
- *         K and V are two rings with their own barriers: 144 KiB of shared memory at
- *         D = 64, 160 at 128, 192 at 256.
+ *         caches are matrices of pages * 16 rows x G D columns, a page and slice one box. Of a piece's
+ *         last tile a consumer whose rows see its first half only computes that half.
+ *         K, V and q are three rings with their own barriers: 160 KiB of shared memory at
+ *         D = 64, 192 at 128 and 256.
  * Keys    Pages past the sequence's end are not read: their boxes lie outside the matrix and come
  *         as zeros. Slots past its end in its last page may hold anything, NaN too. A score no row
  *         may see is dropped before the softmax, so K needs no care; P is 0 there, and 0 times NaN
@@ -25,27 +26,12 @@
  *         all keys of a sequence must be finite.
  * Needs   compute capability 9.0, pages of 16 without gaps, scale > 0, 16-byte aligned rows. */
 /* SPDX-License-Identifier: MIT */
-#include "kernels/attention/attention_wgmma_tiles.cuh"
-#include "kernels/lang/ptx_math.cuh"
+#include "kernels/attention/attention_wgmma_rows.cuh"
 #include "kernels/kernels.h"
 
 namespace {
 
 /* ---- the consumers: a warpgroup each ---- */
-
-/* Thread 32 u + 4 g + t of a consumer holds of its rows 16 u + g and 16 u + g + 8 the columns
- * 8 i + 2 t and 8 i + 2 t + 1: of a score tile s[4 i + j], of the output o[4 i + j]; j / 2 is
- * the row, j % 2 the column. */
-template <int D> struct consumer {
-    static constexpr int KEYS = shape<D>::KEYS;
-    float o[D / 2];
-    float s[KEYS / 2];
-    uint32_t p[KEYS / 16][4]; /* the weights of 16 keys each, in bf16, as wgmma takes them */
-    float top[2], sum[2];     /* of the two rows: maximum so far times c, own columns' sum */
-    float shrink[2];          /* what sums and outputs so far are to be multiplied by */
-    int limit[2];             /* keys the two rows see, less the thread's first column */
-    int no_mask;              /* tiles that all rows of the warpgroup see whole */
-};
 
 __device__ __forceinline__ void wait_full(struct ring &ring, int tile, int stages) {
     const int parity = tile / stages % 2 ^ SEEDED(BUG_WGMMA_WRONG_PARITY);
@@ -57,22 +43,18 @@ __device__ __forceinline__ void release(struct ring &ring, int tile, int stages)
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&ring.empty[tile % stages]);
 }
 
-__device__ __forceinline__ void release_q(struct barriers &bars) {
-    if (threadIdx.x % 32 == 0) mbarrier_arrive(&bars.q_empty);
-}
-
-/* s = Q K^T of one tile, 16 dims at a time. q: the warpgroup's first row. */
-template <int D>
-__device__ __forceinline__ void issue_scores(consumer<D> &c, const bf16 *q, const shared_tiles<D> &tiles,
+/* s = Q K^T of the first N keys of one tile, 16 dims at a time. q: the warpgroup's first row. */
+template <int N, int D>
+__device__ __forceinline__ void issue_scores(float (&s)[N / 2], const bf16 *q, const shared_tiles<D> &tiles,
                                              int tile) {
     const uint64_t a = wgmma_desc(q, 16, 8 * SLICE_ROW, SWIZZLE_128B);
     const uint64_t b = wgmma_desc(tiles.k[tile % shape<D>::STAGES], 16, 8 * SLICE_ROW, SWIZZLE_128B);
     UNROLL
     for (int d = 0; d < D; d += 16) {
         const uint32_t column = d % SLICE * (uint32_t)sizeof(bf16);
-        wgmma_m64nNk16<shape<D>::KEYS, bf16>(
-            c.s, wgmma_desc_advance(a, d / SLICE * (ROWS * SLICE_ROW) + column),
-            wgmma_desc_advance(b, d / SLICE * (shape<D>::KEYS * SLICE_ROW) + column), d > 0);
+        wgmma_m64nNk16<N, bf16>(s, wgmma_desc_advance(a, d / SLICE * (ROWS * SLICE_ROW) + column),
+                                wgmma_desc_advance(b, d / SLICE * (shape<D>::KEYS * SLICE_ROW) + column),
+                                d > 0);
     }
 }
 
@@ -87,56 +69,6 @@ __device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<
         wgmma_m64nNk16_ra<D, bf16, MN_MAJOR>(c.o, c.p[i], wgmma_desc_advance(b, i * 16 * SLICE_ROW), true);
 }
 
-/* Drop the scores that a row may not see. */
-template <int D> __device__ __forceinline__ void mask_scores(consumer<D> &c, int tile) {
-    const int seen[2] = {c.limit[0] - tile * shape<D>::KEYS, c.limit[1] - tile * shape<D>::KEYS};
-    UNROLL
-    for (int i = 0; i < shape<D>::KEYS / 8; i++) {
-        UNROLL
-        for (int j = 0; j < 4; j++) c.s[4 * i + j] = 8 * i + j % 2 < seen[j / 2] ? c.s[4 * i + j] : -INFINITY;
-    }
-}
-
-/* One online-softmax step: scores become weights under the rows' new maxima. factor: c. A row that
- * has seen no key yet keeps the maximum -inf and gets weights 0. */
-template <int D> __device__ __forceinline__ void softmax_step(consumer<D> &c, float factor) {
-    constexpr int N = shape<D>::KEYS / 2;
-    UNROLL
-    for (int r = 0; r < 2; r++) {
-        float largest = -INFINITY;
-        UNROLL
-        for (int i = 2 * r; i < N; i += 4) largest = fmaxf(largest, fmaxf(c.s[i], c.s[i + 1]));
-        largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, 1));
-        largest = fmaxf(largest, __shfl_xor_sync(WHOLE_WARP, largest, 2));
-        const float top = fmaxf(c.top[r], largest * factor), base = top == -INFINITY ? 0.0f : top;
-        c.shrink[r] = exp2_approx(c.top[r] - base);
-        c.top[r] = top;
-        float total = 0;
-        UNROLL
-        for (int i = 2 * r; i < N; i += 4) {
-            c.s[i] = exp2_approx(fmaf(c.s[i], factor, -base));
-            c.s[i + 1] = exp2_approx(fmaf(c.s[i + 1], factor, -base));
-            total += c.s[i] + c.s[i + 1];
-        }
-        c.sum[r] = fmaf(c.sum[r], c.shrink[r], total);
-    }
-}
-
-/* The weights become the left factor of P V: its registers are the columns of two
- * neighbouring blocks of 8. */
-template <int D> __device__ __forceinline__ void round_weights(consumer<D> &c) {
-    UNROLL
-    for (int i = 0; i < shape<D>::KEYS / 16; i++) {
-        UNROLL
-        for (int j = 0; j < 4; j++) c.p[i][j] = pack_bf16(c.s[8 * i + 2 * j], c.s[8 * i + 2 * j + 1]);
-    }
-}
-
-template <int D> __device__ __forceinline__ void shrink_output(consumer<D> &c) {
-    UNROLL
-    for (int i = 0; i < D / 2; i++) c.o[i] *= c.shrink[i / 2 % 2];
-}
-
 /* Named barriers 1 and 2: consumer i may issue its products. */
 __device__ __forceinline__ void await_turn(int group) {
     named_barrier_sync(1 + group, CONSUMERS * WARPGROUP);
@@ -145,107 +77,137 @@ __device__ __forceinline__ void pass_turn(int group) {
     named_barrier_arrive(1 + (group ^ 1), CONSUMERS * WARPGROUP);
 }
 
-/* One tile: its scores and weights, and P V of the tile before, which runs beside the softmax.
- * `before` it the block has used so many of other pieces. */
-template <int D>
-__device__ __forceinline__ void consume_tile(consumer<D> &c, const bf16 *q, const shared_tiles<D> &tiles,
-                                             struct barriers &bars, int before, int of_piece, float factor,
-                                             int group, bool last) {
-    constexpr int STAGES = shape<D>::STAGES;
-    const int tile = before + of_piece;
+/* Where the running piece stands. Both consumers count alike. */
+struct progress {
+    int tile;     /* of the block, from 0 */
+    int of_piece; /* the same of this piece */
+    int piece;    /* of those with tiles */
+    bool last;    /* tile of the piece */
+    bool more;    /* tiles follow, of whatever piece */
+};
+
+/* One tile, or the first N keys of it: its scores and weights, and P V of the tile before, which runs beside
+ * the softmax. FIRST of its piece: that one ended another, and `store` takes its outputs. */
+template <int N, bool FIRST, int D, class Store>
+__device__ __forceinline__ void consume_tile(consumer<D> &c, const shared_tiles<D> &tiles,
+                                             struct barriers &bars, const struct progress &at, float factor,
+                                             int group, Store store) {
+    constexpr int STAGES = shape<D>::STAGES, Q_STAGES = shape<D>::Q_STAGES;
+    float s[N / 2];
+    if (FIRST) wait_full(bars.q, at.piece, Q_STAGES);
     if (shape<D>::TURNS) await_turn(group);
+    accumulator_fresh(s);
     wgmma_fence();
-    issue_scores(c, q, tiles, tile);
+    issue_scores<N>(s, tiles.q[at.piece % Q_STAGES][0][group * OWN_ROWS], tiles, at.tile);
     wgmma_commit();
-    wait_full(bars.v, tile - 1, STAGES);
+    wait_full(bars.v, at.tile - 1, STAGES);
     wgmma_fence();
-    issue_values(c, tiles, tile - 1);
+    issue_values(c, tiles, at.tile - 1);
     wgmma_commit();
-    if (shape<D>::TURNS && !(group == 1 && last)) pass_turn(group);
-    if (SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, tile - 1, STAGES);
-    const float early = SEEDED(BUG_WGMMA_COPY_IN_FLIGHT) ? c.s[0] : 0.0f;
+    if (shape<D>::TURNS) pass_turn(group);
+    if (SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, at.tile - 1, STAGES);
+    const float early = SEEDED(BUG_WGMMA_COPY_IN_FLIGHT) ? s[0] : 0.0f;
     if (!SEEDED(BUG_WGMMA_USE_BEFORE_WAIT)) wgmma_wait<1>();
-    accumulator_ready(c.s);
-    if (SEEDED(BUG_WGMMA_COPY_IN_FLIGHT)) c.s[0] = early;
-    release(bars.k, tile, STAGES);
-    if (last) release_q(bars);
-    if (of_piece >= c.no_mask) mask_scores(c, of_piece);
-    softmax_step(c, factor);
+    accumulator_ready(s);
+    if (SEEDED(BUG_WGMMA_COPY_IN_FLIGHT)) s[0] = early;
+    release(bars.k, at.tile, STAGES);
+    if (at.last) release(bars.q, at.piece, Q_STAGES);
+    if (at.of_piece >= c.no_mask) mask_scores<N>(s, c, at.of_piece);
+    softmax_step<N>(s, c, factor);
     /* Here, not where the next tile begins: the branch keeps ptxas from moving the
      * softmax behind the wait. */
-    if (!last) wait_full(bars.k, tile + 1, STAGES);
+    if (at.more) wait_full(bars.k, at.tile + 1, STAGES);
     wgmma_wait<0>();
-    if (!SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, tile - 1, STAGES);
+    if (!SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, at.tile - 1, STAGES);
     accumulator_ready(c.o);
-    shrink_output(c);
-    round_weights(c);
-}
-
-/* out = o / sum for the rows the sequence has; a row that sees no key is 0. */
-template <int D>
-__device__ __forceinline__ void store_rows(const consumer<D> &c, const struct attention_args &a,
-                                           const work &w, int row) {
-    UNROLL
-    for (int r = 0; r < 2; r++) {
-        float sum = c.sum[r];
-        sum += __shfl_xor_sync(WHOLE_WARP, sum, 1);
-        sum += __shfl_xor_sync(WHOLE_WARP, sum, 2);
-        const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
-        if (row + 8 * r >= w.n_rows) continue;
-        bf16 *const to = (bf16 *)a.out.data + (w.first_row + row + 8 * r) * a.out.stride[0] +
-                         w.head * a.out.stride[1] + threadIdx.x % 4 * 2;
-        UNROLL
-        for (int i = 0; i < D / 8; i++)
-            *reinterpret_cast<uint32_t *>(to + 8 * i) =
-                pack_bf16(c.o[4 * i + 2 * r] * inverse, c.o[4 * i + 2 * r + 1] * inverse);
+    if (FIRST) {
+        store();
+        clear_output(c);
+    } else {
+        shrink_output(c);
     }
+    round_weights<N>(s, c);
 }
 
+/* The block's very first tile, before which there is none. */
 template <int D>
-__device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct barriers &bars, const work &w,
-                                        const struct done &before, const struct attention_args &a,
-                                        float factor) {
+__device__ __forceinline__ void consume_first(consumer<D> &c, const shared_tiles<D> &tiles,
+                                              struct barriers &bars, const struct progress &at, float factor,
+                                              int group) {
     constexpr int KEYS = shape<D>::KEYS, STAGES = shape<D>::STAGES;
-    const int first = before.tiles, behind = first + w.n_tiles - 1;
-    const int group = (int)threadIdx.x / WARPGROUP - 1, thread = (int)threadIdx.x % WARPGROUP;
+    float s[KEYS / 2];
+    clear_output(c);
+    wait_full(bars.q, 0, shape<D>::Q_STAGES);
+    wait_full(bars.k, 0, STAGES);
+    accumulator_fresh(s);
+    wgmma_fence();
+    issue_scores<KEYS>(s, tiles.q[0][0][group * OWN_ROWS], tiles, 0);
+    wgmma_commit();
+    wgmma_wait<0>();
+    accumulator_ready(s);
+    release(bars.k, 0, STAGES);
+    if (at.last) release(bars.q, 0, shape<D>::Q_STAGES);
+    if (!c.no_mask) mask_scores<KEYS>(s, c, 0);
+    softmax_step<KEYS>(s, c, factor);
+    round_weights<KEYS>(s, c);
+    if (at.more) wait_full(bars.k, 1, STAGES);
+    if (shape<D>::TURNS && group == 1) pass_turn(group);
+}
+
+/* P V of the block's very last tile. */
+template <int D>
+__device__ __forceinline__ void consume_last(consumer<D> &c, const shared_tiles<D> &tiles,
+                                             struct barriers &bars, int tile, int group) {
+    if (shape<D>::TURNS && group == 0) await_turn(group); /* the other's last pass */
+    wait_full(bars.v, tile, shape<D>::STAGES);
+    wgmma_fence();
+    issue_values(c, tiles, tile);
+    wgmma_commit();
+    wgmma_wait<0>();
+    release(bars.v, tile, shape<D>::STAGES);
+    accumulator_ready(c.o);
+}
+
+template <int D>
+__device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct barriers &bars,
+                                        const struct attention_args &a, float factor) {
+    constexpr int KEYS = shape<D>::KEYS;
+    const int group = warp_uniform((int)threadIdx.x / WARPGROUP - 1), thread = (int)threadIdx.x % WARPGROUP;
     const int row = group * OWN_ROWS + thread / 32 * 16 + thread % 32 / 4;
-    const bf16 *const q = tiles.q[0][group * OWN_ROWS];
     consumer<D> c;
-    c.no_mask = keys_seen(w, group * OWN_ROWS) / KEYS;
-    for (int r = 0; r < 2; r++) {
-        c.limit[r] = keys_seen(w, row + 8 * r) - thread % 4 * 2;
-        c.top[r] = -INFINITY;
-        c.sum[r] = 0;
-    }
-    UNROLL
-    for (int i = 0; i < D / 2; i++) c.o[i] = 0;
-    if (w.n_tiles) {
-        mbarrier_wait(&bars.q, (uint32_t)(before.pieces % 2));
-        wait_full(bars.k, first, STAGES);
-        wgmma_fence();
-        issue_scores(c, q, tiles, first);
-        wgmma_commit();
-        wgmma_wait<0>();
-        accumulator_ready(c.s);
-        release(bars.k, first, STAGES);
-        if (w.n_tiles == 1) release_q(bars);
-        if (!c.no_mask) mask_scores(c, 0);
-        softmax_step(c, factor);
-        round_weights(c);
-        if (w.n_tiles > 1) {
-            wait_full(bars.k, first + 1, STAGES);
-            if (shape<D>::TURNS && group == 1) pass_turn(group);
+    work w = {}, before = {}, next = {};
+    const auto nothing_seen = [&](const work &of) { store_zeros<D>(a, of, row); };
+    int round = 0;
+    struct progress at = {};
+    if (!next_piece(a, KEYS, round, w, nothing_seen)) return;
+    begin_piece(c, w, group, row);
+    bool more = next_piece(a, KEYS, ++round, next, nothing_seen);
+    const auto step = [&] { at.last = at.of_piece + 1 == w.n_tiles, at.more = more || !at.last; };
+    step();
+    consume_first(c, tiles, bars, at, factor, group);
+    for (;;) {
+        for (at.of_piece++, at.tile++; at.of_piece < c.whole; at.of_piece++, at.tile++) {
+            step();
+            consume_tile<KEYS, false>(c, tiles, bars, at, factor, group, [] {});
         }
-        for (int tile = 1; tile < w.n_tiles; tile++)
-            consume_tile(c, q, tiles, bars, first, tile, factor, group, tile + 1 == w.n_tiles);
-        wait_full(bars.v, behind, STAGES);
-        wgmma_fence();
-        issue_values(c, tiles, behind);
-        wgmma_commit();
-        wgmma_wait<0>();
-        release(bars.v, behind, STAGES);
-        accumulator_ready(c.o);
+        if (at.of_piece < warp_uniform(w.n_tiles)) {
+            step();
+            consume_tile<KEYS / 2, false>(c, tiles, bars, at, factor, group, [] {});
+            at.of_piece++, at.tile++;
+        }
+        end_piece(c);
+        if (!more) break;
+        before = w, w = next;
+        at.tile = warp_uniform(at.tile), at.piece = warp_uniform(at.piece);
+        more = next_piece(a, KEYS, ++round, next, nothing_seen);
+        begin_piece(c, w, group, row);
+        at.of_piece = 0, at.piece++;
+        step();
+        consume_tile<KEYS, true>(c, tiles, bars, at, factor, group, [&] {
+            store_rows(c, a, SEEDED(BUG_WGMMA_STORE_AT_NEXT) ? w : before, row);
+        });
     }
+    consume_last(c, tiles, bars, at.tile - 1, group);
     store_rows(c, a, w, row);
 }
 
@@ -260,31 +222,24 @@ __global__ void __launch_bounds__(THREADS, 1)
     struct carve carve = {shared};
     shared_tiles<D> &tiles = *carve.take_tile<shared_tiles<D>>(1);
     struct barriers &bars = *carve.take<struct barriers>(1);
-    struct done before = {0, 0};
-    work w;
     if (threadIdx.x == 0) {
-        mbarrier_init(&bars.q, 1);
-        mbarrier_init(&bars.q_empty, CONSUMER_WARPS);
         mbarrier_init(&bars.tail, 1);
         for (int i = 0; i < shape<D>::STAGES; i++) {
-            mbarrier_init(&bars.k.full[i], 1);
-            mbarrier_init(&bars.v.full[i], 1);
-            mbarrier_init(&bars.k.empty[i], CONSUMER_WARPS);
-            mbarrier_init(&bars.v.empty[i], CONSUMER_WARPS);
+            struct ring *const rings[] = {&bars.q, &bars.k, &bars.v};
+            for (struct ring *ring : rings) {
+                mbarrier_init(&ring->full[i], 1);
+                mbarrier_init(&ring->empty[i], CONSUMER_WARPS);
+            }
         }
         mbarrier_init_fence();
     }
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         set_max_registers_dec<40>();
-        int tails = 0;
-        if (threadIdx.x < 32)
-            for (int round = 0; find_work(a, shape<D>::KEYS, round, w); round++, before.add(w))
-                produce<D>(tiles, bars, w, before, tails, a, &q_map, &k_map, &v_map);
+        if (threadIdx.x < 32) produce<D>(tiles, bars, a, &q_map, &k_map, &v_map);
     } else {
         set_max_registers_inc<232>();
-        for (int round = 0; find_work(a, shape<D>::KEYS, round, w); before.add(w), round++)
-            if (w.n_rows) consume<D>(tiles, bars, w, before, a, factor);
+        consume<D>(tiles, bars, a, factor);
     }
 }
 

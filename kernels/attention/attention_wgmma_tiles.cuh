@@ -24,19 +24,20 @@ constexpr int tile_keys(int head_dim) { return head_dim <= 128 ? 128 : 64; }
 template <int D> struct shape {
     static constexpr int KEYS = tile_keys(D), STAGES = D <= 64 ? 4 : 2;
     static constexpr int SLICES = D / SLICE, PAGES = KEYS / PAGE;
-    static constexpr bool TURNS = D <= 128; /* consumers alternate: products, softmax */
+    static constexpr int Q_STAGES = D <= 128 ? 2 : 1; /* two: q of the next piece comes early */
+    static constexpr bool TURNS = D <= 128;           /* consumers alternate: products, softmax */
     static constexpr uint32_t Q_BYTES = ROWS * D * sizeof(bf16), TILE_BYTES = KEYS * D * sizeof(bf16);
     static_assert(PAGES * SLICES <= 32, "every lane of the producer brings one box of a tile");
 };
 
 /* [slices][rows][64] each */
 template <int D> struct shared_tiles {
-    bf16 q[shape<D>::SLICES][ROWS][SLICE];
+    bf16 q[shape<D>::Q_STAGES][shape<D>::SLICES][ROWS][SLICE];
     bf16 k[shape<D>::STAGES][shape<D>::SLICES][shape<D>::KEYS][SLICE];
     bf16 v[shape<D>::STAGES][shape<D>::SLICES][shape<D>::KEYS][SLICE];
 };
 
-static_assert(sizeof(shared_tiles<64>) == 144 << 10 && sizeof(shared_tiles<128>) == 160 << 10 &&
+static_assert(sizeof(shared_tiles<64>) == 160 << 10 && sizeof(shared_tiles<128>) == 192 << 10 &&
                   sizeof(shared_tiles<256>) == 192 << 10,
               "as attention_wgmma.cu says");
 
@@ -44,8 +45,8 @@ struct ring {
     struct mbarrier full[MAX_STAGES], empty[MAX_STAGES];
 };
 struct barriers {
-    struct mbarrier q, q_empty, tail; /* tail: the last tile of V has come and wants its zeros */
-    struct ring k, v;
+    struct mbarrier tail; /* the last tile of V has come and wants its zeros */
+    struct ring q, k, v;
 };
 
 /* ---- what a block works on ---- */
@@ -57,12 +58,6 @@ struct work {
     int past;      /* row i of the piece is at key position past + i */
     int kv_len, n_tiles;
     bool causal;
-};
-
-/* What a block has done before a piece of work; the barriers' phases count on. */
-struct done {
-    int tiles, pieces; /* brought or used up; of them with tiles */
-    __device__ __forceinline__ void add(const work &w) { tiles += w.n_tiles, pieces += w.n_tiles > 0; }
 };
 
 /* How many keys row i of the piece sees; rows past the end of the sequence see no
@@ -98,35 +93,48 @@ __device__ __forceinline__ bool find_work(const struct attention_args &a, int ti
     return true;
 }
 
+/* The block's next piece from a round on that has tiles, and its round; false: there is none. */
+template <class Else>
+__device__ __forceinline__ bool next_piece(const struct attention_args &a, int tile_keys, int &round, work &w,
+                                           Else without_tiles) {
+    for (; find_work(a, tile_keys, round, w); round++) {
+        if (w.n_tiles) return true;
+        without_tiles(w);
+    }
+    return false;
+}
+
 /* ---- the producer: one warp ---- */
+
+/* Where the tiles of a piece come from. */
+struct source {
+    const int32_t *pages;   /* of the sequence */
+    int n_pages, kv_len;    /* of it that hold keys; keys */
+    int k_column, v_column; /* of the kv head */
+    int first;              /* so many tiles came before */
+};
 
 /* Columns [64 slice, 64 slice + 64) of a page: lane l brings box l of every tile, if
  * there are as many. */
 template <int D> struct producer {
     shared_tiles<D> &tiles;
     struct barriers &bars;
-    const work &w;
-    const struct done &before;
-    const int32_t *pages;  /* of the sequence */
-    int n_pages;           /* of it that hold keys */
+    const struct tensor_map *q_map, *k_map, *v_map;
     int outside;           /* a row behind the caches */
     int lane, page, slice; /* the lane's box */
+    int tails;             /* how often V's end was zeroed */
 
     __device__ __forceinline__ bool has_box() const { return lane < shape<D>::PAGES * shape<D>::SLICES; }
 
     /* First row of the lane's page in the caches. */
-    __device__ __forceinline__ int cache_row(int tile) const {
+    __device__ __forceinline__ int cache_row(const source &of, int tile) const {
         const int i = tile * shape<D>::PAGES + page;
-        return has_box() && i < n_pages ? pages[i] * PAGE : outside;
-    }
-
-    __device__ __forceinline__ int stage_of(int tile) const {
-        return (before.tiles + tile) % shape<D>::STAGES;
+        return has_box() && i < of.n_pages ? of.pages[i] * PAGE : outside;
     }
 
     __device__ __forceinline__ void wait_empty(struct ring &ring, int tile) const {
         if (!SEEDED(BUG_WGMMA_NO_EMPTY_WAIT))
-            mbarrier_wait(&ring.empty[stage_of(tile)], (before.tiles + tile) / shape<D>::STAGES % 2 ^ 1);
+            mbarrier_wait(&ring.empty[tile % shape<D>::STAGES], tile / shape<D>::STAGES % 2 ^ 1);
     }
 
     __device__ __forceinline__ void load(bf16 (&to)[shape<D>::SLICES][shape<D>::KEYS][SLICE],
@@ -138,20 +146,31 @@ template <int D> struct producer {
         if (has_box()) tma_load_2d(to[slice][page * PAGE], map, full, column + slice * SLICE, row);
     }
 
-    __device__ __forceinline__ void load_k(const struct tensor_map *map, int tile, int column) const {
-        const int row = cache_row(tile), stage = stage_of(tile);
-        wait_empty(bars.k, tile);
-        load(tiles.k[stage], map, &bars.k.full[stage], column, row);
+    /* piece: so many came before. */
+    __device__ __forceinline__ void load_q(const work &w, int piece, int head_stride) const {
+        const int stage = piece % shape<D>::Q_STAGES;
+        if (!SEEDED(BUG_WGMMA_NO_Q_WAIT))
+            mbarrier_wait(&bars.q.empty[stage], piece / shape<D>::Q_STAGES % 2 ^ 1);
+        if (lane) return;
+        mbarrier_arrive_expect_tx(&bars.q.full[stage], shape<D>::Q_BYTES);
+        for (int s = 0; s < shape<D>::SLICES; s++)
+            tma_load_2d(tiles.q[stage][s], q_map, &bars.q.full[stage], w.head * head_stride + s * SLICE,
+                        w.first_row);
+    }
+
+    __device__ __forceinline__ void load_k(const source &of, int tile) const {
+        const int row = cache_row(of, tile), stage = (of.first + tile) % shape<D>::STAGES;
+        wait_empty(bars.k, of.first + tile);
+        load(tiles.k[stage], k_map, &bars.k.full[stage], of.k_column, row);
     }
 
     /* The last tile is handed on when the rows of its last page that hold no key are zero. */
-    __device__ __forceinline__ void load_v(const struct tensor_map *map, int tile, int column,
-                                           int &tails) const {
-        const int row = cache_row(tile), stage = stage_of(tile);
-        const int n_keys = w.kv_len - tile * shape<D>::KEYS; /* of the sequence, from here on */
+    __device__ __forceinline__ void load_v(const source &of, int tile) {
+        const int row = cache_row(of, tile), stage = (of.first + tile) % shape<D>::STAGES;
+        const int n_keys = of.kv_len - tile * shape<D>::KEYS; /* of the sequence, from here on */
         const bool tail = n_keys < shape<D>::KEYS && n_keys % PAGE;
-        wait_empty(bars.v, tile);
-        load(tiles.v[stage], map, tail ? &bars.tail : &bars.v.full[stage], column, row);
+        wait_empty(bars.v, of.first + tile);
+        load(tiles.v[stage], v_map, tail ? &bars.tail : &bars.v.full[stage], of.v_column, row);
         if (!tail) return;
         mbarrier_wait(&bars.tail, (uint32_t)(tails++ % 2));
         zero_rows(tiles.v[stage], n_keys, (n_keys + PAGE - 1) / PAGE * PAGE);
@@ -172,39 +191,45 @@ template <int D> struct producer {
     }
 };
 
-/* In the order in which the consumers need the tiles and give their stages back: K one tile ahead of V. K of a
- * piece comes before its q, which has to wait for the piece before. tails: how often V's end was zeroed. */
+/* In the order in which the consumers need the tiles and give their stages back, K one tile ahead of V,
+ * piece after piece. */
 template <int D>
-__device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars, const work &w,
-                                        const struct done &before, int &tails, const struct attention_args &a,
-                                        const struct tensor_map *q_map, const struct tensor_map *k_map,
-                                        const struct tensor_map *v_map) {
+__device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars,
+                                        const struct attention_args &a, const struct tensor_map *q_map,
+                                        const struct tensor_map *k_map, const struct tensor_map *v_map) {
     const int lane = (int)threadIdx.x % 32;
-    const producer<D> p = {tiles,
-                           bars,
-                           w,
-                           before,
-                           (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0],
-                           (w.kv_len + PAGE - 1) / PAGE,
-                           (int)a.n_pages * PAGE,
-                           lane,
-                           lane % shape<D>::PAGES,
-                           lane / shape<D>::PAGES};
-    const int k_column = w.kv_head * (int)a.k_cache.stride[2],
-              v_column = w.kv_head * (int)a.v_cache.stride[2];
-    if (w.n_tiles == 0) return;
-    p.load_k(k_map, 0, k_column);
-    if (!SEEDED(BUG_WGMMA_NO_Q_WAIT)) mbarrier_wait(&bars.q_empty, (uint32_t)(before.pieces % 2 ^ 1));
-    if (lane == 0) {
-        mbarrier_arrive_expect_tx(&bars.q, shape<D>::Q_BYTES);
-        for (int s = 0; s < shape<D>::SLICES; s++)
-            tma_load_2d(tiles.q[s], q_map, &bars.q, w.head * (int)a.q.stride[1] + s * SLICE, w.first_row);
+    producer<D> p = {tiles,
+                     bars,
+                     q_map,
+                     k_map,
+                     v_map,
+                     (int)a.n_pages * PAGE,
+                     lane,
+                     lane % shape<D>::PAGES,
+                     lane / shape<D>::PAGES,
+                     0};
+    source of = {}, before;
+    int last = -1; /* tile of the piece before */
+    work w;
+    for (int round = 0, piece = 0; next_piece(a, shape<D>::KEYS, round, w, [](const work &) {});
+         round++, piece++) {
+        before = of;
+        of.pages = (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0];
+        of.n_pages = (w.kv_len + PAGE - 1) / PAGE;
+        of.kv_len = w.kv_len;
+        of.k_column = w.kv_head * (int)a.k_cache.stride[2];
+        of.v_column = w.kv_head * (int)a.v_cache.stride[2];
+        of.first += last + 1;
+        p.load_k(of, 0);
+        p.load_q(w, piece, (int)a.q.stride[1]);
+        if (piece) p.load_v(before, last);
+        for (int tile = 1; tile < w.n_tiles; tile++) {
+            p.load_k(of, tile);
+            p.load_v(of, tile - 1);
+        }
+        last = w.n_tiles - 1;
     }
-    for (int tile = 1; tile < w.n_tiles; tile++) {
-        p.load_k(k_map, tile, k_column);
-        p.load_v(v_map, tile - 1, v_column, tails);
-    }
-    p.load_v(v_map, w.n_tiles - 1, v_column, tails);
+    if (last >= 0) p.load_v(of, last);
 }
 
 } // namespace

@@ -1,5 +1,5 @@
-/* ptx_sync - barriers of some warps, the fence between the two ways to shared memory, and register
- * budgets. */
+/* ptx_sync - barriers of some warps, the fence between the two ways to shared memory, register
+ * budgets, and what a warp has in common. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_PTX_SYNC_CUH
 #define KERNELS_LANG_PTX_SYNC_CUH
@@ -23,6 +23,10 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int threads PTX_CAL
     simt::named_barrier(id, threads, false, SIMT_PLACE);
 #endif
 }
+
+/* x of lane 0, for what all lanes have alike: the compiler does not see that of values out of memory or
+ * thread numbers, and the tensor cores' descriptors want registers that a warp has once. */
+__device__ __forceinline__ int warp_uniform(int x) { return __shfl_sync(0xffffffffu, x, 0); }
 
 /* fence.proxy.async, PTX ISA 9.7.13.4 (sm_90): this thread's own reads and writes of shared memory
  * come before what TMA and wgmma do with it after the next barrier. */

@@ -2,6 +2,7 @@
  * its threads: D[64][N] += A[64][16] B[16][N], A and B read from shared memory through
  * descriptors, or A from registers.
  *
+ *   accumulator_fresh(d);                       where the first product has accumulate = false
  *   wgmma_fence();                              after touching the accumulators
  *   wgmma_m64nNk16<N, bf16>(d, desc_a, desc_b, true);  ...more of them
  *   wgmma_commit();                             they are one group
@@ -50,6 +51,16 @@ template <int COUNT> __device__ __forceinline__ void accumulator_ready(float (&d
     for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
 #else
     simt::wgmma_accumulator_ready(d, COUNT, SIMT_PLACE);
+#endif
+}
+
+/* What d held is of no interest, the first product only writes it: to the compiler its life begins here. */
+template <int COUNT> __device__ __forceinline__ void accumulator_fresh(float (&d)[COUNT]) {
+#ifdef __CUDACC__
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) asm volatile("" : "=f"(d[i]));
+#else
+    (void)d;
 #endif
 }
 
