@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "layer/copy.h"
@@ -121,6 +122,15 @@ void block_free(void *data) {
     if (!data) return;
     struct mapping m = ((union block *)((char *)data - sizeof(union block)))->mapping;
     mapping_free(&m);
+}
+
+/* ---- how much ---- */
+
+size_t memory_peak(void) {
+    enum { UNIT = 1024 }; /* of ru_maxrss */
+    struct rusage self, children;
+    if (getrusage(RUSAGE_SELF, &self) || getrusage(RUSAGE_CHILDREN, &children)) return 0;
+    return (size_t)(self.ru_maxrss > children.ru_maxrss ? self.ru_maxrss : children.ru_maxrss) * UNIT;
 }
 
 /* ---- the heap ---- */

@@ -21,6 +21,8 @@ void mapping_free(struct mapping *m);
 void *block_zeroed(size_t count, size_t size);
 void block_free(void *data); /* NULL: nothing */
 
+/* Bytes that this process, or one that it has waited for, had in use at most. */
+size_t memory_peak(void);
 /* Of a process that runs cases: the heap keeps what is freed for what comes next. */
 void memory_keep_warm(void);
 

@@ -235,8 +235,10 @@ static struct status run_group(struct group *g) {
         findings_init(&chain[i]);
     }
     const struct status s = run_edges(g, &trunk, ranks, chain);
-    for (int64_t i = 0; i < g->n; i++)
+    for (int64_t i = 0; i < g->n; i++) {
         device_sums_describe(&before, g->results[i].sums, sizeof g->results[i].sums);
+        g->results[i].device_bytes = (int64_t)device_most_bytes(g->device);
+    }
     for (int64_t i = 0; i < g->n; i++) ranks_close(&ranks[i]);
     free(ranks);
     free(chain);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "harness/coverage.h"
+#include "harness/memory.h"
 #include "harness/quote.h"
 #include "layer/line.h"
 #include "reports/report.h"
@@ -188,6 +189,7 @@ void run_output_count(struct run_output *out, const struct run_request *request,
     all->unread = request->judge.unread;
     for (int64_t i = 0; i < all->n_cases; i++) {
         run_result_add(all, &out->cases[i]);
+        if (out->cases[i].device_bytes > all->device_bytes) all->device_bytes = out->cases[i].device_bytes;
         all->n_crashed += out->cases[i].crashed;
         all->n_grid_passed += out->cases[i].of_grid && out->cases[i].verdict == CASE_PASSED;
         all->n_grid_failed += out->cases[i].of_grid && out->cases[i].verdict == CASE_FAILED;
@@ -198,6 +200,7 @@ void run_output_count(struct run_output *out, const struct run_request *request,
     all->version = SHARDCHECK_VERSION;
     all->command = out->command;
     all->seconds = seconds;
+    all->host_bytes = (int64_t)memory_peak();
 }
 
 void run_output_free(struct run_output *out) {

@@ -159,6 +159,7 @@ static bool read_repro(const json_t *object, struct case_result *r) {
 static bool read_case(const json_t *o, struct case_result *r) {
     r->crashed = json_is_true(json_object_get(o, "crashed"));
     r->of_grid = json_is_true(json_object_get(o, "grid"));
+    r->device_bytes = json_integer_value(json_object_get(o, "device_bytes"));
     r->mutant_made = json_is_true(json_object_get(o, "mutant_changed_calls"));
     return json_is_object(o) && read_verdict(o, &r->verdict) && read_number(o, "seconds", &r->seconds) &&
            read_string(o, "case", r->line, sizeof r->line) &&
@@ -215,6 +216,8 @@ static bool read_head(const json_t *root, struct report_read *r) {
     struct run_result *const run = &r->run;
     run->version = r->version, run->device = r->device, run->command = r->command;
     run->in_process = json_is_true(json_object_get(root, "in_process"));
+    run->host_bytes = json_integer_value(json_object_get(root, "host_bytes"));
+    run->device_bytes = json_integer_value(json_object_get(root, "device_bytes"));
     return read_string(root, "version", r->version, sizeof r->version) &&
            read_string(root, "device", r->device, sizeof r->device) &&
            read_string(root, "command", r->command, sizeof r->command) &&

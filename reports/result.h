@@ -115,6 +115,8 @@ struct case_result {
     char sums[300]; /* who added up the reference's products, where that was not the CPU alone; else empty */
     char sampled[120]; /* of much work: "68 of 4096 tokens", a step after the other; else empty */
     double seconds;
+    int64_t
+        device_bytes; /* most that was allocated of a device's own memory in the process so far; 0: it has none */
     struct fact_set facts; /* that its calls met, the unsharded run's included */
     char mutant[48];       /* the seeded mistake; else empty */
     bool mutant_made;      /* it changed some call */
@@ -137,6 +139,7 @@ struct run_result {
     const struct fact_count *fact;                               /* [n_facts] by number; NULL: not counted */
     int n_facts;
     double seconds;
+    int64_t host_bytes, device_bytes; /* most at a time of any one process; 0: not known, or none */
     char **stale; /* [n_stale] lines about waivers that are no longer needed, or out of date */
     int n_stale;
     const char *unread; /* names in a dump under which nothing is known; NULL or empty: none */

@@ -234,6 +234,19 @@ static void print_coverage(FILE *file, const struct run_result *run, int verbosi
     free(text);
 }
 
+static void print_bytes(FILE *file, const char *before, int64_t bytes, const char *after) {
+    const double mib = 0x1p20, gib = 0x1p30, n = (double)bytes;
+    if (bytes)
+        fprintf(file, n < gib ? "%s%.0f MiB%s" : "%s%.1f GiB%s", before, n / (n < gib ? mib : gib), after);
+}
+
+static void print_cost(FILE *file, const struct run_result *run) {
+    fprintf(file, "%.1f s", run->seconds);
+    print_bytes(file, ", at most ", run->host_bytes, " of memory");
+    print_bytes(file, " and ", run->device_bytes, " of the GPU's");
+    fputc('\n', file);
+}
+
 void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
     if (verbosity > QUIET && run->n_unchained)
         fprintf(file,
@@ -246,7 +259,7 @@ void report_text_end(FILE *file, const struct run_result *run, int verbosity) {
         fputs("not read ", file);
         report_wrapped(file, LABEL, run->unread);
     }
-    if (verbosity > QUIET) fprintf(file, "%.1f s\n", run->seconds);
+    if (verbosity > QUIET) print_cost(file, run);
     for (int i = 0; i < run->n_stale; i++) fprintf(file, "stale    %s\n", run->stale[i]);
     fprintf(file, "%lld passed, %lld failed, %lld skipped", (long long)run->n_passed,
             (long long)run->n_failed, (long long)run->n_skipped);

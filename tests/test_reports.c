@@ -53,7 +53,9 @@ static const struct run_result run = {.version = "0.1.0",
                                       .n_passed = 1,
                                       .n_failed = 1,
                                       .n_skipped = 1,
-                                      .seconds = 3.5};
+                                      .seconds = 3.5,
+                                      .host_bytes = 3435973837,
+                                      .device_bytes = 512 << 20};
 
 /* The report as a string, to be freed. */
 static char *written_of(const struct run_result *result, const char *format, int verbosity) {
@@ -89,6 +91,7 @@ Test(reports, text_shows_one_line_a_pass_and_a_block_a_failure) {
                     "shard <0.01  1.25 s\n");
     expect_contains(text,
                     "  edges     kernel 1.00 · plan ok · shard FAIL (margin inf, 31 of 4000 elements)\n");
+    expect_contains(text, "3.5 s, at most 3.2 GiB of memory and 512 MiB of the GPU's\n");
     expect_contains(text, "  where     stage attention, ranks 1-3 of 4, tokens 1-32, heads 8-31\n");
     expect_contains(text,
                     "  first     rank 1 token 3 head 5 dim 7, attention.o: got NaN, expected 0.456 +- 0.001, "

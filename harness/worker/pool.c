@@ -444,6 +444,7 @@ struct status pool_run(const struct run_request *o, const struct pool_options *o
         }
     if (!s.code) run_output_count(out, o, clock_seconds() - start);
     close_pool(p);
+    out->result.host_bytes = (int64_t)memory_peak(); /* of the workers, now that they are gone */
     free(p);
     return s;
 }

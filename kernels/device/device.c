@@ -63,6 +63,7 @@ void device_close(struct device *device) {
     free(device);
 }
 
+size_t device_most_bytes(const struct device *device) { return device->most_bytes; }
 const char *device_label(const struct device *device) { return device->label; }
 void *device_stream(struct device *device) { return device->stream; }
 enum device_kind device_kind_of(const struct device *device) { return device->kind; }

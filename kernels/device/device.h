@@ -31,6 +31,7 @@ struct device; /* opaque */
 /* Fails with cause and remedy: built without nvcc, no driver, no GPU. */
 struct status device_open(enum device_kind kind, struct device **out);
 void device_close(struct device *device); /* accepts NULL */
+size_t device_most_bytes(const struct device *device); /* of its own memory, so far; 0: it has none */
 /* "host (SIMT executor, 2 cores)", "NVIDIA H200 (cuda)" */
 const char *device_label(const struct device *device);
 void *device_stream(struct device *device);

@@ -105,6 +105,7 @@ static void cuda_release(struct device *device, struct device_buffer *buffer) {
     cudaStreamSynchronize(
         stream_of(device)); /* a kernel may still use it; what went wrong there is sync's to say */
     cudaFree(owned->base);
+    device->bytes -= owned->capacity;
     cudaFreeHost(owned->staging);
     free(owned);
 }
@@ -161,7 +162,10 @@ static struct status cuda_alloc(struct device *device, const char *name, size_t 
         cudaFreeHost(owned->staging);
         free(owned);
         *out = {};
+        return laid_out;
     }
+    device->bytes += owned->capacity;
+    if (device->bytes > device->most_bytes) device->most_bytes = device->bytes;
     return laid_out;
 }
 

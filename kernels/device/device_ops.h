@@ -16,7 +16,8 @@ struct device {
     const struct device_ops *ops;
     void *stream;
     char label[300];
-    unsigned char poison; /* of what is allocated next */
+    unsigned char poison;     /* of what is allocated next */
+    size_t bytes, most_bytes; /* of the device's own memory: now, and at most so far */
 };
 
 /* As the functions of device.h they stand behind; `open` fills stream and label. */
