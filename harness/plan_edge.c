@@ -42,11 +42,16 @@ static void plan_judge(struct rank_work *w, struct plan_piece *p) {
     v.edge->sampled_rows += p->row1 - p->row0;
 }
 
-/* Single rows, a thread each: a team for every one of them would cost more than its sums. */
+/* Single rows, a thread each: a team for every one of them would cost more than its sums. A few pieces have
+ * teams of their own, which start threads anew where they stand in a team of one. */
 static void plan_pieces(struct rank_work *w, struct plan_piece *piece, int64_t n) {
     enum { FEW = 16 };
-#pragma omp parallel for schedule(dynamic) if (n > FEW)
-    for (int64_t i = 0; i < n; i++) plan_compute(w, &piece[i]);
+    if (n > FEW) {
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t i = 0; i < n; i++) plan_compute(w, &piece[i]);
+    } else {
+        for (int64_t i = 0; i < n; i++) plan_compute(w, &piece[i]);
+    }
     for (int64_t i = 0; i < n; i++) plan_judge(w, &piece[i]);
 }
 
