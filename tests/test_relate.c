@@ -27,8 +27,8 @@ static void answer_open(struct answer *a, int n, const enum tensor_id *id, int r
         a->id[i] = id[i];
         a->count[i] = slice_count(&crew.plan, id[i], rank);
         a->row_size[i] = a->count[i] / TOKENS;
-        a->y[i] = calloc((size_t)a->count[i], sizeof(double));
-        a->e[i] = calloc((size_t)a->count[i], sizeof(double));
+        a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
+        a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
     }
 }
 
