@@ -3,6 +3,7 @@
 #include "harness/bench_shape.h"
 
 #include <criterion/criterion.h>
+#include <stddef.h>
 #include <string.h>
 
 static struct bench_shape shape_of(const char *line) {
@@ -27,6 +28,13 @@ Test(bench_shape, a_line_is_the_shape_and_back) {
     cr_expect_str_eq(line, "decode:seqs=2,keys=4096");
 }
 
+/* Between the family and the sizes may lie what is nobody's. */
+static bool same_shape(const struct bench_shape *a, const struct bench_shape *b) {
+    const size_t skip = offsetof(struct bench_shape, heads);
+    return a->family == b->family &&
+           !memcmp((const char *)a + skip, (const char *)b + skip, sizeof *a - skip);
+}
+
 Test(bench_shape, every_default_shape_is_one_that_can_be_asked_for) {
     char line[BENCH_LINE];
     struct bench_shape shape, again;
@@ -35,7 +43,7 @@ Test(bench_shape, every_default_shape_is_one_that_can_be_asked_for) {
         for (; bench_shape_default((enum device_kind)device, n, &shape); n++) {
             bench_shape_print(&shape, line);
             again = shape_of(line);
-            cr_expect(!memcmp(&shape, &again, sizeof shape), "%s", line);
+            cr_expect(same_shape(&shape, &again), "%s", line);
         }
         cr_expect_geq(n, 4);
     }
