@@ -53,6 +53,12 @@ static int64_t value_of(const struct bench_shape *s, int key) {
     return *(const int64_t *)((const char *)s + keys[key].at);
 }
 
+bool bench_shape_same(const struct bench_shape *a, const struct bench_shape *b) {
+    for (int k = 0; k < N_KEYS; k++)
+        if (value_of(a, k) != value_of(b, k)) return false;
+    return a->family == b->family;
+}
+
 void bench_family_describe(enum bench_family family, char *text, size_t size) {
     size_t used = 0;
     *text = 0;

@@ -28,6 +28,8 @@ enum { BENCH_LINE = 160 };
 struct status bench_shape_parse(const char *line, struct bench_shape *out);
 /* The one line that parses to it: without the sizes that are as they would be anyway. */
 void bench_shape_print(const struct bench_shape *shape, char line[BENCH_LINE]);
+/* The family and every size. */
+bool bench_shape_same(const struct bench_shape *a, const struct bench_shape *b);
 /* "heads (32), kv (8), ..., keys": what a line of the family may name; in brackets what it is
  * otherwise. */
 void bench_family_describe(enum bench_family family, char *text, size_t size);

@@ -112,7 +112,7 @@ void bench_explain(FILE *file) {
 /* Once, however often it was named. */
 static struct status add_shape(struct options *o, const struct bench_shape *shape) {
     for (int i = 0; i < o->n_bench_shapes; i++)
-        if (!memcmp(&o->bench_shape[i], shape, sizeof *shape)) return status_ok();
+        if (bench_shape_same(&o->bench_shape[i], shape)) return status_ok();
     if (o->n_bench_shapes == MAX_BENCH_SHAPES)
         return status_error("bench: more than %d shapes; use several runs", MAX_BENCH_SHAPES);
     o->bench_shape[o->n_bench_shapes++] = *shape;
