@@ -10,6 +10,7 @@
 #include "harness/bench_peers.h"
 #include "harness/memory.h"
 #include "kernels/device/device_timer.h"
+#include "layer/copy.h"
 
 enum { MAX_CONTESTANTS = 24 };
 #define ROUND_SECONDS 0.03 /* as many launches as fill this */
@@ -145,16 +146,10 @@ static struct status time_all(struct bench *b) {
 /* ---- right? ---- */
 
 static uint64_t hash_outputs(const struct bench *b, const struct bench_chain *chain) {
-    uint64_t h = 0x9e3779b97f4a7c15u, word;
+    uint64_t h = 0;
     for (int i = 0; i < chain->n; i++) {
         const struct device_buffer *const out = &b->operands.buffer[chain->out[i]];
-        for (size_t at = 0; at < out->bytes; at += sizeof word) {
-            word = 0;
-            memcpy(&word, (const char *)out->host + at,
-                   out->bytes - at < sizeof word ? out->bytes - at : sizeof word);
-            h = (h ^ word) * 0xff51afd7ed558ccdu;
-            h ^= h >> 32;
-        }
+        h = h * 31 + hash_bytes(out->host, out->bytes);
     }
     return h;
 }

@@ -171,30 +171,6 @@ static bool bind_on_device(const struct kernel_seat *seat, const struct placed *
 
 /* ---- what the kernel left behind ---- */
 
-static uint64_t hash_piece(const void *data, size_t bytes) {
-    const unsigned char *const p = data;
-    uint64_t h = 0x9e3779b97f4a7c15u ^ bytes, word;
-    size_t i = 0;
-    for (; i + 8 <= bytes; i += 8) {
-        memcpy(&word, p + i, 8);
-        h = (h ^ word) * 0xff51afd7ed558ccdu;
-        h ^= h >> 32;
-    }
-    for (; i < bytes; i++) h = (h ^ p[i]) * 0xff51afd7ed558ccdu;
-    return h;
-}
-
-/* In pieces, a thread each. */
-static uint64_t hash_bytes(const void *data, size_t bytes) {
-    enum { PIECE = 1 << 20 };
-    uint64_t piece[SMALL_BYTES / PIECE];
-    const size_t n = (bytes + PIECE - 1) / PIECE;
-#pragma omp parallel for if (n > 1)
-    for (size_t i = 0; i < n; i++)
-        piece[i] = hash_piece((const char *)data + i * PIECE, i + 1 < n ? PIECE : bytes - i * PIECE);
-    return hash_piece(piece, n * sizeof *piece);
-}
-
 static void hash_inputs(const struct kernel_seat *seat, const struct stage_row *stage,
                         uint64_t hash[MAX_STAGE_IO]) {
     for (int i = 0; stage->in[i] != T_NONE; i++)

@@ -1,4 +1,4 @@
-/* How are many bytes copied, compared, or set? */
+/* How are many bytes copied, compared, set, or told from others? */
 /* SPDX-License-Identifier: MIT */
 #include "layer/copy.h"
 
@@ -40,4 +40,25 @@ bool same_bytes(const void *a, const void *b, size_t bytes) {
 bool all_bytes(const void *p, unsigned char byte, size_t bytes) {
     const unsigned char *const first = p;
     return !bytes || (*first == byte && same_bytes(first, first + 1, bytes - 1));
+}
+
+static uint64_t hash_piece(const unsigned char *p, size_t bytes, size_t first) {
+    uint64_t h = UINT64_C(0x9e3779b97f4a7c15) * (first + 1) ^ bytes, word;
+    size_t i = 0;
+    for (; i + sizeof word <= bytes; i += sizeof word) {
+        memcpy(&word, p + i, sizeof word);
+        h = (h ^ word) * UINT64_C(0xff51afd7ed558ccd);
+        h ^= h >> 32;
+    }
+    for (; i < bytes; i++) h = (h ^ p[i]) * UINT64_C(0xff51afd7ed558ccd);
+    return h ^ h >> 32;
+}
+
+uint64_t hash_bytes(const void *p, size_t bytes) {
+    uint64_t h = 0;
+    if (bytes <= PIECE) return hash_piece(p, bytes, 0);
+#pragma omp parallel for schedule(static) reduction(+ : h)
+    for (size_t i = 0; i < bytes; i += PIECE)
+        h += hash_piece((const unsigned char *)p + i, piece(bytes, i), i);
+    return h;
 }
