@@ -23,8 +23,9 @@ struct kernel_seat { /* device memory kept warm between stages, by position in t
 void kernel_seat_open(struct kernel_seat *seat, struct device *device, const struct kernel *const *chosen,
                       int schedules);
 void kernel_seat_close(struct kernel_seat *seat);
-/* Room for a weight where the device has it, for a store to hold: who reads all of it, does so there. Its
- * contents are undefined. m->data stays NULL where it is too small to be worth it, or another one is lent. */
+/* Room for a weight where the device has it, for a store to hold: who reads all of it, does so
+ * there. Its contents are undefined. m->data stays NULL where it is too small to be worth it, or
+ * another one is lent. */
 struct status kernel_seat_lend(struct kernel_seat *seat, enum tensor_id id, size_t bytes, struct mapping *m);
 
 #endif

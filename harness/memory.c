@@ -40,7 +40,8 @@ void *memory_zeroed(size_t count, size_t size) {
 
 /* ---- mappings ---- */
 
-/* Those that were given back last: the kernel clears pages more slowly than they are written again. */
+/* Those that were given back last: the kernel clears pages more slowly than they are written
+ * again. */
 enum { KEPT = 4 };
 static struct mapping kept[KEPT];
 

@@ -1,5 +1,6 @@
 /* memory - host memory that is there or the process ends with one line. Large blocks are mapped, so
- * that untouched pages (experts nobody is routed to) cost nothing; of those given back a few are kept. */
+ * that untouched pages (experts nobody is routed to) cost nothing; of those given back a few are
+ * kept. */
 /* SPDX-License-Identifier: MIT */
 #ifndef HARNESS_MEMORY_H
 #define HARNESS_MEMORY_H

@@ -42,8 +42,8 @@ static void plan_judge(struct rank_work *w, struct plan_piece *p) {
     v.edge->sampled_rows += p->row1 - p->row0;
 }
 
-/* Single rows, a thread each: a team for every one of them would cost more than its sums. A few pieces have
- * teams of their own, which start threads anew where they stand in a team of one. */
+/* Single rows, a thread each: a team for every one of them would cost more than its sums. A few
+ * pieces have teams of their own, which start threads anew where they stand in a team of one. */
 static void plan_pieces(struct rank_work *w, struct plan_piece *piece, int64_t n) {
     enum { FEW = 16 };
     if (n > FEW) {

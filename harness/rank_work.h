@@ -20,11 +20,11 @@ static inline struct verdict verdict_on(const struct rank_work *w, enum edge edg
     return (struct verdict){&w->ranks->edge[edge], &w->ranks->findings};
 }
 
-/* Rows of the rank's own call, as the reference has them, have the bits of w->answer: all of them, or, where
- * that would take long, some and one of every expert. */
+/* Rows of the rank's own call, as the reference has them, have the bits of w->answer: all of them,
+ * or, where that would take long, some and one of every expert. */
 void plan_edge(struct rank_work *w);
-/* y of a partial answer, on unrounded values, is added to *sum [of the whole] (NULL: zeros so far; block_free it),
- * and kept where another stage goes on from it. */
+/* y of a partial answer, on unrounded values, is added to *sum [of the whole] (NULL: zeros so far;
+ * block_free it), and kept where another stage goes on from it. */
 void partial_add(struct rank_work *w, double **sum);
 /* Of all ranks: the sum is the whole's, within what double summation allows. */
 void partial_edge(struct ranks *r, const struct trunk *t, int stage, const double *sum);

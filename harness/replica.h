@@ -6,11 +6,12 @@
 
 #include "harness/seat.h"
 
-/* Of two seats of one stage, each prepared: sizes, strides and numbers of the calls, and all bits that
- * they read or write in place. `trunk` may hold operands that are no longer there. */
+/* Of two seats of one stage, each prepared: sizes, strides and numbers of the calls, and all bits
+ * that they read or write in place. `trunk` may hold operands that are no longer there. */
 bool replica_calls(const struct placed *at, const struct outcome *o, const struct placed *trunk_at,
                    const struct outcome *trunk);
-/* Filled: by the same kernel, without a problem, under all schedules alike, every bit of every output. */
+/* Filled: by the same kernel, without a problem, under all schedules alike, every bit of every
+ * output. */
 bool replica_stores(const struct placed *at, const struct outcome *o, const struct outcome *trunk);
 
 #endif

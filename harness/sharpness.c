@@ -44,8 +44,8 @@ static double largest(const double *y, int64_t n) {
     return top;
 }
 
-/* Of all elements, or of those only whose y is 0; the bounds of these are held against the largest y. Returns how
- * many of them there are. */
+/* Of the elements whose y is 0, or of the others; bounds around 0 are held against the largest y.
+ * Returns how many around 0 there are. */
 static int64_t count_some(int64_t *bucket, struct sharpness *s, const double *y, const double *e, int64_t n,
                           bool of_zero, double scale) {
     int64_t elements = 0, vacuous = 0, zeros = 0;

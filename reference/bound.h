@@ -73,8 +73,8 @@ struct element_verdict {
 };
 /* Is `got`, as stored in dtype d, a legal rounding of a value within e of y?  e >= 0; y finite. */
 struct element_verdict element_judge(enum dtype d, double got, double y, double e);
-/* The same of n > 0 elements at once, quickly: is each of them round(y), and none so large that it may be
- * poison? e: NULL: exact. False says nothing. */
+/* The same of n > 0 elements at once, quickly: is each of them round(y), and none so large that it
+ * may be poison? e: NULL: exact. False says nothing. */
 bool elements_rounded(enum dtype d, const void *got, int64_t first, const double *y, const double *e,
                       int64_t n);
 /* Is round(y - E) = round(y + E)? */

@@ -146,7 +146,7 @@ static json_t *case_object(const struct case_result *r, bool *failed) {
     set(o, "case", string(r->line), failed);
     set(o, "verdict", string(verdict_word(r->verdict)), failed);
     set(o, "seconds", number(r->seconds), failed);
-    if (r->device_bytes) set(o, "device_bytes", json_integer(r->device_bytes), failed);
+    if (r->device_bytes) set(o, "device_bytes", integer(r->device_bytes), failed);
     set(o, "edges", edges_object(r->edge, failed), failed);
     set(o, "stages", stages_array(r, failed), failed);
     set(o, "facts", facts_array(&r->facts, failed), failed);
@@ -217,8 +217,8 @@ void report_json(FILE *file, const struct run_result *run, int verbosity) {
     if (run->n_stale) set(root, "stale_waivers", stale_array(run, &failed), &failed);
     if (run->unread && run->unread[0]) set(root, "unread", string(run->unread), &failed);
     set(root, "seconds", number(run->seconds), &failed);
-    if (run->host_bytes) set(root, "host_bytes", json_integer(run->host_bytes), &failed);
-    if (run->device_bytes) set(root, "device_bytes", json_integer(run->device_bytes), &failed);
+    if (run->host_bytes) set(root, "host_bytes", integer(run->host_bytes), &failed);
+    if (run->device_bytes) set(root, "device_bytes", integer(run->device_bytes), &failed);
     if (run->n_grid) set(root, "seconds_grid", number(run->seconds_grid), &failed);
     if (run->fact) set(root, "coverage", coverage_object(run, &failed), &failed);
     set(root, "cases", cases, &failed);

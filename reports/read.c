@@ -159,9 +159,9 @@ static bool read_repro(const json_t *object, struct case_result *r) {
 static bool read_case(const json_t *o, struct case_result *r) {
     r->crashed = json_is_true(json_object_get(o, "crashed"));
     r->of_grid = json_is_true(json_object_get(o, "grid"));
-    r->device_bytes = json_integer_value(json_object_get(o, "device_bytes"));
     r->mutant_made = json_is_true(json_object_get(o, "mutant_changed_calls"));
     return json_is_object(o) && read_verdict(o, &r->verdict) && read_number(o, "seconds", &r->seconds) &&
+           read_integer(o, "device_bytes", &r->device_bytes) &&
            read_string(o, "case", r->line, sizeof r->line) &&
            read_string(o, "mutant", r->mutant, sizeof r->mutant) && read_repro(o, r) &&
            read_edges(o, r->edge) && read_stages(o, r) && read_facts(o, &r->facts) &&
@@ -216,11 +216,11 @@ static bool read_head(const json_t *root, struct report_read *r) {
     struct run_result *const run = &r->run;
     run->version = r->version, run->device = r->device, run->command = r->command;
     run->in_process = json_is_true(json_object_get(root, "in_process"));
-    run->host_bytes = json_integer_value(json_object_get(root, "host_bytes"));
-    run->device_bytes = json_integer_value(json_object_get(root, "device_bytes"));
     return read_string(root, "version", r->version, sizeof r->version) &&
            read_string(root, "device", r->device, sizeof r->device) &&
            read_string(root, "command", r->command, sizeof r->command) &&
+           read_integer(root, "host_bytes", &run->host_bytes) &&
+           read_integer(root, "device_bytes", &run->device_bytes) &&
            read_number(root, "seconds", &run->seconds) && read_integer(root, "passed", &run->n_passed) &&
            read_integer(root, "failed", &run->n_failed) && read_integer(root, "skipped", &run->n_skipped) &&
            read_integer(root, "waived", &run->n_waived) && read_coverage(root, r);

@@ -296,6 +296,7 @@ Test(message, half_a_result_or_another_object_is_none) {
     cr_expect_not(result_read("0 {}", 4, &i, &got));
     cr_expect_not(result_read("0 {\"verdict\": \"fine\"}", 21, &i, &got));
     cr_expect_not(result_read("0 {\"verdict\": \"passed\", \"seconds\": \"soon\"}", 42, &i, &got));
+    cr_expect_not(result_read("0 {\"verdict\": \"passed\", \"device_bytes\": \"many\"}", 47, &i, &got));
     message_free(&m);
     free(sent.stage);
     free(sent.repro);
