@@ -9,6 +9,9 @@ input, one in return on standard output.
 A round is as the other side does it: the cache emptied before every launch, or one launch that is not timed and the
 others behind it, each between two marks of the device's own clock. Every call is tried as it is and captured in a graph,
 and is timed in the faster of the two ways: what the interpreter costs is nobody's speed.
+
+After some errors a CUDA device answers nothing more in the process that made them. It is then run anew, without the
+peer that was at work, and goes on where it was.
 """
 
 # SPDX-License-Identifier: MIT
@@ -18,6 +21,7 @@ import sys
 import time
 
 PAGE = 16
+RESUME = "SHARDCHECK_PEERS_RESUME"  # in the environment of a process that is run anew: what it goes on with, as JSON
 FAMILIES = {}  # name -> function that yields (name, function without arguments) of a shape
 
 
@@ -43,6 +47,13 @@ class Cuda:
 
     def seconds(self, begin, end):
         return 1e-3 * begin.elapsed_time(end)
+
+    def lost(self):
+        try:
+            self.wait()
+            return False
+        except Exception:
+            return True
 
     def captured(self, call):
         """The call as a graph, or None."""
@@ -74,6 +85,9 @@ class Cpu:
 
     def seconds(self, begin, end):
         return end - begin
+
+    def lost(self):
+        return False
 
     def captured(self, call):
         return None
@@ -225,8 +239,11 @@ FAMILIES = {"prefill": prefill, "decode": decode, "experts": experts, "dense": d
 
 
 class Peers:
-    def __init__(self):
+    def __init__(self, out):
+        self.out = out
         self.clock = None
+        self.shape_is = None
+        self.without = {}  # of the shape: name -> why
         self.calls = {}  # of the shape: name -> function
 
     def hello(self, device):
@@ -245,18 +262,35 @@ class Peers:
             pass
         return {"peers": ", ".join(known)}
 
-    def shape(self, s):
+    def shape(self, s, without, answered=False):
+        self.shape_is, self.without = s, without
         self.calls.clear()
         if self.clock.name == "cuda":
             self.clock.torch.cuda.empty_cache()
         found = []
         for name, context, make in FAMILIES[s["family"]](self.clock, s):
             try:
-                self.calls[name] = self.tried(context, make)
-                found.append({"name": name})
+                if name not in without:
+                    self.calls[name] = self.tried(context, make)
             except Exception as error:  # whatever a library says to a shape that it does not take
-                found.append({"name": name, "refused": one_line(error)})
+                without[name] = one_line(error)
+                self.anew_if_lost(answered)
+            found.append({"name": name} | ({"refused": without[name]} if name in without else {}))
         return {"peers": found}
+
+    def anew_if_lost(self, answered):
+        """`answered`: the other side has heard of the shape."""
+        if not self.clock.lost():
+            return
+        os.environ[RESUME] = json.dumps({"device": self.clock.name, "shape": self.shape_is, "without": self.without,
+                                         "answered": answered})
+        os.dup2(self.out.fileno(), 1)
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+    def resume(self, state):
+        self.hello(state["device"])
+        answer = self.shape(state["shape"], state["without"], state["answered"])
+        return None if state["answered"] else answer
 
     def tried(self, context, make):
         """In its context, the call that was tried."""
@@ -272,14 +306,29 @@ class Peers:
         return faster_way(self.clock, chosen)
 
     def round(self, request):
-        seconds = one_round(self.clock, self.calls[request["round"]], request["cache"] == "cold", request["launches"],
+        name = request["round"]
+        if name in self.without:
+            return {"failed": self.without[name]}
+        seconds = one_round(self.clock, self.calls[name], request["cache"] == "cold", request["launches"],
                             request["flush_bytes"])
         return {"seconds": seconds}
 
     def answer(self, request):
         if "hello" in request:
             return self.hello(request["hello"])
-        return self.shape(request["shape"]) if "shape" in request else self.round(request)
+        return self.shape(request["shape"], {}) if "shape" in request else self.round(request)
+
+    def say(self, answer):
+        print(json.dumps(answer), file=self.out, flush=True)
+
+    def hear(self, request):
+        try:
+            self.say(self.answer(request))
+        except Exception as error:
+            self.say({"none" if "hello" in request else "failed": one_line(error)})
+            if "round" in request and self.clock:
+                self.without[request["round"]] = one_line(error)
+                self.anew_if_lost(True)
 
 
 def one_line(error):
@@ -291,14 +340,14 @@ def main():
     """What libraries print goes to standard error: standard output is the conversation's."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    peers = Peers()
+    peers = Peers(out)
+    state = os.environ.pop(RESUME, None)
+    if state:
+        answer = peers.resume(json.loads(state))
+        if answer:
+            peers.say(answer)
     for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = peers.answer(request)
-        except Exception as error:
-            answer = {"none" if "hello" in request else "failed": one_line(error)}
-        print(json.dumps(answer), file=out, flush=True)
+        peers.hear(json.loads(line))
 
 
 if __name__ == "__main__":

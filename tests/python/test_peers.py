@@ -17,11 +17,29 @@ SHAPES = {
     "experts": {"tokens": 3, "experts": 4, "top": 2, "hidden": 16, "width": 16, "rows_of_expert": [3, 0, 1, 2]},
     "dense": {"rows": 3, "cols": 5, "inner": 16},
 }
+# A device that answers nothing more after an error: one peer makes it when it is tried, one in its second round.
+BREAKING = """
+import itertools, shardcheck.peers as peers
+broken = []
+def fails(first):
+    count = itertools.count()
+    def call():
+        if broken or next(count) >= first:
+            broken.append(True)
+            raise RuntimeError("address space")
+    return call
+peers.Cpu.lost = lambda clock: bool(broken)
+peers.FAMILIES["dense"] = lambda clock, s: [(name, None, lambda first=first: fails(first))
+                                            for name, first in (("breaks", 0), ("works", 1e9), ("later", 9))]
+peers.main()
+"""
 
 
-class Peers(unittest.TestCase):
+class Conversation(unittest.TestCase):
+    command = ["-m", "shardcheck.peers"]
+
     def setUp(self):
-        self.process = subprocess.Popen([sys.executable, "-m", "shardcheck.peers"], text=True, stdin=subprocess.PIPE,
+        self.process = subprocess.Popen([sys.executable, *self.command], text=True, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                         env=os.environ | {"PYTHONPATH": PYTHON})
 
@@ -38,6 +56,8 @@ class Peers(unittest.TestCase):
         found = self.ask(shape=SIZES | SHAPES[family] | {"family": family})["peers"]
         return [one["name"] for one in found if "refused" not in one], found
 
+
+class Peers(Conversation):
     def test_every_family_has_somebody_who_is_timed(self):
         self.assertIn("torch", self.ask(hello="host")["peers"])
         for family in SHAPES:
@@ -61,6 +81,25 @@ class Peers(unittest.TestCase):
         if torch.cuda.is_available():
             self.skipTest("there is one")
         self.assertIn("none", self.ask(hello="cuda"))
+
+
+class BrokenDevice(Conversation):
+    command = ["-c", BREAKING]
+
+    def round(self, name):
+        return self.ask(round=name, cache="warm", launches=3, flush_bytes=0)
+
+    def test_a_peer_that_breaks_the_device_costs_the_others_nothing(self):
+        self.ask(hello="host")
+        names, found = self.names("dense")
+        self.assertEqual(names, ["works", "later"])
+        self.assertIn("address space", found[0]["refused"])
+        self.assertIn("seconds", self.round("works"))
+        self.assertIn("seconds", self.round("later"))
+        self.assertIn("address space", self.round("later")["failed"])
+        self.assertIn("seconds", self.round("works"))
+        self.assertIn("address space", self.round("later")["failed"])
+        self.assertEqual(self.names("dense")[0], ["works", "later"])  # another shape: they are asked again
 
 
 if __name__ == "__main__":
