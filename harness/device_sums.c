@@ -22,25 +22,32 @@ static void pack_line(char *to, const struct view *v, int64_t first, int64_t n) 
                (size_t)(end - begin) * size);
 }
 
-static void pack_rows(char *to, const struct ref_sums *s, const struct ref_run *run) {
+static void pack_row(char *to, const struct ref_sums *s, const struct ref_run *run, int64_t r) {
     const struct view *const x = &s->args->x;
-    const size_t line = (size_t)s->args->n_inner * dtype_bytes(x->dtype);
-#pragma omp parallel for schedule(static)
-    for (int64_t r = 0; r < run->n; r++)
-        pack_line(to + (size_t)r * line, x, (run->first + r) * x->stride[0], s->args->n_inner);
+    pack_line(to, x, (run->first + r) * x->stride[0], s->args->n_inner);
 }
 
-static void pack_weights(char *to, const struct ref_sums *s, const struct ref_run *run) {
+static void pack_column(char *to, const struct ref_sums *s, const struct ref_run *run, int64_t j) {
     const struct view *const w = &s->args->w;
-    const size_t line = (size_t)s->args->n_inner * dtype_bytes(w->dtype);
-#pragma omp parallel for schedule(static)
-    for (int64_t j = 0; j < s->n_cols; j++) {
-        const int64_t column = ref_column(s, run, j);
-        if (column < s->args->n_cols)
-            pack_line(to + (size_t)j * line, w, run->group * w->stride[0] + column * w->stride[1],
-                      s->args->n_inner);
-        else
-            memset(to + (size_t)j * line, 0, line);
+    const int64_t column = ref_column(s, run, j);
+    if (column < s->args->n_cols)
+        pack_line(to, w, run->group * w->stride[0] + column * w->stride[1], s->args->n_inner);
+    else
+        memset(to, 0, (size_t)s->args->n_inner * dtype_bytes(w->dtype));
+}
+
+/* One team for all runs: starting one costs more than what a run's lines do. */
+static void pack(char *x, char *w, const struct ref_sums *s) {
+    const size_t row = (size_t)s->args->n_inner * dtype_bytes(s->args->x.dtype),
+                 column = (size_t)s->args->n_inner * dtype_bytes(s->args->w.dtype);
+#pragma omp parallel
+    for (int64_t i = 0, at = 0; i < s->n_runs; at += s->run[i++].n) {
+        const struct ref_run *const run = &s->run[i];
+#pragma omp for schedule(static) nowait
+        for (int64_t r = 0; r < run->n; r++) pack_row(x + (size_t)(at + r) * row, s, run, r);
+#pragma omp for schedule(static) nowait
+        for (int64_t j = 0; j < s->n_cols; j++)
+            pack_column(w + (size_t)(i * s->n_cols + j) * column, s, run, j);
     }
 }
 
@@ -73,14 +80,7 @@ static struct status reserve(struct device_sums *d, const struct ref_sums *s) {
 }
 
 static struct status send(struct device_sums *d, const struct ref_sums *s) {
-    const struct linear_args *const a = s->args;
-    char *x = d->x.host, *w = d->w.host;
-    for (int64_t i = 0; i < s->n_runs; i++) {
-        pack_rows(x, s, &s->run[i]);
-        pack_weights(w, s, &s->run[i]);
-        x += (size_t)(s->run[i].n * a->n_inner) * dtype_bytes(a->x.dtype);
-        w += (size_t)(s->n_cols * a->n_inner) * dtype_bytes(a->w.dtype);
-    }
+    pack(d->x.host, d->w.host, s);
     lay_tiles(d->tile.host, s);
     TRY(device_push(d->device, &d->x));
     TRY(device_push(d->device, &d->w));

@@ -4,6 +4,7 @@
 #include "reference/internal.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,8 +112,19 @@ static void finish_block(const struct finish *f, const struct ref_run *r, int64_
     for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, first + c, &column[c], s->s1 + c, s->stride);
 }
 
-/* A run with all columns, a few whole rows at a time: the sums lie in rows. */
+/* A run with all columns: the sums lie in rows. */
 static void finish_run(const struct finish *f, const struct ref_run *r, const struct linear_sums *s) {
+    const int64_t n = f->args->n_cols;
+    struct column *const column = ref_alloc((size_t)n * sizeof *column);
+    for (int64_t c = 0; c < n; c++) column[c] = column_at(f->args, c);
+    finish_rows(f, r, 0, n, column, s);
+    for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, c, &column[c], s->s1 + c, s->stride);
+    free(column);
+}
+
+/* The same by all threads, a few whole rows at a time. */
+static void finish_run_together(const struct finish *f, const struct ref_run *r,
+                                const struct linear_sums *s) {
     enum { ROWS = 8 };
     const int64_t n = f->args->n_cols;
     struct column *const all = ref_alloc((size_t)n * sizeof *all);
@@ -138,6 +150,22 @@ static void finish_run(const struct finish *f, const struct ref_run *r, const st
             if (f->grid) find_exact(f, r, c, &all[c], s->s1 + c, s->stride);
     }
     free(all);
+}
+
+/* Of many runs a thread takes one after the other: a team for each would cost more than its rows. */
+static void finish_runs(const struct finish *f, const struct ref_run *run, int64_t n_runs,
+                        const struct ref_sums *sums) {
+    const int64_t n = sums->n_cols;
+    struct linear_sums *const of = ref_alloc((size_t)n_runs * sizeof *of);
+    for (int64_t i = 0, at = 0; i < n_runs; at += run[i++].n * n)
+        of[i] = (struct linear_sums){sums->y + at, sums->span + at, sums->s1 + at, n};
+    if (n_runs < 2 * omp_get_max_threads()) {
+        for (int64_t i = 0; i < n_runs; i++) finish_run_together(f, &run[i], &of[i]);
+    } else {
+#pragma omp parallel for schedule(dynamic)
+        for (int64_t i = 0; i < n_runs; i++) finish_run(f, &run[i], &of[i]);
+    }
+    free(of);
 }
 
 /* ---- the rows of a call ---- */
@@ -231,11 +259,7 @@ static bool add_up_elsewhere(const struct finish *f, int64_t slice, const struct
         .args = a, .run = run, .n_runs = n_runs, .slice = slice, .each = 1, .n_cols = a->n_cols};
     for (int64_t i = 0; i < n_runs; i++) sums.n_rows += run[i].n;
     if (!summer_adds_up(&sums)) return false;
-    int64_t at = 0;
-    for (int64_t i = 0; i < n_runs; at += run[i++].n * a->n_cols) {
-        const struct linear_sums s = {sums.y + at, sums.span + at, sums.s1 + at, a->n_cols};
-        finish_run(f, &run[i], &s);
-    }
+    finish_runs(f, run, n_runs, &sums);
     return true;
 }
 
