@@ -104,6 +104,11 @@ static struct status time_round(struct bench *b, struct contestant *c, enum benc
     return status_ok();
 }
 
+static struct status go_on(const struct bench *b) {
+    const int by = b->request->asked ? b->request->asked() : 0;
+    return by ? status_error("interrupted by SIG%s", sigabbrev_np(by)) : status_ok();
+}
+
 static struct status plan_rounds(struct bench *b, struct contestant *c) {
     double once = 0;
     TRY(time_round(b, c, BENCH_WARM, 1, &once)); /* loads the code */
@@ -138,8 +143,10 @@ static struct status time_all(struct bench *b) {
     for (int i = 0; i < b->n; i++) TRY(plan_rounds(b, &b->one[i]));
     for (int cache = 0; cache < BENCH_CACHES; cache++)
         for (int round = 0; round < rounds && !b->request->without[cache]; round++)
-            for (int i = 0; i < b->n; i++)
+            for (int i = 0; i < b->n; i++) {
+                TRY(go_on(b));
                 if (!b->one[i].lost) TRY(add_round(b, &b->one[i], (enum bench_cache)cache, rounds));
+            }
     return status_ok();
 }
 
@@ -218,6 +225,7 @@ static struct status add_chains(struct bench *b, const struct bench_shape *shape
             snprintf(row->note, sizeof row->note, "%s", chain.refused);
             continue;
         }
+        TRY(go_on(b));
         TRY(try_chain(b, c));
         if (row->state != BENCH_WRONG) b->n++;
     }
@@ -313,6 +321,7 @@ struct status bench_run(const struct bench_request *request, struct bench_result
     struct status s = open_bench(b, request->device);
     if (!s.code) {
         bench_peers_start(&b->peers, request->python, request->device);
+        b->peers.asked = request->asked;
         snprintf(out->peers, sizeof out->peers, "%s", b->peers.about);
         s = time_gauges(b);
     }

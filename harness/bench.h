@@ -18,6 +18,7 @@ struct bench_request {
     int n_wanted;
     bool without[BENCH_CACHES]; /* not timed so */
     int rounds;                 /* 0: BENCH_ROUNDS */
+    int (*asked)(void);         /* to stop, by which signal; 0: not. NULL: never */
     const char *python;         /* who times the peers (bench_peers.h); NULL: they are not timed */
     double most_work;           /* of the reference, a step (bench_judge.h); 0: BENCH_WORK */
     /* Told after the device's own rates, and after every shape: its rows are the last, from `first`

@@ -19,7 +19,10 @@
 
 extern char **environ;
 
-enum { ANSWER_MS = 10 * 60 * 1000 }; /* a library may compile its kernels first */
+enum {
+    ANSWER_MS = 10 * 60 * 1000, /* a library may compile its kernels first */
+    LOOK_MS = 200               /* from one look at whether to stop to the next */
+};
 
 /* ---- the process ---- */
 
@@ -85,19 +88,28 @@ static json_t *lose(struct bench_peers *p, const char *why) {
 
 /* ---- one question, one answer ---- */
 
-/* A line of what it says, without its end; NULL: it ended, or said nothing for too long. */
+static bool asked(const struct bench_peers *p) { return p->asked && p->asked(); }
+
+/* Is there something to read? Not once it was said to stop, or for too long. */
+static bool wait_for(const struct bench_peers *p) {
+    struct pollfd wait = {.fd = p->from, .events = POLLIN};
+    for (int ms = 0; ms < ANSWER_MS && !asked(p); ms += LOOK_MS) {
+        const int ready = poll(&wait, 1, LOOK_MS);
+        if (ready > 0 || (ready < 0 && errno != EINTR)) return ready > 0;
+    }
+    return false;
+}
+
+/* A line of what it says, without its end; NULL: it ended, or is not waited for any more. */
 static const char *hear(struct bench_peers *p) {
     for (p->n_heard = 0;;) {
-        struct pollfd wait = {.fd = p->from, .events = POLLIN};
         if (p->room - p->n_heard < 2) {
             p->room = 2 * p->room + 4096;
             char *const more = realloc(p->heard, p->room);
             if (!more) return NULL;
             p->heard = more;
         }
-        const int ready = poll(&wait, 1, ANSWER_MS);
-        if (ready < 0 && errno == EINTR) continue;
-        const ssize_t n = ready > 0 ? read(p->from, p->heard + p->n_heard, 1) : 0;
+        const ssize_t n = wait_for(p) ? read(p->from, p->heard + p->n_heard, 1) : 0;
         if (n <= 0) return NULL;
         if (p->heard[p->n_heard++] != '\n') continue;
         p->heard[p->n_heard] = 0;
@@ -122,7 +134,8 @@ static json_t *ask(struct bench_peers *p, json_t *question) {
     json_t *const answer = said ? json_loads(said, 0, NULL) : NULL;
     return json_is_object(answer)
                ? answer
-               : (json_decref(answer), lose(p, "the process that times them died or hung"));
+               : (json_decref(answer),
+                  lose(p, asked(p) ? "interrupted" : "the process that times them died or hung"));
 }
 
 static bool get_text(const json_t *answer, const char *key, char *out, size_t size) {

@@ -15,6 +15,7 @@ struct bench_peers {
     char about[300]; /* "torch 2.11.0", or why there are none, or no longer any */
     char *heard;     /* the line that is coming in; owned */
     size_t n_heard, room;
+    int (*asked)(void); /* to stop: no answer is waited for any more; NULL: never */
 };
 
 /* `python`: the interpreter that runs `-m shardcheck.peers`; NULL: none is wanted. The package is

@@ -70,6 +70,19 @@ Test(bench_peers, times_that_are_none_are_not_taken) {
     }
 }
 
+/* A library may compile for minutes. */
+Test(bench_peers, a_signal_ends_the_wait_and_keeps_what_was_timed) {
+    static const char *const when[] = {"*shape*)", "*round*)"};
+    char cases[600];
+    for (size_t i = 0; i < sizeof when / sizeof *when; i++) {
+        snprintf(cases, sizeof cases, HELLO "%s kill -TERM $PPID; exec sleep 60 ;;\n%s", when[i], SHAPE);
+        stand_in_with(cases);
+        expect(SMALL " --report json:kept.json", 2, "stopped, and nothing after it was timed: decode");
+        cr_expect(strstr(text, "interrupted by SIGTERM"), "%s", text);
+        expect("compare kept.json kept.json", 0, "copy");
+    }
+}
+
 Test(bench_peers, all_sizes_are_told) {
     struct bench_peers peers;
     struct bench_peer found[BENCH_PEERS];

@@ -8,6 +8,7 @@
 #include "harness/cli/commands.h"
 #include "harness/cli/outputs.h"
 #include "harness/cli/report_file.h"
+#include "harness/cli/signals.h"
 #include "reports/bench_compare.h"
 
 /* ---- options ---- */
@@ -230,8 +231,10 @@ static struct status run_and_report(const struct options *o, const struct bench_
     request.shape = o->bench_shape;
     request.n_shapes = o->n_bench_shapes;
     request.wanted = o->bench_kernel;
+    request.asked = signals_asked;
     request.done = text ? show : NULL;
     request.context = text;
+    signals_ask_first();
     const struct status ran = bench_run(&request, &result);
     struct status s = status_ok();
     snprintf(result.command, sizeof result.command, "%s", o->typed);
