@@ -5,7 +5,7 @@
  * Grid    A block a processor. A piece of work is 128 query rows of one sequence and one head; a block
  *         takes one a round, the rows that see most keys first. Its tiles are one stream over all
  *         pieces: while P V of a piece's last tile runs, the first scores of the next one do, too.
- * Block   3 warpgroups. A warp of the first brings tiles; the other two own 64 query rows
+ * Block   3 warpgroups. Of the first a warp brings q and K, another V; the other two own 64 query rows
  *         each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
  *         registers. The products of two tiles overlap: while P V of the last tile runs, the
  *         softmax of this one is computed.
@@ -236,7 +236,10 @@ __global__ void __launch_bounds__(THREADS, 1)
     __syncthreads();
     if (threadIdx.x < WARPGROUP) {
         set_max_registers_dec<40>();
-        if (threadIdx.x < 32) produce<D>(tiles, bars, a, &q_map, &k_map, &v_map);
+        const int warp = warp_uniform((int)threadIdx.x / 32);
+        const producer<D> p = producer_of(tiles, bars, a);
+        if (warp == 0) produce_keys(p, a, &q_map, &k_map);
+        if (warp == 1) produce_values(p, a, &v_map);
     } else {
         set_max_registers_inc<232>();
         consume<D>(tiles, bars, a, factor);
@@ -311,10 +314,10 @@ extern "C" const char *attention_wgmma_unsupported(const struct call *call) {
     if (!aligned(&a->q, 16, a->q.stride[0])) return "needs rows of q that start at multiples of 16 bytes";
     if (!aligned(&a->out, 4, a->out.stride[0]) || a->out.stride[1] % 2)
         return "needs heads of out that start at multiples of 4 bytes";
-    if (a->n_seqs > 65535 || a->max_queries > 65535 * ROWS)
-        return "needs at most 65535 sequences and 2^23 queries in each";
     if (a->n_tokens > INT32_MAX / 2 || a->max_kv > INT32_MAX / 2 || a->n_pages > INT32_MAX / PAGE - 1)
         return "needs fewer than 2^30 tokens and keys, and 2^31 cache slots";
+    if (a->n_seqs > INT32_MAX / 2 || count_pieces(*a) > INT32_MAX / 2)
+        return "needs fewer than 2^30 sequences, and pieces of 128 query rows";
     return NULL;
 }
 

@@ -1,7 +1,7 @@
 /* attention_wgmma_tiles - which tiles a block of attention_wgmma works on, where they lie in shared
- * memory, and the warp that brings them: the page table, the rings of stages and the end of a
- * sequence are its business alone. What it promises the consumers: a full stage holds finite values
- * in every row of V; rows of K without a key hold anything. */
+ * memory, and the warps that bring them: the page table, the rings of stages and the end of a
+ * sequence are their business alone. What they promise the consumers: a full stage holds finite
+ * values in every row of V; rows of K without a key hold anything. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
 #define KERNELS_ATTENTION_ATTENTION_WGMMA_TILES_CUH
@@ -66,22 +66,26 @@ __device__ __forceinline__ int keys_seen(const work &w, int i) {
     return w.causal ? max(0, min(w.past + i + 1, w.kv_len)) : w.kv_len;
 }
 
+__host__ __device__ __forceinline__ int count_row_tiles(const struct attention_args &a) {
+    return (int)((a.max_queries + ROWS - 1) / ROWS);
+}
+
 /* 128 query rows of one sequence and one head: those that see most keys first, heads side by side. */
 __host__ __device__ __forceinline__ int64_t count_pieces(const struct attention_args &a) {
-    return (a.max_queries + ROWS - 1) / ROWS * a.n_seqs * a.n_heads;
+    return count_row_tiles(a) * a.n_seqs * a.n_heads;
 }
 
 /* The block's piece of a round; every other round goes backwards, so that no block always has the longer
  * ones. False: there is none, nor in a later round. */
 __device__ __forceinline__ bool find_work(const struct attention_args &a, int tile_keys, int round, work &w) {
     const int blocks = (int)gridDim.x, self = (int)blockIdx.x;
-    const int64_t index = (int64_t)round * blocks + (round % 2 ? blocks - 1 - self : self);
-    if (index >= count_pieces(a)) return false;
-    const int64_t heads = a.n_heads, row_tiles = (a.max_queries + ROWS - 1) / ROWS;
-    const int first = (int)(row_tiles - 1 - index / (heads * a.n_seqs)) * ROWS;
-    w.head = (int)(index % heads);
-    w.kv_head = w.head / (int)(a.n_heads / a.n_kv_heads);
-    w.seq = (int)(index / heads % a.n_seqs);
+    const int index = round * blocks + (round % 2 ? blocks - 1 - self : self);
+    if (index >= (int)count_pieces(a)) return false;
+    const int heads = (int)a.n_heads, of_all_heads = index / heads, row_tiles = count_row_tiles(a);
+    const int first = (row_tiles - 1 - of_all_heads / (int)a.n_seqs) * ROWS;
+    w.head = index % heads;
+    w.kv_head = w.head / (heads / (int)a.n_kv_heads);
+    w.seq = of_all_heads % (int)a.n_seqs;
     const int32_t *const start = (const int32_t *)a.query_start.data + w.seq;
     const int n_queries = start[1] - start[0];
     w.first_row = start[0] + first;
@@ -103,26 +107,34 @@ __device__ __forceinline__ bool next_piece(const struct attention_args &a, int t
     }
     return false;
 }
+__device__ __forceinline__ bool next_piece(const struct attention_args &a, int tile_keys, int &round,
+                                           work &w) {
+    return next_piece(a, tile_keys, round, w, [](const work &) {});
+}
 
-/* ---- the producer: one warp ---- */
+/* ---- the producers: a warp brings q and K, another V ---- */
 
 /* Where the tiles of a piece come from. */
 struct source {
-    const int32_t *pages;   /* of the sequence */
-    int n_pages, kv_len;    /* of it that hold keys; keys */
-    int k_column, v_column; /* of the kv head */
-    int first;              /* so many tiles came before */
+    const int32_t *pages; /* of the sequence */
+    int n_pages, kv_len;  /* of it that hold keys; keys */
+    int column;           /* of the kv head */
+    int first;            /* so many tiles came before */
 };
+
+__device__ __forceinline__ source source_of(const struct attention_args &a, const work &w,
+                                            const struct view &cache, int first) {
+    const int32_t *const pages = (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0];
+    return {pages, (w.kv_len + PAGE - 1) / PAGE, w.kv_len, w.kv_head * (int)cache.stride[2], first};
+}
 
 /* Columns [64 slice, 64 slice + 64) of a page: lane l brings box l of every tile, if
  * there are as many. */
 template <int D> struct producer {
     shared_tiles<D> &tiles;
     struct barriers &bars;
-    const struct tensor_map *q_map, *k_map, *v_map;
     int outside;           /* a row behind the caches */
     int lane, page, slice; /* the lane's box */
-    int tails;             /* how often V's end was zeroed */
 
     __device__ __forceinline__ bool has_box() const { return lane < shape<D>::PAGES * shape<D>::SLICES; }
 
@@ -147,30 +159,33 @@ template <int D> struct producer {
     }
 
     /* piece: so many came before. */
-    __device__ __forceinline__ void load_q(const work &w, int piece, int head_stride) const {
+    __device__ __forceinline__ void load_q(const struct tensor_map *map, const work &w, int piece,
+                                           int head_stride) const {
         const int stage = piece % shape<D>::Q_STAGES;
         if (!SEEDED(BUG_WGMMA_NO_Q_WAIT))
             mbarrier_wait(&bars.q.empty[stage], piece / shape<D>::Q_STAGES % 2 ^ 1);
         if (lane) return;
         mbarrier_arrive_expect_tx(&bars.q.full[stage], shape<D>::Q_BYTES);
         for (int s = 0; s < shape<D>::SLICES; s++)
-            tma_load_2d(tiles.q[stage][s], q_map, &bars.q.full[stage], w.head * head_stride + s * SLICE,
+            tma_load_2d(tiles.q[stage][s], map, &bars.q.full[stage], w.head * head_stride + s * SLICE,
                         w.first_row);
     }
 
-    __device__ __forceinline__ void load_k(const source &of, int tile) const {
+    __device__ __forceinline__ void load_k(const struct tensor_map *map, const source &of, int tile) const {
         const int row = cache_row(of, tile), stage = (of.first + tile) % shape<D>::STAGES;
         wait_empty(bars.k, of.first + tile);
-        load(tiles.k[stage], k_map, &bars.k.full[stage], of.k_column, row);
+        load(tiles.k[stage], map, &bars.k.full[stage], of.column, row);
     }
 
-    /* The last tile is handed on when the rows of its last page that hold no key are zero. */
-    __device__ __forceinline__ void load_v(const source &of, int tile) {
+    /* The last tile is handed on when the rows of its last page that hold no key are zero. tails: how
+     * often that was so. */
+    __device__ __forceinline__ void load_v(const struct tensor_map *map, const source &of, int tile,
+                                           int &tails) const {
         const int row = cache_row(of, tile), stage = (of.first + tile) % shape<D>::STAGES;
         const int n_keys = of.kv_len - tile * shape<D>::KEYS; /* of the sequence, from here on */
         const bool tail = n_keys < shape<D>::KEYS && n_keys % PAGE;
         wait_empty(bars.v, of.first + tile);
-        load(tiles.v[stage], v_map, tail ? &bars.tail : &bars.v.full[stage], of.v_column, row);
+        load(tiles.v[stage], map, tail ? &bars.tail : &bars.v.full[stage], of.column, row);
         if (!tail) return;
         mbarrier_wait(&bars.tail, (uint32_t)(tails++ % 2));
         zero_rows(tiles.v[stage], n_keys, (n_keys + PAGE - 1) / PAGE * PAGE);
@@ -191,45 +206,40 @@ template <int D> struct producer {
     }
 };
 
-/* In the order in which the consumers need the tiles and give their stages back, K one tile ahead of V,
- * piece after piece. */
 template <int D>
-__device__ __forceinline__ void produce(shared_tiles<D> &tiles, struct barriers &bars,
-                                        const struct attention_args &a, const struct tensor_map *q_map,
-                                        const struct tensor_map *k_map, const struct tensor_map *v_map) {
+__device__ __forceinline__ producer<D> producer_of(shared_tiles<D> &tiles, struct barriers &bars,
+                                                   const struct attention_args &a) {
     const int lane = (int)threadIdx.x % 32;
-    producer<D> p = {tiles,
-                     bars,
-                     q_map,
-                     k_map,
-                     v_map,
-                     (int)a.n_pages * PAGE,
-                     lane,
-                     lane % shape<D>::PAGES,
-                     lane / shape<D>::PAGES,
-                     0};
-    source of = {}, before;
-    int last = -1; /* tile of the piece before */
+    return {tiles, bars, (int)a.n_pages * PAGE, lane, lane % shape<D>::PAGES, lane / shape<D>::PAGES};
+}
+
+/* In the order in which the consumers need them, piece after piece: q behind the first tile of K, which has
+ * its place earlier. */
+template <int D>
+__device__ __forceinline__ void produce_keys(const producer<D> &p, const struct attention_args &a,
+                                             const struct tensor_map *q_map, const struct tensor_map *k_map) {
     work w;
-    for (int round = 0, piece = 0; next_piece(a, shape<D>::KEYS, round, w, [](const work &) {});
-         round++, piece++) {
-        before = of;
-        of.pages = (const int32_t *)a.page_table.data + w.seq * a.page_table.stride[0];
-        of.n_pages = (w.kv_len + PAGE - 1) / PAGE;
-        of.kv_len = w.kv_len;
-        of.k_column = w.kv_head * (int)a.k_cache.stride[2];
-        of.v_column = w.kv_head * (int)a.v_cache.stride[2];
-        of.first += last + 1;
-        p.load_k(of, 0);
-        p.load_q(w, piece, (int)a.q.stride[1]);
-        if (piece) p.load_v(before, last);
-        for (int tile = 1; tile < w.n_tiles; tile++) {
-            p.load_k(of, tile);
-            p.load_v(of, tile - 1);
+    int tiles = 0;
+    for (int round = 0, piece = 0; next_piece(a, shape<D>::KEYS, round, w); round++, piece++) {
+        const source of = source_of(a, w, a.k_cache, tiles);
+        for (int tile = 0; tile < w.n_tiles; tile++) {
+            p.load_k(k_map, of, tile);
+            if (tile == 0) p.load_q(q_map, w, piece, (int)a.q.stride[1]);
         }
-        last = w.n_tiles - 1;
+        tiles += w.n_tiles;
     }
-    if (last >= 0) p.load_v(of, last);
+}
+
+template <int D>
+__device__ __forceinline__ void produce_values(const producer<D> &p, const struct attention_args &a,
+                                               const struct tensor_map *v_map) {
+    work w;
+    int tiles = 0, tails = 0;
+    for (int round = 0; next_piece(a, shape<D>::KEYS, round, w); round++) {
+        const source of = source_of(a, w, a.v_cache, tiles);
+        for (int tile = 0; tile < w.n_tiles; tile++) p.load_v(v_map, of, tile, tails);
+        tiles += w.n_tiles;
+    }
 }
 
 } // namespace
