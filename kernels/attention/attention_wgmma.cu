@@ -87,11 +87,12 @@ struct progress {
 };
 
 /* One tile, or the first N keys of it: its scores and weights, and P V of the tile before, which runs beside
- * the softmax. FIRST of its piece: that one ended another, and `store` takes its outputs. */
-template <int N, bool FIRST, int D, class Store>
+ * the softmax. FIRST of its piece: that one ended another, `store` takes its outputs, and while the products
+ * run `look_ahead` sees what comes behind this piece. */
+template <int N, bool FIRST, int D, class LookAhead, class Store>
 __device__ __forceinline__ void consume_tile(consumer<D> &c, const shared_tiles<D> &tiles,
                                              struct barriers &bars, const struct progress &at, float factor,
-                                             int group, Store store) {
+                                             int group, LookAhead look_ahead, Store store) {
     constexpr int STAGES = shape<D>::STAGES, Q_STAGES = shape<D>::Q_STAGES;
     float s[N / 2];
     if (FIRST) wait_full(bars.q, at.piece, Q_STAGES);
@@ -105,6 +106,7 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const shared_tiles<
     issue_values(c, tiles, at.tile - 1);
     wgmma_commit();
     if (shape<D>::TURNS) pass_turn(group);
+    if (FIRST) look_ahead();
     if (SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, at.tile - 1, STAGES);
     const float early = SEEDED(BUG_WGMMA_COPY_IN_FLIGHT) ? s[0] : 0.0f;
     if (!SEEDED(BUG_WGMMA_USE_BEFORE_WAIT)) wgmma_wait<1>();
@@ -183,29 +185,31 @@ __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct bar
     begin_piece(c, w, group, row);
     bool more = next_piece(a, KEYS, ++round, next, nothing_seen);
     const auto step = [&] { at.last = at.of_piece + 1 == w.n_tiles, at.more = more || !at.last; };
+    const auto look_ahead = [&] {
+        more = next_piece(a, KEYS, ++round, next, nothing_seen);
+        step();
+    };
+    const auto store = [&] { store_rows(c, a, SEEDED(BUG_WGMMA_STORE_AT_NEXT) ? w : before, row); };
+    const auto nothing = [] {};
     step();
     consume_first(c, tiles, bars, at, factor, group);
     for (;;) {
         for (at.of_piece++, at.tile++; at.of_piece < c.whole; at.of_piece++, at.tile++) {
             step();
-            consume_tile<KEYS, false>(c, tiles, bars, at, factor, group, [] {});
+            consume_tile<KEYS, false>(c, tiles, bars, at, factor, group, nothing, nothing);
         }
         if (at.of_piece < warp_uniform(w.n_tiles)) {
             step();
-            consume_tile<KEYS / 2, false>(c, tiles, bars, at, factor, group, [] {});
+            consume_tile<KEYS / 2, false>(c, tiles, bars, at, factor, group, nothing, nothing);
             at.of_piece++, at.tile++;
         }
         end_piece(c);
         if (!more) break;
         before = w, w = next;
         at.tile = warp_uniform(at.tile), at.piece = warp_uniform(at.piece);
-        more = next_piece(a, KEYS, ++round, next, nothing_seen);
         begin_piece(c, w, group, row);
         at.of_piece = 0, at.piece++;
-        step();
-        consume_tile<KEYS, true>(c, tiles, bars, at, factor, group, [&] {
-            store_rows(c, a, SEEDED(BUG_WGMMA_STORE_AT_NEXT) ? w : before, row);
-        });
+        consume_tile<KEYS, true>(c, tiles, bars, at, factor, group, look_ahead, store);
     }
     consume_last(c, tiles, bars, at.tile - 1, group);
     store_rows(c, a, w, row);
