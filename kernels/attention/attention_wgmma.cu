@@ -316,8 +316,8 @@ extern "C" const char *attention_wgmma_unsupported(const struct call *call) {
         if (!aligned(v, 16, v->stride[1])) return "needs cache slots that start at multiples of 16 bytes";
     }
     if (!aligned(&a->q, 16, a->q.stride[0])) return "needs rows of q that start at multiples of 16 bytes";
-    if (!aligned(&a->out, 4, a->out.stride[0]) || a->out.stride[1] % 2)
-        return "needs heads of out that start at multiples of 4 bytes";
+    if (!aligned(&a->out, 16, a->out.stride[0]) || a->out.stride[1] % 8)
+        return "needs heads of out that start at multiples of 16 bytes";
     if (a->n_tokens > INT32_MAX / 2 || a->max_kv > INT32_MAX / 2 || a->n_pages > INT32_MAX / PAGE - 1)
         return "needs fewer than 2^30 tokens and keys, and 2^31 cache slots";
     if (a->n_seqs > INT32_MAX / 2 || count_pieces(*a) > INT32_MAX / 2)

@@ -84,19 +84,41 @@ template <int D> __device__ __forceinline__ void shrink_output(consumer<D> &c) {
 
 /* ---- from piece to piece ---- */
 
+/* Lane t of four holds columns 2 t and 2 t + 1 of four neighbouring blocks of 8 columns, a word each: what
+ * comes back are all 8 columns of block t. Half of the words go to the neighbour, then half to the other two. */
+__device__ __forceinline__ uint4 transpose_words(const uint32_t (&word)[4]) {
+    const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+    uint32_t pair[2][2]; /* of blocks odd and 2 + odd: what both neighbours hold */
+    UNROLL
+    for (int i = 0; i < 2; i++) {
+        const uint32_t kept = odd ? word[2 * i + 1] : word[2 * i];
+        const uint32_t come = __shfl_xor_sync(WHOLE_WARP, odd ? word[2 * i] : word[2 * i + 1], 1);
+        pair[i][0] = odd ? come : kept;
+        pair[i][1] = odd ? kept : come;
+    }
+    const uint32_t x = __shfl_xor_sync(WHOLE_WARP, high ? pair[0][0] : pair[1][0], 2);
+    const uint32_t y = __shfl_xor_sync(WHOLE_WARP, high ? pair[0][1] : pair[1][1], 2);
+    return high ? make_uint4(x, y, pair[1][0], pair[1][1]) : make_uint4(pair[0][0], pair[0][1], x, y);
+}
+
 /* out = o / sum for the rows the sequence has; a row that sees no key is 0. row: the thread's first. */
 template <int D>
 __device__ __forceinline__ void store_rows(const consumer<D> &c, const struct attention_args &a,
                                            const work &w, int row) {
     UNROLL
     for (int r = 0; r < 2; r++) {
-        if (row + 8 * r >= w.n_rows) continue;
         bf16 *const to = (bf16 *)a.out.data + (w.first_row + row + 8 * r) * a.out.stride[0] +
-                         w.head * a.out.stride[1] + threadIdx.x % 4 * 2;
+                         w.head * a.out.stride[1] + threadIdx.x % 4 * 8;
         UNROLL
-        for (int i = 0; i < D / 8; i++)
-            *reinterpret_cast<uint32_t *>(to + 8 * i) =
-                pack_bf16(c.o[4 * i + 2 * r] * c.inverse[r], c.o[4 * i + 2 * r + 1] * c.inverse[r]);
+        for (int i = 0; i < D / 8; i += 4) {
+            uint32_t word[4];
+            UNROLL
+            for (int k = 0; k < 4; k++)
+                word[k] = pack_bf16(c.o[4 * (i + k) + 2 * r] * c.inverse[r],
+                                    c.o[4 * (i + k) + 2 * r + 1] * c.inverse[r]);
+            const uint4 block = transpose_words(word);
+            if (row + 8 * r < w.n_rows) *reinterpret_cast<uint4 *>(to + 8 * i) = block;
+        }
     }
 }
 
@@ -105,8 +127,8 @@ template <int D>
 __device__ __forceinline__ void store_zeros(const struct attention_args &a, const work &w, int row) {
     for (int r = row; r < w.n_rows && r <= row + 8; r += 8) {
         bf16 *const to = (bf16 *)a.out.data + (w.first_row + r) * a.out.stride[0] + w.head * a.out.stride[1] +
-                         threadIdx.x % 4 * 2;
-        for (int i = 0; i < D / 8; i++) *reinterpret_cast<uint32_t *>(to + 8 * i) = 0;
+                         threadIdx.x % 4 * 8;
+        for (int i = 0; i < D; i += 32) *reinterpret_cast<uint4 *>(to + i) = make_uint4(0, 0, 0, 0);
     }
 }
 
