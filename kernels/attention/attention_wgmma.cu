@@ -11,7 +11,7 @@
  *         softmax of this one is computed.
  * Tile    128 keys (64 when D > 128) in slices of 64 columns, 128-byte swizzle; the
  *         caches are matrices of pages * 16 rows x G D columns, a page and slice one box. Of a piece's
- *         last tile a consumer whose rows see its first half only computes that half.
+ *         last tile a consumer whose rows see its first half only multiplies that half.
  *         K, V and q are three rings with their own barriers: 160 KiB of shared memory at
  *         D = 64, 192 at 128 and 256.
  * Keys    Pages past the sequence's end are not read: their boxes lie outside the matrix and come
@@ -58,15 +58,26 @@ __device__ __forceinline__ void issue_scores(float (&s)[N / 2], const bf16 *q, c
     }
 }
 
-/* o += P V of one tile, 16 keys at a time. */
-template <int D>
+/* o += P V of the first N keys of one tile, 16 at a time. */
+template <int N, int D>
 __device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<D> &tiles, int tile) {
     constexpr enum shared_swizzle SWIZZLE = SEEDED(BUG_WGMMA_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
     const uint64_t b =
         wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW, SWIZZLE);
+    wgmma_fence();
     UNROLL
-    for (int i = 0; i < shape<D>::KEYS / 16; i++)
+    for (int i = 0; i < N / 16; i++)
         wgmma_m64nNk16_ra<D, bf16, MN_MAJOR>(c.o, c.p[i], wgmma_desc_advance(b, i * 16 * SLICE_ROW), true);
+    wgmma_commit();
+}
+
+template <int D>
+__device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<D> &tiles, int tile,
+                                             bool half) {
+    if (half && !SEEDED(BUG_WGMMA_STALE_WEIGHTS))
+        issue_values<shape<D>::KEYS / 2>(c, tiles, tile);
+    else
+        issue_values<shape<D>::KEYS>(c, tiles, tile);
 }
 
 /* Named barriers 1 and 2: consumer i may issue its products. */
@@ -84,11 +95,12 @@ struct progress {
     int piece;    /* of those with tiles */
     bool last;    /* tile of the piece */
     bool more;    /* tiles follow, of whatever piece */
+    bool half;    /* was all that was computed of the tile before */
 };
 
-/* One tile, or the first N keys of it: its scores and weights, and P V of the tile before, which runs beside
- * the softmax. FIRST of its piece: that one ended another, `store` takes its outputs, and while the products
- * run `look_ahead` sees what comes behind this piece. */
+/* One tile, or the first N keys of it: its scores and weights, and P V of the tile before, which
+ * runs beside the softmax. FIRST of its piece: that one ended another, `store` takes its outputs,
+ * and while the products run `look_ahead` sees what comes behind this piece. */
 template <int N, bool FIRST, int D, class LookAhead, class Store>
 __device__ __forceinline__ void consume_tile(consumer<D> &c, const shared_tiles<D> &tiles,
                                              struct barriers &bars, const struct progress &at, float factor,
@@ -102,9 +114,7 @@ __device__ __forceinline__ void consume_tile(consumer<D> &c, const shared_tiles<
     issue_scores<N>(s, tiles.q[at.piece % Q_STAGES][0][group * OWN_ROWS], tiles, at.tile);
     wgmma_commit();
     wait_full(bars.v, at.tile - 1, STAGES);
-    wgmma_fence();
-    issue_values(c, tiles, at.tile - 1);
-    wgmma_commit();
+    issue_values(c, tiles, at.tile - 1, FIRST && at.half);
     if (shape<D>::TURNS) pass_turn(group);
     if (FIRST) look_ahead();
     if (SEEDED(BUG_WGMMA_RELEASE_BEFORE_WAIT)) release(bars.v, at.tile - 1, STAGES);
@@ -159,12 +169,10 @@ __device__ __forceinline__ void consume_first(consumer<D> &c, const shared_tiles
 /* P V of the block's very last tile. */
 template <int D>
 __device__ __forceinline__ void consume_last(consumer<D> &c, const shared_tiles<D> &tiles,
-                                             struct barriers &bars, int tile, int group) {
+                                             struct barriers &bars, int tile, bool half, int group) {
     if (shape<D>::TURNS && group == 0) await_turn(group); /* the other's last pass */
     wait_full(bars.v, tile, shape<D>::STAGES);
-    wgmma_fence();
-    issue_values(c, tiles, tile);
-    wgmma_commit();
+    issue_values(c, tiles, tile, half);
     wgmma_wait<0>();
     release(bars.v, tile, shape<D>::STAGES);
     accumulator_ready(c.o);
@@ -198,7 +206,8 @@ __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct bar
             step();
             consume_tile<KEYS, false>(c, tiles, bars, at, factor, group, nothing, nothing);
         }
-        if (at.of_piece < warp_uniform(w.n_tiles)) {
+        at.half = at.of_piece < warp_uniform(w.n_tiles);
+        if (at.half) {
             step();
             consume_tile<KEYS / 2, false>(c, tiles, bars, at, factor, group, nothing, nothing);
             at.of_piece++, at.tile++;
@@ -211,7 +220,7 @@ __device__ __forceinline__ void consume(const shared_tiles<D> &tiles, struct bar
         at.of_piece = 0, at.piece++;
         consume_tile<KEYS, true>(c, tiles, bars, at, factor, group, look_ahead, store);
     }
-    consume_last(c, tiles, bars, at.tile - 1, group);
+    consume_last(c, tiles, bars, at.tile - 1, at.half, group);
     store_rows(c, a, w, row);
 }
 

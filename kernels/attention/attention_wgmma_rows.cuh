@@ -63,15 +63,14 @@ __device__ __forceinline__ void softmax_step(float (&s)[N / 2], consumer<D> &c, 
     }
 }
 
-/* The weights become the left factor of P V: its registers are the columns of two
- * neighbouring blocks of 8. Behind the first N keys they are 0. */
+/* The weights of the first N keys become the left factor of P V: its registers are the columns of
+ * two neighbouring blocks of 8. */
 template <int N, int D>
 __device__ __forceinline__ void round_weights(const float (&s)[N / 2], consumer<D> &c) {
     UNROLL
-    for (int i = 0; i < shape<D>::KEYS / 16; i++) {
+    for (int i = 0; i < N / 16; i++) {
         UNROLL
-        for (int j = 0; j < 4; j++)
-            c.p[i][j] = i < N / 16 ? pack_bf16(s[8 * i + 2 * j], s[8 * i + 2 * j + 1]) : 0;
+        for (int j = 0; j < 4; j++) c.p[i][j] = pack_bf16(s[8 * i + 2 * j], s[8 * i + 2 * j + 1]);
     }
 }
 
@@ -84,8 +83,9 @@ template <int D> __device__ __forceinline__ void shrink_output(consumer<D> &c) {
 
 /* ---- from piece to piece ---- */
 
-/* Lane t of four holds columns 2 t and 2 t + 1 of four neighbouring blocks of 8 columns, a word each: what
- * comes back are all 8 columns of block t. Half of the words go to the neighbour, then half to the other two. */
+/* Lane t of four holds columns 2 t and 2 t + 1 of four neighbouring blocks of 8 columns, a word
+ * each: what comes back are all 8 columns of block t. Half of the words go to the neighbour, then
+ * half to the lane two away. */
 __device__ __forceinline__ uint4 transpose_words(const uint32_t (&word)[4]) {
     const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
     uint32_t pair[2][2]; /* of blocks odd and 2 + odd: what both neighbours hold */
