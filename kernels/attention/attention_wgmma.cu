@@ -5,8 +5,8 @@
  * Grid    A block a processor. A piece of work is 128 query rows of one sequence and one head; a block
  *         takes one a round, the rows that see most keys first. Its tiles are one stream over all
  *         pieces: while P V of a piece's last tile runs, the first scores of the next one do, too.
- * Block   3 warpgroups. Of the first a warp brings q and K, another V; the other two own 64 query rows
- *         each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
+ * Block   3 warpgroups. Of the first a warp brings q and K, another V; the other two own 64 query
+ *         rows each: S = Q K^T out of shared memory, softmax in registers, O += P V with P from
  *         registers. The products of two tiles overlap: while P V of the last tile runs, the
  *         softmax of this one is computed.
  * Tile    128 keys (64 when D > 128) in slices of 64 columns, 128-byte swizzle; the

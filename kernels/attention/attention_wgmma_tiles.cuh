@@ -177,8 +177,8 @@ template <int D> struct producer {
         load(tiles.k[stage], map, &bars.k.full[stage], of.column, row);
     }
 
-    /* The last tile is handed on when the rows of its last page that hold no key are zero. tails: how
-     * often that was so. */
+    /* The last tile is handed on when the rows of its last page that hold no key are zero. tails:
+     * how often that was so. */
     __device__ __forceinline__ void load_v(const struct tensor_map *map, const source &of, int tile,
                                            int &tails) const {
         const int row = cache_row(of, tile), stage = (of.first + tile) % shape<D>::STAGES;
@@ -213,8 +213,8 @@ __device__ __forceinline__ producer<D> producer_of(shared_tiles<D> &tiles, struc
     return {tiles, bars, (int)a.n_pages * PAGE, lane, lane % shape<D>::PAGES, lane / shape<D>::PAGES};
 }
 
-/* In the order in which the consumers need them, piece after piece: q behind the first tile of K, which has
- * its place earlier. */
+/* In the order in which the consumers need them, piece after piece: q behind the first tile of K,
+ * which has its place earlier. */
 template <int D>
 __device__ __forceinline__ void produce_keys(const producer<D> &p, const struct attention_args &a,
                                              const struct tensor_map *q_map, const struct tensor_map *k_map) {
