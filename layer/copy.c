@@ -42,16 +42,24 @@ bool all_bytes(const void *p, unsigned char byte, size_t bytes) {
     return !bytes || (*first == byte && same_bytes(first, first + 1, bytes - 1));
 }
 
+/* Lanes do not wait for one another's products. */
 static uint64_t hash_piece(const unsigned char *p, size_t bytes, size_t first) {
-    uint64_t h = UINT64_C(0x9e3779b97f4a7c15) * (first + 1) ^ bytes, word;
+    enum { LANES = 4 };
+    const uint64_t odd = UINT64_C(0xff51afd7ed558ccd);
+    uint64_t h[LANES], word[LANES];
     size_t i = 0;
+    for (int l = 0; l < LANES; l++) h[l] = UINT64_C(0x9e3779b97f4a7c15) * (LANES * first + l + 1) ^ bytes;
     for (; i + sizeof word <= bytes; i += sizeof word) {
-        memcpy(&word, p + i, sizeof word);
-        h = (h ^ word) * UINT64_C(0xff51afd7ed558ccd);
-        h ^= h >> 32;
+        memcpy(word, p + i, sizeof word);
+#pragma GCC unroll 4
+        for (int l = 0; l < LANES; l++) {
+            h[l] = (h[l] ^ word[l]) * odd;
+            h[l] ^= h[l] >> 32;
+        }
     }
-    for (; i < bytes; i++) h = (h ^ p[i]) * UINT64_C(0xff51afd7ed558ccd);
-    return h ^ h >> 32;
+    for (; i < bytes; i++) h[0] = (h[0] ^ p[i]) * odd;
+    for (int l = 1; l < LANES; l++) h[0] = (h[0] ^ h[l] ^ h[0] >> 32) * odd;
+    return h[0] ^ h[0] >> 32;
 }
 
 uint64_t hash_bytes(const void *p, size_t bytes) {
