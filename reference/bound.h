@@ -43,8 +43,8 @@ static inline double sum_bound(const struct sum_bounds *b, double w, double s1) 
     return b->in_slices ? e + b->others_own * condition + others : e;
 }
 static inline double sum_grid(const struct sum_bounds *b, double s1) {
-    const double range = 0x1p100, least = s1 * b->grid;
-    return !(s1 <= range) ? (double)NAN : least > 1 / range ? least : 1 / range;
+    const double range = 0x1p100, share = s1 * b->grid, least = share > 1 / range ? share : 1 / range;
+    return s1 <= range ? least : (double)NAN;
 }
 
 /* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number. */

@@ -29,18 +29,21 @@ static struct sum_bounds bounds_of(const struct linear_args *a, const struct acc
     return sum_bounds_of(acc, terms);
 }
 
-struct column {
-    double bias, bias_grid;
-    double least; /* the grid that some row needs the column's weights to have, for its sum to be exact */
+/* Columns [first, first + n). */
+struct columns {
+    int64_t first, n;
+    double *bias, *bias_grid;
+    double *needed; /* a grid of the column's weights with which some row's sum is exact; INFINITY: none */
 };
 
-/* That a row's sum with a column is exact needs a grid of the column's weights of at least this. */
-static inline double weight_grid_needed(const struct finish *f, int64_t row, double row_grid, int64_t column,
-                                        const struct column *c, double s1) {
-    const double least = sum_grid(&f->bounds, s1 + fabs(c->bias));
-    const bool moved = f->moved && f->moved[(row - f->row0) * f->args->n_cols + column] > 0;
-    if (moved || f->contract->input_unit > 0 || c->bias_grid < least) return INFINITY;
-    return isinf(row_grid) ? 0 : least / row_grid; /* a row of zeros adds up to the bias */
+static struct columns columns_make(const struct linear_args *a, int64_t first, int64_t n, double *room) {
+    const struct columns c = {first, n, room, room + n, room + 2 * n};
+    for (int64_t i = 0; i < n; i++) {
+        c.bias[i] = a->bias.data ? view_at(&a->bias, first + i) : 0;
+        c.bias_grid[i] = value_grid(c.bias[i]);
+        c.needed[i] = INFINITY;
+    }
+    return c;
 }
 
 /* The grid of a column's weights, or 0 as soon as it is known to be less than `needed`. Weights
@@ -61,95 +64,102 @@ static double weight_grid(const struct linear_args *a, int64_t group, int64_t co
 }
 
 /* Operands rounded to `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude,
- * and every partial sum with it; so do operands that are off by a radius. */
-static inline void finish_element(const struct finish *f, int64_t row, int64_t column, double bias, double y,
-                                  double w, double s1) {
-    const struct linear_args *a = f->args;
-    const double moved = f->moved ? f->moved[(row - f->row0) * a->n_cols + column] : 0;
-    const double inputs = f->contract->input_unit * (2 + f->contract->input_unit) * (s1 + moved) + moved;
-    w += fabs(bias), s1 += fabs(bias);
-    const double e = f->out->e ? sum_bound(&f->bounds, w + inputs, s1 + inputs) : 0;
-    put(f->out, (row - f->row0) * a->n_cols + column, y + bias, e + inputs + (s1 > 0 ? f->flushed : 0), s1);
-}
-
-/* E = 0 where a row's sum with a column is exact. */
-static void find_exact(const struct finish *f, const struct ref_run *r, int64_t column,
-                       const struct column *c, const double *s1, int64_t stride) {
-    const struct linear_args *const a = f->args;
-    const double grid = c->least < INFINITY ? weight_grid(a, r->group, column, c->least) : 0;
-    for (int64_t i = 0; i < r->n && grid > 0; i++) {
-        const int64_t row = r->first + i;
-        if (grid >= weight_grid_needed(f, row, f->grid[row - f->row0], column, c, s1[i * stride]))
-            f->out->e[(row - f->row0) * a->n_cols + column] = 0;
+ * and every partial sum with it; so do operands that are off by a radius. The loops over a row have no
+ * branch that depends on an element: the machine takes several at once. */
+static void put_bounds(const struct finish *f, const struct columns *c, const double *moved,
+                       const double *restrict span, const double *restrict s1, double *restrict e) {
+    const struct sum_bounds bounds = f->bounds;
+    const double unit = f->contract->input_unit, flushes = f->flushed;
+    for (int64_t i = 0; i < c->n; i++) {
+        const double by = moved ? moved[i] : 0, bias = fabs(c->bias[i]);
+        const double inputs = unit * (2 + unit) * (s1[i] + by) + by;
+        const double w = span[i] + bias, size = s1[i] + bias;
+        e[i] = sum_bound(&bounds, w + inputs, size + inputs) + inputs + (size > 0 ? flushes : 0);
     }
 }
 
-static struct column column_at(const struct linear_args *a, int64_t column) {
-    const double bias = a->bias.data ? view_at(&a->bias, column) : 0;
-    return (struct column){bias, value_grid(bias), INFINITY};
+/* A row's sum with a column is exact where all its terms are multiples of what sum_grid gives: x and
+ * the bias are known numbers, the bias is such a multiple, and the grids of row and weights are together.
+ * Some row then needs the weights to have at least ... */
+static void need_grids(const struct finish *f, const struct columns *c, double row_grid, const double *moved,
+                       const double *restrict s1) {
+    const struct sum_bounds bounds = f->bounds;
+    const double *restrict const bias = c->bias, *restrict const bias_grid = c->bias_grid;
+    double *restrict const needed = c->needed;
+    const int64_t n = c->n;
+    for (int64_t i = 0; i < n; i++) {
+        const double least = sum_grid(&bounds, s1[i] + fabs(bias[i])), share = least / row_grid;
+        const double need = row_grid == INFINITY ? 0 : share, off = moved ? moved[i] : 0;
+        const bool less = !(off > 0) & !(bias_grid[i] < least) & (need < needed[i]);
+        needed[i] = less ? need : needed[i];
+    }
 }
 
-/* Some of a run's rows with n columns from `first` on, the first of them column[0]. */
-static void finish_rows(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
-                        struct column *column, const struct linear_sums *s) {
-    for (int64_t i = 0; i < r->n; i++)
-        for (int64_t c = 0; c < n; c++) {
-            const int64_t at = i * s->stride + c, row = r->first + i;
-            finish_element(f, row, first + c, column[c].bias, s->y[at], s->span[at], s->s1[at]);
-            if (!f->grid) continue;
-            const double needed =
-                weight_grid_needed(f, row, f->grid[row - f->row0], first + c, &column[c], s->s1[at]);
-            if (needed < column[c].least) column[c].least = needed;
-        }
+static void add_bias(double *restrict to, const double *restrict sum, const struct columns *c, bool size) {
+    const double *restrict const bias = c->bias;
+    const int64_t n = c->n;
+    for (int64_t i = 0; i < n; i++) to[i] = sum[i] + (size ? fabs(bias[i]) : bias[i]);
 }
 
-/* A run with a block of columns. */
-static void finish_block(const struct finish *f, const struct ref_run *r, int64_t first, int64_t n,
-                         const struct linear_sums *s) {
-    struct column column[SUM_COLUMNS];
-    for (int64_t c = 0; c < n; c++) column[c] = column_at(f->args, first + c);
-    finish_rows(f, r, first, n, column, s);
-    for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, first + c, &column[c], s->s1 + c, s->stride);
+static int64_t out_at(const struct finish *f, int64_t row, int64_t column) {
+    return (row - f->row0) * f->args->n_cols + column;
 }
 
-/* A run with all columns: the sums lie in rows. */
-static void finish_run(const struct finish *f, const struct ref_run *r, const struct linear_sums *s) {
-    const int64_t n = f->args->n_cols;
-    struct column *const column = ref_alloc((size_t)n * sizeof *column);
-    for (int64_t c = 0; c < n; c++) column[c] = column_at(f->args, c);
-    finish_rows(f, r, 0, n, column, s);
-    for (int64_t c = 0; c < n && f->grid; c++) find_exact(f, r, c, &column[c], s->s1 + c, s->stride);
-    free(column);
+static void finish_row(const struct finish *f, int64_t row, const struct columns *c, const double *y,
+                       const double *span, const double *s1) {
+    const int64_t at = out_at(f, row, c->first);
+    const double *const moved = f->moved ? f->moved + at : NULL;
+    if (f->out->y) add_bias(f->out->y + at, y, c, false);
+    if (f->out->e) put_bounds(f, c, moved, span, s1, f->out->e + at);
+    if (f->out->s1) add_bias(f->out->s1 + at, s1, c, true);
+    if (f->grid) need_grids(f, c, f->grid[row - f->row0], moved, s1);
+}
+
+/* E = 0 where a row's sum with a column, the i-th of these, is exact. s1: of the run's first row. */
+static void find_exact(const struct finish *f, const struct ref_run *r, const struct columns *c, int64_t i,
+                       const double *s1, int64_t stride) {
+    const int64_t column = c->first + i;
+    const double grid = c->needed[i] < INFINITY ? weight_grid(f->args, r->group, column, c->needed[i]) : 0;
+    for (int64_t n = 0; n < r->n && grid > 0; n++) {
+        const int64_t row = r->first + n, at = out_at(f, row, column);
+        const double least = sum_grid(&f->bounds, s1[n * stride + i] + fabs(c->bias[i]));
+        const double row_grid = f->grid[row - f->row0], off = f->moved ? f->moved[at] : 0;
+        if (off > 0 || c->bias_grid[i] < least) continue;
+        if (row_grid == INFINITY || grid >= least / row_grid) f->out->e[at] = 0;
+    }
+}
+
+/* A run with some columns: the sums lie in rows. */
+static void finish_run(const struct finish *f, const struct ref_run *r, const struct columns *c,
+                       const struct linear_sums *s) {
+    for (int64_t i = 0, at = 0; i < r->n; i++, at += s->stride)
+        finish_row(f, r->first + i, c, s->y + at, s->span + at, s->s1 + at);
+    for (int64_t i = 0; i < c->n && f->grid; i++) find_exact(f, r, c, i, s->s1, s->stride);
 }
 
 /* The same by all threads, a few whole rows at a time. */
-static void finish_run_together(const struct finish *f, const struct ref_run *r,
+static void finish_run_together(const struct finish *f, const struct ref_run *r, const struct columns *all,
                                 const struct linear_sums *s) {
-    enum { ROWS = 8 };
-    const int64_t n = f->args->n_cols;
-    struct column *const all = ref_alloc((size_t)n * sizeof *all);
-    for (int64_t c = 0; c < n; c++) all[c] = column_at(f->args, c);
+    const int64_t n = all->n;
 #pragma omp parallel
     {
-        struct column *const own = ref_alloc((size_t)n * sizeof *own);
-        memcpy(own, all, (size_t)n * sizeof *own);
+        struct columns own = *all;
+        own.needed = ref_alloc((size_t)n * sizeof *own.needed);
+        memcpy(own.needed, all->needed, (size_t)n * sizeof *own.needed);
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < r->n; i += ROWS) {
-            const struct ref_run some = {r->group, r->first + i, min_i64(ROWS, r->n - i)};
+        for (int64_t i = 0; i < r->n; i++) {
             const int64_t at = i * s->stride;
-            finish_rows(f, &some, 0, n, own,
-                        &(struct linear_sums){s->y + at, s->span + at, s->s1 + at, s->stride});
+            finish_row(f, r->first + i, &own, s->y + at, s->span + at, s->s1 + at);
         }
 #pragma omp critical(linear_least)
-        for (int64_t c = 0; c < n; c++)
-            if (own[c].least < all[c].least) all[c].least = own[c].least;
-        free(own);
+        for (int64_t i = 0; i < n; i++)
+            if (own.needed[i] < all->needed[i]) all->needed[i] = own.needed[i];
+        free(own.needed);
 #pragma omp barrier
 #pragma omp for schedule(static)
-        for (int64_t c = 0; c < n; c++)
-            if (f->grid) find_exact(f, r, c, &all[c], s->s1 + c, s->stride);
+        for (int64_t i = 0; i < n; i++)
+            if (f->grid) find_exact(f, r, all, i, s->s1, s->stride);
     }
-    free(all);
 }
 
 /* Of many runs a thread takes one after the other: a team for each would cost more than its rows. */
@@ -157,15 +167,19 @@ static void finish_runs(const struct finish *f, const struct ref_run *run, int64
                         const struct ref_sums *sums) {
     const int64_t n = sums->n_cols;
     struct linear_sums *const of = ref_alloc((size_t)n_runs * sizeof *of);
-    for (int64_t i = 0, at = 0; i < n_runs; at += run[i++].n * n)
+    struct columns *const columns = ref_alloc((size_t)n_runs * sizeof *columns);
+    double *const room = ref_alloc((size_t)(n_runs * 3 * n) * sizeof *room);
+    for (int64_t i = 0, at = 0; i < n_runs; at += run[i++].n * n) {
         of[i] = (struct linear_sums){sums->y + at, sums->span + at, sums->s1 + at, n};
+        columns[i] = columns_make(f->args, 0, n, room + i * 3 * n);
+    }
     if (n_runs < 2 * omp_get_max_threads()) {
-        for (int64_t i = 0; i < n_runs; i++) finish_run_together(f, &run[i], &of[i]);
+        for (int64_t i = 0; i < n_runs; i++) finish_run_together(f, &run[i], &columns[i], &of[i]);
     } else {
 #pragma omp parallel for schedule(dynamic)
-        for (int64_t i = 0; i < n_runs; i++) finish_run(f, &run[i], &of[i]);
+        for (int64_t i = 0; i < n_runs; i++) finish_run(f, &run[i], &columns[i], &of[i]);
     }
-    free(of);
+    free(of), free(columns), free(room);
 }
 
 /* ---- the rows of a call ---- */
@@ -245,7 +259,9 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
                 const int64_t column = block * SUM_COLUMNS, n = min_i64(SUM_COLUMNS, a->n_cols - column);
                 const struct linear_sums s =
                     linear_add_up(&adder, &rows.run[i], a, column, (int)n, slice, want);
-                finish_block(f, &rows.run[i].rows, column, n, &s);
+                double room[3 * SUM_COLUMNS];
+                const struct columns columns = columns_make(a, column, n, room);
+                finish_run(f, &rows.run[i].rows, &columns, &s);
             }
         linear_adder_close(&adder);
     }
@@ -267,7 +283,8 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
                 int64_t row0, int64_t row1, const struct ref_out *out) {
     const struct linear_args *a = &call->u.linear;
     double *const moved = has_radius(radius, 0) ? moved_sums(a, radius, row0, row1) : NULL;
-    double *const grid = out->e && !contract->flushes ? row_grids(a, row0, row1) : NULL;
+    const bool exactly = !contract->flushes && !(contract->u.linear.input_unit > 0);
+    double *const grid = out->e && exactly ? row_grids(a, row0, row1) : NULL;
     const double operations = 2 * (double)a->n_inner + contract->u.linear.acc.splits + 1;
     const struct finish f = {a,
                              &contract->u.linear,
