@@ -6,14 +6,14 @@
  * Grid    (row tiles, column tiles). A block counts the row tiles of each group to
  *         find its own; the grid is the upper bound rows / height + groups, blocks
  *         past the last tile leave at once.
- * Block   A thread owns 8 rows (a strip) x 8 columns (a panel) in registers.
- * Tile    Many rows: 64 rows x 64 columns, 64 threads, steps of 64 k of both operands in shared memory
- *         (33 KiB), which 8 threads share. Few rows, groups of 8 on average: 8 x 256, 32 threads; nobody
- *         shares weights, so each thread turns 16 k of its own columns at a time (17 KiB) while a step of
- *         256 k of x lies there for all (8 KiB). Shared memory holds floats, k-major by strip and panel:
- *         a k reads 8 + 8 neighbours.
- * Traffic w once per row tile, x once per column tile. Of few rows it is w that counts: a thread
- *         follows its 8 columns through their memory.
+ * Block   STRIPS x PANELS threads; a thread owns 8 rows (a strip) x 8 columns (a
+ *         panel) in registers.
+ * Tile    64 rows x 64 columns x 64 k (64 threads, 33 KiB), or 8 x 256 x 32 (32 threads, 34
+ *         KiB) where groups hold few rows. Shared memory holds floats, k-major by strip and
+ *         panel: a k reads 8 + 8 neighbours.
+ * Traffic w once per row tile, x once per column tile; neighbouring lanes read
+ *         neighbouring runs of 8. Where each thread follows columns of its own instead, few rows take
+ *         half as long on the host and two to three times as long on an H200.
  * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits
  *         depend on neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
 /* SPDX-License-Identifier: MIT */
@@ -24,17 +24,16 @@
 
 constexpr int SIDE = 8; /* rows of a strip, columns of a panel, k of a chunk */
 
-/* X_DEPTH, W_DEPTH: k of either operand that lie in shared memory at a time. */
-template <int STRIPS_, int PANELS_, int X_DEPTH_, int W_DEPTH_> struct tile_shape {
-    static constexpr int STRIPS = STRIPS_, PANELS = PANELS_, X_DEPTH = X_DEPTH_, W_DEPTH = W_DEPTH_;
+template <int STRIPS_, int PANELS_, int DEPTH_> struct tile_shape {
+    static constexpr int STRIPS = STRIPS_, PANELS = PANELS_, DEPTH = DEPTH_; /* DEPTH: k per step */
     static constexpr int ROWS = STRIPS * SIDE, COLS = PANELS * SIDE, THREADS = STRIPS * PANELS;
-    static constexpr int X_PITCH = X_DEPTH * SIDE + SIDE; /* floats; the last 8 spread over banks */
-    static constexpr int W_PITCH = W_DEPTH * SIDE + SIDE;
-    static_assert(W_DEPTH % SIDE == 0 && X_DEPTH % W_DEPTH == 0 && THREADS % 32 == 0, "whole chunks, warps");
-    static_assert((STRIPS * X_PITCH + PANELS * W_PITCH) * sizeof(float) < 34 << 10, "as the header says");
+    static constexpr int CHUNKS = DEPTH / SIDE;
+    static constexpr int PITCH = DEPTH * SIDE + SIDE; /* floats; the last 8 spread over banks */
+    static_assert(DEPTH % SIDE == 0 && THREADS % 32 == 0, "whole chunks, whole warps");
+    static_assert((STRIPS + PANELS) * PITCH * sizeof(float) < 35 << 10, "as the header says");
 };
-typedef tile_shape<8, 8, 64, 64> tall_tile;
-typedef tile_shape<1, 32, 256, 16> flat_tile; /* few rows: no weight is read twice */
+typedef tile_shape<8, 8, 64> tall_tile;
+typedef tile_shape<1, 32, 32> flat_tile; /* few rows: nothing to reuse: wide, cheap to start */
 
 struct row_tile {
     int group, first, count; /* count 0: none */
@@ -51,17 +50,17 @@ static __device__ row_tile find_row_tile(const struct linear_args &a, int tile, 
     return {0, 0, 0};
 }
 
-/* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Past n_lines the last line comes again
- * (those products are dropped later); k past n_k are left alone and never read. */
+/* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Lines past n_lines become 0
+ * (their products are dropped later); k past n_k are left alone and never read. `next` k further on
+ * the lines are read again. */
 template <class T>
 static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, const T *__restrict__ source,
-                                                  int64_t line_stride, int n_lines, int n_k) {
-    const int last = min(n_lines, SIDE) - 1;
-    if (n_k >= SIDE) {
-        const T *s0 = source, *s1 = s0 + min(1, last) * line_stride, *s2 = s0 + min(2, last) * line_stride;
-        const T *s3 = s0 + min(3, last) * line_stride, *s4 = s0 + min(4, last) * line_stride;
-        const T *s5 = s0 + min(5, last) * line_stride, *s6 = s0 + min(6, last) * line_stride;
-        const T *s7 = s0 + min(7, last) * line_stride;
+                                                  int64_t line_stride, int n_lines, int n_k, int next) {
+    if (n_lines >= SIDE && n_k >= SIDE) {
+        const T *s0 = source, *s1 = s0 + line_stride, *s2 = s1 + line_stride, *s3 = s2 + line_stride;
+        const T *s4 = s3 + line_stride, *s5 = s4 + line_stride, *s6 = s5 + line_stride;
+        const T *s7 = s6 + line_stride;
+        for (int line = 0; line < SIDE; line++) read_ahead(source + line * line_stride + next);
         LANE_LOOP
         for (int k = 0; k < SIDE; k++) {
             float *const to = packed + k * SIDE;
@@ -73,92 +72,20 @@ static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, co
         return;
     }
     shared_stale(packed, SIDE * SIDE * sizeof(float));
-    for (int k = 0; k < n_k; k++)
+    for (int k = 0; k < min(n_k, SIDE); k++)
         for (int line = 0; line < SIDE; line++)
-            packed[k * SIDE + line] = to_float(source[min(line, last) * line_stride + k]);
+            packed[k * SIDE + line] = line < n_lines ? to_float(source[line * line_stride + k]) : 0.0f;
 }
 
-template <class T>
-static __device__ __forceinline__ void read_lines_ahead(const T *source, int64_t line_stride) {
-    for (int line = 0; line < SIDE; line++) read_ahead(source + line * line_stride);
-}
-
-/* sum[r][c] += x[k][r] * w[k][c], k = 0..depth-1 in order, of the first N_ROWS rows; x and w point at
- * a strip and a panel. */
-template <int N_ROWS = SIDE>
+/* sum[r][c] += x[k][r] * w[k][c], k = 0..depth-1 in order; x and w point at a strip and a panel. */
 static __device__ __forceinline__ void multiply(float (&sum)[SIDE][SIDE], const float *__restrict__ x,
                                                 const float *__restrict__ w, int depth) {
     for (int k = 0; k < depth; k++) {
         UNROLL
-        for (int r = 0; r < N_ROWS; r++) {
+        for (int r = 0; r < SIDE; r++) {
             LANE_LOOP
             for (int c = 0; c < SIDE; c++) sum[r][c] = fmaf(x[k * SIDE + r], w[k * SIDE + c], sum[r][c]);
         }
-    }
-}
-
-/* What a block multiplies: its first row and column, and how many are there. */
-template <class X, class W> struct block_operands {
-    const X *x;
-    const W *w;
-    int64_t x_stride, w_stride, n_inner;
-    int n_rows, n_cols;
-};
-
-/* Chunks of both operands are dealt to all threads. */
-template <class Tile, class X, class W>
-static __device__ __forceinline__ void add_up_tall(float (&sum)[SIDE][SIDE], const block_operands<X, W> &of,
-                                                   float *x_strips, float *w_panels, bool busy) {
-    constexpr int DEPTH = Tile::X_DEPTH, CHUNKS = DEPTH / SIDE;
-    static_assert(Tile::W_DEPTH == DEPTH, "one step of both");
-    const int thread = (int)threadIdx.x, strip = thread / Tile::PANELS, panel = thread % Tile::PANELS;
-    const int n_strips = (of.n_rows + SIDE - 1) / SIDE, n_panels = (of.n_cols + SIDE - 1) / SIDE;
-    for (int64_t k0 = 0; k0 < of.n_inner; k0 += DEPTH) {
-        const int depth = (int)min(of.n_inner - k0, (int64_t)DEPTH);
-        for (int i = thread; i < (n_strips + n_panels) * CHUNKS; i += Tile::THREADS) {
-            const int k = i % CHUNKS * SIDE, line = i / CHUNKS * SIDE;
-            const int col = line - n_strips * SIDE; /* below 0: a line of x */
-            if (k >= depth) continue;
-            if (col < 0) {
-                pack_chunk(x_strips + line / SIDE * Tile::X_PITCH + k * SIDE,
-                           of.x + line * of.x_stride + k0 + k, of.x_stride, of.n_rows - line, depth - k);
-            } else {
-                const W *const source = of.w + col * of.w_stride + k0 + k;
-                read_lines_ahead(source + DEPTH, of.w_stride);
-                pack_chunk(w_panels + col / SIDE * Tile::W_PITCH + k * SIDE, source, of.w_stride,
-                           of.n_cols - col, depth - k);
-            }
-        }
-        __syncthreads();
-        if (busy) multiply(sum, x_strips + strip * Tile::X_PITCH, w_panels + panel * Tile::W_PITCH, depth);
-        __syncthreads();
-    }
-}
-
-/* A thread turns what it multiplies with. */
-template <class Tile, class X, class W>
-static __device__ __forceinline__ void add_up_flat(float (&sum)[SIDE][SIDE], const block_operands<X, W> &of,
-                                                   float *x_strip, float *w_panels, bool busy) {
-    constexpr int AHEAD = 64 / sizeof(W); /* of a line of the host's caches */
-    const int thread = (int)threadIdx.x, col = thread * SIDE;
-    const W *const w = of.w + col * of.w_stride;
-    float *const w_panel = w_panels + thread * Tile::W_PITCH;
-    for (int64_t k0 = 0; k0 < of.n_inner; k0 += Tile::X_DEPTH) {
-        const int depth = (int)min(of.n_inner - k0, (int64_t)Tile::X_DEPTH);
-        for (int k = thread * SIDE; k < depth; k += Tile::THREADS * SIDE)
-            pack_chunk(x_strip + k * SIDE, of.x + k0 + k, of.x_stride, of.n_rows, depth - k);
-        if (!SEEDED(BUG_LINEAR_NO_SYNC_AFTER_FILL)) __syncthreads();
-        for (int k = 0; busy && k < depth; k += Tile::W_DEPTH) {
-            const int n = min(depth - k, Tile::W_DEPTH);
-            read_lines_ahead(w + k0 + k + AHEAD, of.w_stride);
-            for (int i = 0; i < n; i += SIDE)
-                pack_chunk(w_panel + i * SIDE, w + k0 + k + i, of.w_stride, of.n_cols - col, n - i);
-            if (of.n_rows <= SIDE / 2)
-                multiply<SIDE / 2>(sum, x_strip + k * SIDE, w_panel, n);
-            else
-                multiply(sum, x_strip + k * SIDE, w_panel, n);
-        }
-        __syncthreads();
     }
 }
 
@@ -167,30 +94,40 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
     const row_tile rows = find_row_tile(a, (int)blockIdx.x, Tile::ROWS);
     if (rows.count <= 0) return; /* the whole block */
     const int64_t col0 = (int64_t)blockIdx.y * Tile::COLS;
-    const block_operands<X, W> of = {static_cast<const X *>(a.x.data) + rows.first * a.x.stride[0],
-                                     static_cast<const W *>(a.w.data) + rows.group * a.w.stride[0] +
-                                         col0 * a.w.stride[1],
-                                     a.x.stride[0],
-                                     a.w.stride[1],
-                                     a.n_inner,
-                                     rows.count,
-                                     (int)min(a.n_cols - col0, (int64_t)Tile::COLS)};
+    const int n_cols = (int)min(a.n_cols - col0, (int64_t)Tile::COLS);
+    const X *x = static_cast<const X *>(a.x.data) + rows.first * a.x.stride[0];
+    const W *w = static_cast<const W *>(a.w.data) + rows.group * a.w.stride[0] + col0 * a.w.stride[1];
 
     DYNAMIC_SHARED(shared);
     struct carve carve = {shared};
-    float *const x_strips =
-        carve.take<float>(Tile::STRIPS * Tile::X_PITCH); /* [STRIPS][X_DEPTH][8], padded */
-    float *const w_panels =
-        carve.take<float>(Tile::PANELS * Tile::W_PITCH); /* [PANELS][W_DEPTH][8], padded */
+    /* [STRIPS][DEPTH][8] and [PANELS][DEPTH][8], padded */
+    float *const x_strips = carve.take<float>(Tile::STRIPS * Tile::PITCH);
+    float *const w_panels = carve.take<float>(Tile::PANELS * Tile::PITCH);
 
     const int thread = (int)threadIdx.x, strip = thread / Tile::PANELS, panel = thread % Tile::PANELS;
-    const bool busy = strip * SIDE < of.n_rows && panel * SIDE < of.n_cols;
+    const int n_strips = (rows.count + SIDE - 1) / SIDE; /* in use */
+    const int n_panels = (n_cols + SIDE - 1) / SIDE;
+    const bool busy = strip < n_strips && panel < n_panels;
     float sum[SIDE][SIDE] = {};
     if (SEEDED(BUG_LINEAR_EARLY_EXIT) && !busy) return;
-    if constexpr (Tile::STRIPS == 1)
-        add_up_flat<Tile>(sum, of, x_strips, w_panels, busy);
-    else
-        add_up_tall<Tile>(sum, of, x_strips, w_panels, busy);
+
+    for (int64_t k0 = 0; k0 < a.n_inner; k0 += Tile::DEPTH) {
+        const int depth = (int)min(a.n_inner - k0, (int64_t)Tile::DEPTH);
+        for (int i = thread; i < (n_strips + n_panels) * Tile::CHUNKS; i += Tile::THREADS) {
+            const int k = i % Tile::CHUNKS * SIDE, line = i / Tile::CHUNKS * SIDE;
+            const int col = line - n_strips * SIDE; /* below 0: a line of x */
+            if (k >= depth) continue;
+            if (col < 0)
+                pack_chunk(x_strips + line / SIDE * Tile::PITCH + k * SIDE, x + line * a.x.stride[0] + k0 + k,
+                           a.x.stride[0], rows.count - line, depth - k, Tile::DEPTH);
+            else
+                pack_chunk(w_panels + col / SIDE * Tile::PITCH + k * SIDE, w + col * a.w.stride[1] + k0 + k,
+                           a.w.stride[1], n_cols - col, depth - k, Tile::DEPTH);
+        }
+        __syncthreads();
+        if (busy) multiply(sum, x_strips + strip * Tile::PITCH, w_panels + panel * Tile::PITCH, depth);
+        __syncthreads();
+    }
 
     if (!busy) return;
     const W *bias = static_cast<const W *>(a.bias.data);
@@ -200,7 +137,7 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
         UNROLL
         for (int c = 0; c < SIDE; c++) {
             const int row = strip * SIDE + r, col = panel * SIDE + c;
-            if (row >= of.n_rows || col >= of.n_cols) continue;
+            if (row >= rows.count || col >= n_cols) continue;
             const float value = bias ? sum[r][c] + to_float(bias[col0 + col]) : sum[r][c];
             out[(rows.first + row) * a.out.stride[0] + col0 + col] = from_float<Out>(value);
         }
@@ -212,8 +149,8 @@ static const char *launch_tile(const struct linear_args &a, void *stream) {
     const int64_t row_tiles = a.n_rows / Tile::ROWS + a.n_groups;
     const int64_t col_tiles = (a.n_cols + Tile::COLS - 1) / Tile::COLS;
     if (col_tiles > 65535) return "linear_simt: too many columns; at most 4194240";
-    const size_t x_bytes = carve_bytes<float>(Tile::STRIPS * Tile::X_PITCH);
-    const size_t w_bytes = carve_bytes<float>(Tile::PANELS * Tile::W_PITCH);
+    const size_t x_bytes = carve_bytes<float>(Tile::STRIPS * Tile::PITCH);
+    const size_t w_bytes = carve_bytes<float>(Tile::PANELS * Tile::PITCH);
     return LAUNCH((linear_kernel<X, W, Out, Tile>), dim3((unsigned)row_tiles, (unsigned)col_tiles),
                   dim3(Tile::THREADS), x_bytes + w_bytes, stream, a);
 }
@@ -274,7 +211,7 @@ template <class Tile> static struct tile_sizes tiles_of() {
     struct tile_sizes t = {};
     t.of[EXTENT_ROWS] = {Tile::ROWS, 1};
     t.of[EXTENT_COLS] = {Tile::COLS, 1};
-    t.of[EXTENT_INNER] = {Tile::X_DEPTH, 1};
+    t.of[EXTENT_INNER] = {Tile::DEPTH, 1};
     return t;
 }
 
