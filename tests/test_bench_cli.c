@@ -54,7 +54,7 @@ Test(bench_cli, what_cannot_be_done_is_one_line) {
         {"bench attention_sim", "attention_sim: no such shape; use prefill, decode, experts or dense"},
         {"bench decode:keys=3", "says nothing of seqs"},
         {"bench --cache hot", "use cold, warm or both"},
-        {"bench --rounds 0", "use a number from 1 to 1000"},
+        {"bench --rounds 0", "use an integer from 1 to 1000"},
         {"bench --report xml", "no such format; use html, csv, text or json"},
         {"bench --report json --report csv", "two reports in one place"},
         {"bench --report json:a --report csv:a", "two reports in one place"},

@@ -11,6 +11,8 @@
 #include "harness/cli/signals.h"
 #include "reports/bench_compare.h"
 
+enum { MAX_ROUNDS = 1000 };
+
 /* ---- options ---- */
 
 static struct status apply_cache(struct parse *parse, const struct option_row *row, const char *value) {
@@ -35,12 +37,7 @@ static struct status apply_peers(struct parse *parse, const struct option_row *r
 }
 
 static struct status apply_rounds(struct parse *parse, const struct option_row *row, const char *value) {
-    char *end;
-    const long rounds = strtol(value, &end, 10);
-    if (*end || end == value || rounds < 1 || rounds > 1000)
-        return status_error("--%s %.60s: use a number from 1 to 1000", row->name, value);
-    parse->out->bench.rounds = (int)rounds;
-    return status_ok();
+    return option_count(row, value, MAX_ROUNDS, &parse->out->bench.rounds);
 }
 
 static void format_values(struct choices *choices) {

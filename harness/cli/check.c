@@ -84,17 +84,8 @@ static struct status apply_mutant(struct parse *parse, const struct option_row *
     return mutant_find("--mutant ", value, &parse->out->run.mutant);
 }
 
-static struct status read_count(const struct option_row *row, const char *value, int most, int *out) {
-    char *end;
-    const long n = strtol(value, &end, 10);
-    if (*end || end == value || n < 1 || n > most)
-        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, most);
-    *out = (int)n;
-    return status_ok();
-}
-
 static struct status apply_schedules(struct parse *parse, const struct option_row *row, const char *value) {
-    return read_count(row, value, MAX_SCHEDULES, &parse->out->run.schedules);
+    return option_count(row, value, MAX_SCHEDULES, &parse->out->run.schedules);
 }
 
 static void reference_values(struct choices *choices) {
@@ -187,7 +178,7 @@ static struct status apply_memory(struct parse *parse, const struct option_row *
 }
 
 static struct status apply_jobs(struct parse *parse, const struct option_row *row, const char *value) {
-    return read_count(row, value, MAX_JOBS, &parse->out->pool.jobs);
+    return option_count(row, value, MAX_JOBS, &parse->out->pool.jobs);
 }
 
 static struct status apply_print(struct parse *parse, const struct option_row *row, const char *value) {

@@ -247,3 +247,12 @@ void options_print(FILE *file, const struct command *command) {
     for (int i = 0; option_at(command, i, &row); i++)
         if (is_of_layer(&row)) print_option(file, &row);
 }
+
+struct status option_count(const struct option_row *row, const char *value, int most, int *out) {
+    char *end;
+    const long n = strtol(value, &end, 10);
+    if (*end || end == value || n < 1 || n > most)
+        return status_error("--%s %.40s: use an integer from 1 to %d", row->name, value, most);
+    *out = (int)n;
+    return status_ok();
+}

@@ -100,6 +100,8 @@ struct option_row {
 
 /* Cuts "a,b,c" into *copy, to be freed; empty and repeated values are errors. */
 struct status option_split(const char *option, const char *typed, char **copy, struct value_list *out);
+/* An integer from 1 to `most`. */
+struct status option_count(const struct option_row *row, const char *value, int most, int *out);
 /* Option i of a command, in the order of --help: the keys it takes, its own, those of all. false:
  * there are fewer. */
 bool option_at(const struct command *command, int i, struct option_row *out);
