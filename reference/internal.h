@@ -17,9 +17,6 @@
 
 /* ---- views ---- */
 
-static inline bool view_owns(const struct view *v, int64_t first, int64_t n) {
-    return v->data && first >= v->lo && n <= v->hi - first;
-}
 double view_at(const struct view *v, int64_t index);                        /* NaN outside the span */
 void view_row(double *dst, const struct view *v, int64_t first, int64_t n); /* the same, n elements */
 int64_t view_index(const struct view *v, int64_t index); /* int32; -1 if negative or outside */

@@ -84,47 +84,17 @@ static void read_ahead(const struct view *v, int64_t first) {
         __builtin_prefetch((const char *)v->data + first * size + i);
 }
 
-/* Numbers of bf16 are floats without their low half: what is interleaved with zeros is converted. */
-typedef uint16_t halves __attribute__((vector_size(16)));
-typedef float singles __attribute__((vector_size(16)));
-#define INTERLEAVED_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define INTERLEAVED_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#define PAIRS_LOW(a, b) __builtin_shufflevector(a, b, 0, 1, 8, 9, 2, 3, 10, 11)
-#define PAIRS_HIGH(a, b) __builtin_shufflevector(a, b, 4, 5, 12, 13, 6, 7, 14, 15)
-
-static inline halves halves_at(const uint16_t *p) {
-    halves x;
-    memcpy(&x, p, sizeof x);
-    return x;
-}
-
-/* Of two k the four columns' bits: panel[0][v], panel[1][v]. */
-static inline void widen_two(lanes (*panel)[VECTORS], int v, halves bits) {
-    const halves zero = {0};
-    panel[0][v] = __builtin_convertvector((singles)INTERLEAVED_LOW(zero, bits), lanes);
-    panel[1][v] = __builtin_convertvector((singles)INTERLEAVED_HIGH(zero, bits), lanes);
-}
-
-enum { EIGHT = sizeof(halves) / sizeof(uint16_t) };
-
-static void turn_bf16(lanes (*panel)[VECTORS], int v, const uint16_t *column, int64_t stride, int64_t n) {
-    for (int64_t k = 0; k < n; k += EIGHT) {
-        const halves w0 = halves_at(column + k), w1 = halves_at(column + stride + k),
-                     w2 = halves_at(column + 2 * stride + k), w3 = halves_at(column + 3 * stride + k);
-        const halves low01 = INTERLEAVED_LOW(w0, w1), high01 = INTERLEAVED_HIGH(w0, w1),
-                     low23 = INTERLEAVED_LOW(w2, w3), high23 = INTERLEAVED_HIGH(w2, w3);
-        widen_two(panel + k, v, PAIRS_LOW(low01, low23));
-        widen_two(panel + k + 2, v, PAIRS_HIGH(low01, low23));
-        widen_two(panel + k + 4, v, PAIRS_LOW(high01, high23));
-        widen_two(panel + k + 6, v, PAIRS_HIGH(high01, high23));
-    }
-}
-
-static void turn_any(lanes (*panel)[VECTORS], int v, const struct linear_args *a, int64_t first,
-                     int64_t n_columns, int64_t n) {
+/* Weights k, k + 1.. of up to LANES columns, the first of which begins at `first`, are vector v of
+ * panel[0], panel[1]..; 0 where there is no such column. */
+static void turn_columns(lanes (*panel)[VECTORS], int v, const struct linear_args *a, int64_t first,
+                         int64_t n_columns, int64_t k, int64_t n) {
+    const int64_t stride = a->w.stride[1], next = k + CHUNK < a->n_inner ? k + CHUNK : SUM_COLUMNS * stride;
     double w[LANES][CHUNK];
     if (n_columns < LANES) memset(w, 0, sizeof w);
-    for (int64_t c = 0; c < n_columns; c++) view_row(w[c], &a->w, first + c * a->w.stride[1], n);
+    for (int64_t c = 0; c < n_columns; c++) {
+        view_row(w[c], &a->w, first + c * stride + k, n);
+        read_ahead(&a->w, first + c * stride + next);
+    }
     for (int64_t i = 0; i < n; i += LANES) {
         const lanes w0 = lanes_at(w[0] + i), w1 = lanes_at(w[1] + i), w2 = lanes_at(w[2] + i),
                     w3 = lanes_at(w[3] + i);
@@ -137,25 +107,6 @@ static void turn_any(lanes (*panel)[VECTORS], int v, const struct linear_args *a
         panel[i + 2][v] = __builtin_shufflevector(even01, even23, 2, 3, 6, 7);
         panel[i + 3][v] = __builtin_shufflevector(odd01, odd23, 2, 3, 6, 7);
     }
-}
-
-/* All of it can be read where it lies. */
-static bool is_plain_bf16(const struct view *w, int64_t first, int64_t n) {
-    bool plain = w->dtype == DTYPE_BF16 && n % EIGHT == 0;
-    for (int c = 0; c < LANES && plain; c++) plain = view_owns(w, first + c * w->stride[1], n);
-    return plain;
-}
-
-/* Weights k, k + 1.. of up to LANES columns, the first of which begins at `first`, are vector v of
- * panel[0], panel[1]..; 0 where there is no such column. */
-static void turn_columns(lanes (*panel)[VECTORS], int v, const struct linear_args *a, int64_t first,
-                         int64_t n_columns, int64_t k, int64_t n) {
-    const int64_t stride = a->w.stride[1], next = k + CHUNK < a->n_inner ? k + CHUNK : SUM_COLUMNS * stride;
-    for (int64_t c = 0; c < n_columns; c++) read_ahead(&a->w, first + c * stride + next);
-    if (n_columns >= LANES && is_plain_bf16(&a->w, first + k, n))
-        turn_bf16(panel, v, (const uint16_t *)a->w.data + first + k, stride, n);
-    else
-        turn_any(panel, v, a, first + k, n_columns, n);
 }
 
 /* Goes on over n terms of `vectors` vectors of columns; x: the row's inputs, in a tile. */

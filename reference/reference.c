@@ -10,6 +10,10 @@
 
 /* ---- views ---- */
 
+static bool view_owns(const struct view *v, int64_t first, int64_t n) {
+    return v->data && first >= v->lo && n <= v->hi - first;
+}
+
 double view_at(const struct view *v, int64_t index) {
     return view_owns(v, index, 1) ? dtype_load(v->data, v->dtype, index) : (double)NAN;
 }

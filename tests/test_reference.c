@@ -307,37 +307,6 @@ Test(reference, elements_outside_a_span_read_as_nan) {
     cr_assert(isnan(b.y[0]) && isnan(b.y[2]) && b.y[1] == 7 && b.y[3] == 7);
 }
 
-Test(reference, columns_of_bf16_end_with_their_span_and_keep_the_smallest_and_the_largest) {
-    enum { COLS = 9, INNER = 16 };
-    uint16_t w[COLS * INNER];
-    double x[INNER];
-    for (int i = 0; i < COLS * INNER; i++)
-        w[i] = (uint16_t)(i % 5 ? 0x3f80 + 3 * i : 0x8001 + i); /* or tiny */
-    for (int k = 0; k < INNER; k++) x[k] = k - 7.5;
-    w[2 * INNER + 9] = 0x7f7f, w[3 * INNER + 2] = 0xff80, x[1] = 0x1p-130;
-    struct call c = {.op = OP_LINEAR};
-    c.u.linear = (struct linear_args){.x = F64(x, INNER, 0),
-                                      .w = view_of(w, DTYPE_BF16, COLS * INNER, COLS * INNER, INNER, 0),
-                                      .n_rows = 1,
-                                      .n_cols = COLS,
-                                      .n_inner = INNER,
-                                      .n_groups = 1};
-    for (int cut = 0; cut < 3;
-         cut++) { /* nothing, the first element, or the last of column 3 and what follows */
-        c.u.linear.w.lo = cut == 1, c.u.linear.w.hi = cut == 2 ? 4 * INNER - 1 : COLS * INNER;
-        const struct answer a = compute(&c, 0);
-        for (int n = 0; n < COLS; n++) {
-            double y = 0;
-            for (int k = 0; k < INNER; k++) y += x[k] * dtype_load(w, DTYPE_BF16, n * INNER + k);
-            if ((cut == 1 && n == 0) || (cut == 2 && n >= 3))
-                cr_expect(isnan(a.y[n]), "cut %d, column %d", cut, n);
-            else
-                cr_expect_eq(memcmp(&a.y[n], &y, sizeof y), 0, "cut %d, column %d: %g is not %g", cut, n,
-                             a.y[n], y);
-        }
-    }
-}
-
 /* ---- attention: two sequences, shuffled pages, GQA, every cache slot that holds no key NaN
  * ---- */
 
