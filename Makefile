@@ -147,12 +147,13 @@ $(BUILD)/campaign: $(BUILD)/tests/campaign/campaign.o $(CAMPAIGN:%.c=$(BUILD)/%.
 $(BUILD)/faults/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS) $(BUILD)/tests/faults/kernels.o $(BUILD)/tests/faults/kernels_simt.host.o
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
-# A kernel with a bug compiled in: the table says which file.
-SEEDED = $(shell awk '$$1 == "BUG_$*" { print $$2; exit }' tests/kernels/bugs/table)
-$(BUILD)/bugs/BUG_%: $(BUILD)/harness/cli/main.o $(OBJECTS)
-	@mkdir -p $(@D)
-	$(Q) $(CXX) -x c++ $(filter-out -MMD -MP,$(CXXFLAGS_ALL)) $(if $(RACE),-fsanitize=thread) -DBUG_$* -c -o $@.o $(SEEDED)
-	@$(CXX) -o $@ $@.o $(filter-out $(SEEDED:%.cu=$(BUILD)/%.host.o),$^) $(LDLIBS)
+# The kernels of this lane's rows with all their mistakes, of which a run makes the one that SHARDCHECK_BUG names.
+LANE = $(if $(SANITIZE),asan,$(if $(RACE),race,run))
+SEEDED = $(shell awk '$$3 == "$(LANE)" { print $$2 }' tests/kernels/bugs/table | sort -u)
+$(BUILD)/bugs/%.host.o: CXXFLAGS_ALL += -g1 -O1 -DSEEDED_AT_RUN
+$(BUILD)/bugs/shardcheck: $(BUILD)/harness/cli/main.o $(filter-out $(SEEDED:%.cu=$(BUILD)/%.host.o),$(OBJECTS)) \
+    $(SEEDED:%.cu=$(BUILD)/bugs/%.host.o) $(BUILD)/tests/kernels/bugs/chosen.o
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
@@ -171,13 +172,16 @@ FORCE:
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
-$(BUILD)/%.o: %.cpp $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
-$(BUILD)/%.host.o: %.cu $(BUILD)/flags
+define compile_simt
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-O1 -fsanitize=thread) -c -o $@ $<
 	@$(if $(RACE),objcopy $(TSAN_RENAME) $@)
+endef
+$(BUILD)/%.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+$(BUILD)/%.host.o: %.cu $(BUILD)/flags ; $(compile_simt)
+$(BUILD)/bugs/%.host.o: %.cu $(BUILD)/flags ; $(compile_simt)
 $(BUILD)/%.cuda.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $< >$@.log 2>&1 && ! grep -q '(C75' $@.log || { cat $@.log; rm -f $@; exit 1; }

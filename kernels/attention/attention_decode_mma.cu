@@ -161,7 +161,10 @@ __device__ __forceinline__ void stream_keys(warp_rows<S> &w, bf16 *q_tile, key_s
                                             const struct attention_args &a, const slice &s, float c) {
     const int n_tiles = tile_count<S>(keys);
     for (int tile = 0; tile < n_tiles; tile++) {
-        cp_async_wait<SEEDED(BUG_DECODE_MMA_WRONG_WAIT) ? STAGES - 1 : STAGES - 2>();
+        if (SEEDED(BUG_DECODE_MMA_WRONG_WAIT))
+            cp_async_wait<STAGES - 1>();
+        else
+            cp_async_wait<STAGES - 2>();
         if (!SEEDED(BUG_DECODE_MMA_NO_WARP_SYNC))
             __syncwarp(WHOLE_WARP); /* everybody's copies; and all are past the tile before */
         if (tile + STAGES - 1 < n_tiles) copy_keys<S>(keys, a, tile + STAGES - 1);
@@ -263,7 +266,7 @@ __global__ void __launch_bounds__(THREADS)
 
     warp_rows<S> w = {{-INFINITY, -INFINITY}, {}, {}};
     stream_keys<S>(w, q_tile, keys, a, s, c);
-    next_launch_may_start(); /* the merge, which waits */
+    next_launch_may_start();                                    /* the merge, which waits */
     if (!SEEDED(BUG_DECODE_MMA_NO_BLOCK_SYNC)) __syncthreads(); /* the outputs go where k was */
     leave_results<S>(w, results);
     __syncthreads();

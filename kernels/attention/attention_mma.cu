@@ -225,8 +225,6 @@ __device__ __forceinline__ void store_rows(const warp_rows<S> &w, bf16 *q_tile,
 
 /* ---- one block ---- */
 
-constexpr int COPIES_IN_FLIGHT = SEEDED(BUG_MMA_WRONG_WAIT_GROUP) ? 2 : 1; /* the next tile's */
-
 template <class S>
 __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct attention_args a, const float c,
                                                                 const int page_shift, const bool aligned) {
@@ -254,7 +252,10 @@ __global__ void __launch_bounds__(THREADS) attention_mma_kernel(const struct att
         if (first + S::KEYS < keys.n_keys)
             copy_keys<S>(k_tile + next, v_tile + next, a, keys, first + S::KEYS);
         cp_async_commit(); /* also when there is nothing: the wait counts groups */
-        cp_async_wait<COPIES_IN_FLIGHT>();
+        if (SEEDED(BUG_MMA_WRONG_WAIT_GROUP))
+            cp_async_wait<2>();
+        else
+            cp_async_wait<1>(); /* all but the next tile's */
         if (!SEEDED(BUG_MMA_NO_SYNC_AFTER_FILL)) __syncthreads();
         if (first < warp_keys) attend<S>(w, q_tile, k_tile + current, v_tile + current, tile, first, c);
         if (!SEEDED(BUG_MMA_NO_SYNC_BEFORE_REFILL)) __syncthreads();

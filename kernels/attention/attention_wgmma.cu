@@ -61,9 +61,9 @@ __device__ __forceinline__ void issue_scores(float (&s)[N / 2], const bf16 *q, c
 /* o += P V of the first N keys of one tile, 16 at a time. */
 template <int N, int D>
 __device__ __forceinline__ void issue_values(consumer<D> &c, const shared_tiles<D> &tiles, int tile) {
-    constexpr enum shared_swizzle SWIZZLE = SEEDED(BUG_WGMMA_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
+    const enum shared_swizzle swizzle = SEEDED(BUG_WGMMA_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
     const uint64_t b =
-        wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW, SWIZZLE);
+        wgmma_desc(tiles.v[tile % shape<D>::STAGES], shape<D>::KEYS * SLICE_ROW, 8 * SLICE_ROW, swizzle);
     wgmma_fence();
     UNROLL
     for (int i = 0; i < N / 16; i++)

@@ -152,8 +152,8 @@ template <int D> struct producer {
     __device__ __forceinline__ void load(bf16 (&to)[shape<D>::SLICES][shape<D>::KEYS][SLICE],
                                          const struct tensor_map *map, struct mbarrier *full, int column,
                                          int row) const {
-        constexpr uint32_t BYTES = shape<D>::TILE_BYTES + (SEEDED(BUG_WGMMA_WRONG_TX_BYTES) ? 16 : 0);
-        if (lane == 0) mbarrier_arrive_expect_tx(full, BYTES);
+        const uint32_t bytes = shape<D>::TILE_BYTES + (SEEDED(BUG_WGMMA_WRONG_TX_BYTES) ? 16 : 0);
+        if (lane == 0) mbarrier_arrive_expect_tx(full, bytes);
         __syncwarp(WHOLE_WARP);
         if (has_box()) tma_load_2d(to[slice][page * PAGE], map, full, column + slice * SLICE, row);
     }

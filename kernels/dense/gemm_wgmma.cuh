@@ -32,8 +32,6 @@ namespace {
 
 /* ---- the consumers: a warpgroup each ---- */
 
-constexpr enum shared_swizzle SWIZZLE = SEEDED(BUG_GEMM_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
-
 template <class S> __device__ __forceinline__ void release(const ring<S> &at, int stage) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&at.empty[stage]);
 }
@@ -42,13 +40,14 @@ template <class S> __device__ __forceinline__ void release(const ring<S> &at, in
  * the one before is given back. */
 template <class S>
 __device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, int slab, int steps) {
+    const enum shared_swizzle swizzle = SEEDED(BUG_GEMM_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
     int last = 0;
     for (int k = 0; k < steps; k++, at.advance()) {
         mbarrier_wait(&at.full[at.stage], at.parity);
         const bf16 *const stage =
             SEEDED(BUG_GEMM_STAGE_OFF_BY_ONE) ? at.stages + (at.stage + 1) % S::STAGES * S::STAGE : at.data();
-        const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, SWIZZLE);
-        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, SWIZZLE);
+        const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, swizzle);
+        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, swizzle);
         wgmma_fence();
         UNROLL
         for (int j = 0; j < DEPTH / INNER; j++)

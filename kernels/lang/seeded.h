@@ -1,19 +1,31 @@
 /* seeded - mistakes that stand in the kernels on purpose, for `make bugs` to catch
- * (tests/kernels/bugs). SEEDED(BUG_X) is the constant 1 where the file is compiled
- * with -DBUG_X, and 0 otherwise:
+ * (tests/kernels/bugs):
  *   if (!SEEDED(BUG_X)) __syncthreads();         SEEDED(BUG_X) ? wrong : right
- * Both sides are compiled in every build, and the one not taken leaves no code. */
+ * The constant 0 in every build but BUILD/bugs, where the environment names the one mistake
+ * that a run makes: all of a kernel are compiled once. Both sides are compiled in every
+ * build, and the one not taken leaves no code; no template argument may depend on it. */
 /* SPDX-License-Identifier: MIT */
 #ifndef KERNELS_LANG_SEEDED_H
 #define KERNELS_LANG_SEEDED_H
 
-/* -DBUG_X defines BUG_X as 1, and SEEDED_COMMA_1 puts an argument before the 1; a BUG_X that
- * is not defined makes SEEDED_COMMA_BUG_X, which joins the 1 in one argument. The second
- * argument is the answer. */
-#define SEEDED(bug) SEEDED_VALUE(bug)
-#define SEEDED_VALUE(value) SEEDED_CHOOSE(SEEDED_COMMA_##value)
-#define SEEDED_CHOOSE(comma) SEEDED_SECOND(comma 1, 0, 0)
-#define SEEDED_SECOND(first, second, ...) second
-#define SEEDED_COMMA_1 0,
+#ifdef SEEDED_AT_RUN
+#include <stdint.h>
+
+#include <type_traits>
+
+/* FNV-1a, http://www.isthe.com/chongo/tech/comp/fnv: a name as a number, so that a kernel's
+ * loops compare numbers. */
+constexpr uint64_t seeded_number(const char *name) {
+    uint64_t number = 14695981039346656037u;
+    for (; *name; name++) number = (number ^ (unsigned char)*name) * 1099511628211u;
+    return number;
+}
+
+extern const uint64_t seeded_chosen; /* tests/kernels/bugs/chosen.cpp */
+
+#define SEEDED(bug) ((int)(seeded_chosen == std::integral_constant<uint64_t, seeded_number(#bug)>::value))
+#else
+#define SEEDED(bug) 0
+#endif
 
 #endif
