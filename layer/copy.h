@@ -1,5 +1,5 @@
-/* copy - memcpy, memset, memcmp and a hash by all cores: half of the time of a copy to new memory is that its pages
- * are made. */
+/* copy - memcpy, memset, memcmp and a hash by all cores: half of the time of a copy to new memory
+ * is that its pages are made. */
 /* SPDX-License-Identifier: MIT */
 #ifndef LAYER_COPY_H
 #define LAYER_COPY_H

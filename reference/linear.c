@@ -137,7 +137,7 @@ static void finish_run(const struct finish *f, const struct ref_run *r, const st
     for (int64_t i = 0; i < c->n && f->grid; i++) find_exact(f, r, c, i, s->s1, s->stride);
 }
 
-/* The same by all threads, a few whole rows at a time. */
+/* The same by all threads, whole rows each; what they need is put together for the columns. */
 static void finish_run_together(const struct finish *f, const struct ref_run *r, const struct columns *all,
                                 const struct linear_sums *s) {
     const int64_t n = all->n;

@@ -3,6 +3,7 @@
 /* SPDX-License-Identifier: MIT */
 #include <stdio.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "harness/bench_peers.h"
 #include "tests/shell.h"
@@ -75,10 +76,12 @@ Test(bench_peers, a_signal_ends_the_wait_and_keeps_what_was_timed) {
     static const char *const when[] = {"*shape*)", "*round*)"};
     char cases[600];
     for (size_t i = 0; i < sizeof when / sizeof *when; i++) {
-        snprintf(cases, sizeof cases, HELLO "%s kill -TERM $PPID; exec sleep 60 ;;\n%s", when[i], SHAPE);
+        snprintf(cases, sizeof cases, HELLO "%s kill -TERM $PPID; sleep 20; touch waited; exit ;;\n%s",
+                 when[i], SHAPE);
         stand_in_with(cases);
         expect(SMALL " --report json:kept.json", 2, "stopped, and nothing after it was timed: decode");
         cr_expect(strstr(text, "interrupted by SIGTERM"), "%s", text);
+        cr_expect(access("waited", F_OK), "it waited for its answer");
         expect("compare kept.json kept.json", 0, "copy");
     }
 }
