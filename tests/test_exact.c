@@ -64,6 +64,53 @@ Test(exact, a_tensor_core_needs_its_own_bits) {
     cr_expect(isnan(accumulator_grid(&sm90, NAN)));
 }
 
+/* ---- one product with its bias ---- */
+
+enum { TERMS = 4, RIGHT = 3 };
+
+/* Two rows, the second of zeros, with three columns: the middle one has a weight whose last bit is 2^-23. */
+static void multiply(const float bias[RIGHT], double input_unit, const double *x_radius,
+                     double e[2 * RIGHT]) {
+    static const float x[2 * TERMS] = {1, 2, 3, 4},
+                             w[RIGHT * TERMS] = {1, 1, 1, 1, 1 + 0x1p-23f, 1, 1, 1, 0.5f, -3, 2, 1};
+    const double *const radius[4] = {x_radius};
+    double y[2 * RIGHT];
+    struct contract contract = contract_exact(OP_LINEAR);
+    contract.u.linear.acc = (struct accumulator){.unit = UNIT_F32, .block = 1};
+    contract.u.linear.input_unit = input_unit;
+    struct call call = {.op = OP_LINEAR};
+    call.u.linear = (struct linear_args){.x = {(void *)x, DTYPE_F32, {TERMS}, 0, 2 * TERMS},
+                                         .w = {(void *)w, DTYPE_F32, {0, TERMS}, 0, RIGHT * TERMS},
+                                         .bias = {(void *)bias, DTYPE_F32, {1}, 0, RIGHT},
+                                         .n_rows = 2,
+                                         .n_cols = RIGHT,
+                                         .n_inner = TERMS,
+                                         .n_groups = 1};
+    ref_compute(&call, &contract, x_radius ? radius : NULL, 0, 2,
+                (struct ref_out[MAX_REF_OUT]){{y, e, NULL}});
+}
+
+static bool is_exact(const double *e, bool first, bool middle, bool last) {
+    return (e[0] == 0) == first && (e[1] == 0) == middle && (e[2] == 0) == last;
+}
+
+Test(exact, a_product_is_one_number_where_inputs_weights_and_bias_are_on_one_grid) {
+    static const float none[RIGHT], whole[RIGHT] = {7, 7, 7}, fine[RIGHT] = {0, 0, 3 * 0x1p-23f};
+    static const double off[2 * TERMS] = {0, 0, 0x1p-60};
+    double e[2 * RIGHT];
+    multiply(none, 0, NULL, e);
+    cr_expect(is_exact(e, true, false, true) && is_exact(e + RIGHT, true, true, true));
+    multiply(whole, 0, NULL, e);
+    cr_expect(is_exact(e, true, false, true) && is_exact(e + RIGHT, true, true, true));
+    multiply(fine, 0, NULL, e);
+    cr_expect(is_exact(e, true, false, false) && is_exact(e + RIGHT, true, true, true), "zeros and a bias");
+    multiply(none, 0, off, e);
+    cr_expect(is_exact(e, false, false, false) && is_exact(e + RIGHT, true, true, true),
+              "an input is not known");
+    multiply(none, UNIT_BF16, NULL, e);
+    cr_expect(is_exact(e, false, false, false), "inputs are rounded first");
+}
+
 /* ---- equal keys with all the weight ---- */
 
 enum { DIM = 16, MOST = 5 };
