@@ -28,7 +28,6 @@ static inline __attribute__((always_inline)) void switch_fiber(block *b, fiber *
 #ifdef SIMT_ASAN
     fiber_cold *cold = b->cold;
     void **frames = from ? &cold[from->linear].asan_frames : &b->scheduler_frames;
-    if (leaving) __asan_handle_no_return(); /* poison of frames that never return */
     __sanitizer_start_switch_fiber(leaving ? nullptr : frames,
                                    to ? cold[to->linear].stack.low : b->scheduler_low,
                                    to ? cold[to->linear].stack.bytes : b->scheduler_bytes);
@@ -143,16 +142,23 @@ void abandon(block *b) {
 
 /* ---- running ---- */
 
-static void fiber_main() {
-    block *b = running;
 #ifdef SIMT_ASAN
+/* The first fiber of a block comes from the scheduler's stack. Apart from fiber_main: that one never
+ * returns, and so must have nothing on its stack that AddressSanitizer fences in and frees at the end. */
+static __attribute__((noinline)) void fiber_arrives(block *b) {
     const void *low;
     size_t bytes;
     __sanitizer_finish_switch_fiber(nullptr, &low, &bytes);
-    if (!b->scheduler_low) { /* the first fiber of the block comes from there */
-        b->scheduler_low = low;
-        b->scheduler_bytes = bytes;
-    }
+    if (b->scheduler_low) return;
+    b->scheduler_low = low;
+    b->scheduler_bytes = bytes;
+}
+#endif
+
+static void fiber_main() {
+    block *b = running;
+#ifdef SIMT_ASAN
+    fiber_arrives(b);
 #endif
     b->of->thread_body(b->of->argument);
     if (b->on_idle) async_thread_exit(b);
