@@ -57,8 +57,9 @@ all: $(BUILD)/shardcheck ## build the binary (build/shardcheck)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1  /p' $(MAKEFILE_LIST) | awk '{n=$$2; $$1=$$2=""; printf "  make %-12s%s\n", n, $$0}'
 
+FAULTS = kernels limits writes shrink
 setup-done: ; @./setup
-.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults campaign arm bench grid python-test layers format install clean
+.PHONY: all help setup-done verify test sanitize schedules race bugs mutants faults $(FAULTS:%=faults-%) campaign arm bench grid python-test layers format install clean
 
 verify: setup-done ## set up, build and run the default check (Param2-17B, every legal tp)
 	@$(MAKE) --no-print-directory all && $(BUILD)/shardcheck run
@@ -96,11 +97,11 @@ bugs: setup-done ## every seeded kernel bug is caught, the kernels without are c
 mutants: all ## every known mistake is caught where it shows and nowhere else; the score may only rise
 	@BUILD=$(BUILD) tests/mutants/check
 
+# Beside each other, for they mostly wait; what each said comes at its end, whole.
 faults: all $(BUILD)/faults/shardcheck ## outputs that fail, kernels that crash and hang, too little of everything: the run says so
-	@BUILD=$(BUILD) tests/faults/kernels
-	@BUILD=$(BUILD) tests/faults/shrink
-	@BUILD=$(BUILD) tests/faults/limits
-	@BUILD=$(BUILD) tests/faults/writes
+	@$(MAKE) --no-print-directory -k -Otarget $(FAULTS:%=faults-%)
+$(FAULTS:%=faults-%): faults-%:
+	@echo "tests/faults/$*:"; BUILD=$(BUILD) tests/faults/$*
 
 bench: all $(BUILD)/bench/bounds ## what the bounds cost, and the kernels on the host device
 	@$(BUILD)/bench/bounds
