@@ -1,10 +1,10 @@
-# shardcheck. `make help` lists the targets; BUILD= chooses another build folder. SANITIZE=1: an ASan + UBSan build;
-# RACE=1: kernels instrumented for the race detector. Both leave the CUDA objects out.
+# shardcheck. `make help` lists the targets; BUILD= chooses another build folder. SANITIZE=1: an ASan + UBSan build,
+# without CUDA objects.
 BUILD ?= build
 PREFIX ?= /usr/local
 NVCC ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(NVCC))
-NVCC_OK := $(if $(SANITIZE)$(RACE),,$(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1))
+NVCC_OK := $(if $(SANITIZE),,$(shell v=$$("$(NVCC)" --version 2>/dev/null | sed -n 's/.*release \([0-9]*\)\.\([0-9]*\).*/\1\2/p'); [ "$${v:-0}" -ge 124 ] && echo 1))
 VERSION := 0.1.0
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 1)
@@ -18,7 +18,7 @@ ARCH := $(if $(shell grep -qw avx2 /proc/cpuinfo 2>/dev/null && echo y),-march=x
 # A sanitized build is run once and a report needs lines, not variables: what the compiler saves is worth more
 # than speed. Of instrumented code gcc believes what is not so.
 OPTIMISE := $(if $(SANITIZE),-g1 -O1 -Wno-restrict -Wno-format-truncation,-g -O2)
-COMMON = -I. $(WARN) $(OPTIMISE) -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"' $(RACE_FLAGS)
+COMMON = -I. $(WARN) $(OPTIMISE) -ffp-contract=off -fopenmp -MMD -MP -DSHARDCHECK_VERSION='"$(VERSION)"'
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE $(COMMON) -Wconversion -Wno-sign-conversion -isystem $(RANDOM123) \
              $(if $(PKG),$(shell pkg-config --cflags $(PKG) | sed 's/-I/-isystem /g')) $(SAN) $(CFLAGS)
 # Places in headers are named kernels/.., as those in the file that is compiled.
@@ -30,9 +30,7 @@ LDLIBS = $(if $(PKG),$(shell pkg-config --libs $(PKG))) -lm -lpthread -fopenmp -
 RANDOM123 = /usr/include
 SAN := $(if $(SANITIZE),-fsanitize=address -fsanitize=undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer)
 
-RACE_FLAGS = $(if $(RACE),-DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.)
-# What the compiler makes of array copies must be seen by the detector too.
-TSAN_RENAME = $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f)
+RACE_FLAGS = -DSIMT_RACE -ffile-prefix-map=$(CURDIR)=.
 
 C_SOURCES = $(filter-out harness/cli/main.c,$(wildcard layer/*.c reference/*.c kernels/*.c fixtures/*.c harness/*.c harness/cli/*.c harness/worker/*.c harness/mutants/*.c reports/*.c kernels/device/*.c kernels/reference/*.c))
 CXX_SOURCES = $(wildcard kernels/device/*.cpp kernels/simt/*/*.cpp)
@@ -82,10 +80,10 @@ run_named = for kernel in $(NAMED_ATTENTION); do \
     $1 run tiny --part ffn --tp 1,4 $3 $(NAMED_FFN)
 
 race: setup-done ## the kernels under the race detector
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-race RACE=1 $(BUILD)-race/shardcheck $(BUILD)-race/shardcheck-tests
-	@SHARDCHECK=$(abspath $(BUILD))-race/shardcheck $(BUILD)-race/shardcheck-tests --filter 'race/*'
-	@$(BUILD)-race/shardcheck run tiny --phase prefill,chunked,decode
-	@$(call run_named,$(BUILD)-race/shardcheck,--tokens 9)
+	@$(MAKE) --no-print-directory $(BUILD)/race/shardcheck $(BUILD)/race/shardcheck-tests
+	@SHARDCHECK=$(abspath $(BUILD))/race/shardcheck $(BUILD)/race/shardcheck-tests --filter 'race/*'
+	@$(BUILD)/race/shardcheck run tiny --phase prefill,chunked,decode
+	@$(call run_named,$(BUILD)/race/shardcheck,--tokens 9)
 
 schedules: all ## every kernel under seeded thread orders and copy timings: the same bits
 	@$(BUILD)/shardcheck run tiny --schedules 12 --phase prefill,chunked,decode --tp 1,4
@@ -137,7 +135,7 @@ install: all ## copy the binary to PREFIX/bin, its manual page and shell complet
 	    install -Dm644 $(BUILD)/generated $(DESTDIR)$(PREFIX)/share/$${f#*:} || exit 1; done
 
 clean: ## remove the build folders
-	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-race $(BUILD)-arm
+	@rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-arm
 
 $(BUILD)/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
@@ -148,12 +146,23 @@ $(BUILD)/campaign: $(BUILD)/tests/campaign/campaign.o $(CAMPAIGN:%.c=$(BUILD)/%.
 $(BUILD)/faults/shardcheck: $(BUILD)/harness/cli/main.o $(OBJECTS) $(BUILD)/tests/faults/kernels.o $(BUILD)/tests/faults/kernels_simt.host.o
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
-# The kernels of this lane's rows with all their mistakes, of which a run makes the one that SHARDCHECK_BUG names.
-LANE = $(if $(SANITIZE),asan,$(if $(RACE),race,run))
-SEEDED = $(shell awk '$$3 == "$(LANE)" { print $$2 }' tests/kernels/bugs/table | sort -u)
-$(BUILD)/bugs/%.host.o: CXXFLAGS_ALL += -g1 -O1 -DSEEDED_AT_RUN
-$(BUILD)/bugs/shardcheck: $(BUILD)/harness/cli/main.o $(filter-out $(SEEDED:%.cu=$(BUILD)/%.host.o),$(OBJECTS)) \
-    $(SEEDED:%.cu=$(BUILD)/bugs/%.host.o) $(BUILD)/tests/kernels/bugs/chosen.o
+# Once more for the race detector: the kernels, their executor, and the clock that has to wait for them. The rest
+# is the plain build's.
+WATCHED = $(addprefix $(BUILD)/,$(CXX_SOURCES:%.cpp=%.o) $(CU_SOURCES:%.cu=%.host.o) $(TEST_CU:%.cu=%.host.o) harness/worker/limits.o)
+watched = $(filter-out $(WATCHED),$1) $(patsubst $(BUILD)/%,$(BUILD)/race/%,$(filter $(WATCHED),$1))
+$(BUILD)/race/shardcheck: $(BUILD)/harness/cli/main.o $(call watched,$(OBJECTS))
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
+$(BUILD)/race/shardcheck-tests: $(TESTS:%.c=$(BUILD)/%.o) $(call watched,$(TEST_CU:%.cu=$(BUILD)/%.host.o) $(OBJECTS)) | $(BUILD)/race/shardcheck
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS) -lcriterion
+# The kernels of a lane's rows with all their mistakes, of which a run makes the one that SHARDCHECK_BUG names.
+# $(call seeded,LANE,OBJECTS)
+rows = $(shell awk '$$3 == "$1" { print $$2 }' tests/kernels/bugs/table | sort -u)
+seeded = $(filter-out $(patsubst %.cu,$(BUILD)/%.host.o,$(call rows,$1)),$(OBJECTS)) $(BUILD)/tests/kernels/bugs/chosen.o
+SEEDED_FLAGS = -g1 -O1 -DSEEDED_AT_RUN
+LANE = $(if $(SANITIZE),asan,run)
+$(BUILD)/bugs/shardcheck: $(BUILD)/harness/cli/main.o $(call seeded,$(LANE)) $(patsubst %.cu,$(BUILD)/bugs/%.host.o,$(call rows,$(LANE)))
+	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
+$(BUILD)/race/bugs/shardcheck: $(BUILD)/harness/cli/main.o $(call watched,$(call seeded,race)) $(patsubst %.cu,$(BUILD)/race/bugs/%.host.o,$(call rows,race))
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 	$(Q) $(CXX) -o $@ $^ $(LDLIBS)
@@ -175,14 +184,28 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 define compile_simt
 	@mkdir -p $(@D)
-	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $(if $(RACE),-O1 -fsanitize=thread) -c -o $@ $<
-	@$(if $(RACE),objcopy $(TSAN_RENAME) $@)
+	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $1 -c -o $@ $<
 endef
 $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.host.o: %.cu $(BUILD)/flags ; $(compile_simt)
-$(BUILD)/bugs/%.host.o: %.cu $(BUILD)/flags ; $(compile_simt)
+$(BUILD)/bugs/%.host.o: %.cu $(BUILD)/flags ; $(call compile_simt,$(SEEDED_FLAGS))
+# What the compiler makes of array copies must be seen by the detector too.
+define compile_watched
+	$(call compile_simt,$1 -O1 -fsanitize=thread)
+	@objcopy $(foreach f,memcpy memmove memset,--redefine-sym $f=__tsan_$f) $@
+endef
+$(BUILD)/race/%.host.o: %.cu $(BUILD)/flags ; $(compile_watched)
+$(BUILD)/race/bugs/%.host.o: %.cu $(BUILD)/flags ; $(call compile_watched,$(SEEDED_FLAGS))
+$(BUILD)/race/%.o: CFLAGS_ALL += $(RACE_FLAGS)
+$(BUILD)/race/%.o: CXXFLAGS_ALL += $(RACE_FLAGS)
+$(BUILD)/race/%.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+$(BUILD)/race/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
 $(BUILD)/%.cuda.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $< >$@.log 2>&1 && ! grep -q '(C75' $@.log || { cat $@.log; rm -f $@; exit 1; }
