@@ -247,7 +247,7 @@ static bool dot_is_exact(const struct attention_keys *s, const double *q, const 
     for (int64_t d = 0; d < D; d++) {
         const double k = s->k[j / LANES * D + d][j % LANES];
         if (q[d] * k == 0) continue;
-        grid = fmin(grid, value_grid(q[d]) * value_grid(k));
+        grid = min_f64(value_grid(q[d]) * value_grid(k), grid);
         s1 += fabs(q[d] * k);
     }
     return grid >= accumulator_grid(acc, s1);

@@ -69,27 +69,9 @@ double accumulator_slices_bound(const struct accumulator *acc, int64_t n, double
 
 /* ---- sums without an error ---- */
 
-double value_grid(double v) {
-    enum { FRACTION_BITS = 52, EXPONENT = 0x7ff };
-    uint64_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    const uint64_t fraction = bits & ((UINT64_C(1) << FRACTION_BITS) - 1);
-    const int exponent = (int)(bits >> FRACTION_BITS & EXPONENT);
-    if (v == 0) return INFINITY;
-    if (exponent == EXPONENT || exponent <= FRACTION_BITS) return 0;
-    const int zeros = fraction ? __builtin_ctzll(fraction) : FRACTION_BITS;
-    bits = (uint64_t)(exponent - FRACTION_BITS + zeros) << FRACTION_BITS;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
 double accumulator_grid(const struct accumulator *acc, double s1) {
     const struct sum_bounds b = {.grid = grid_share(acc)};
     return sum_grid(&b, s1);
-}
-
-double addition_grid(double unit, double s1) {
-    return accumulator_grid(&(struct accumulator){.unit = unit, .block = 1}, s1);
 }
 
 /* ---- known roundings ---- */

@@ -9,6 +9,8 @@
 #include "layer/contract.h"
 
 #include <math.h>
+#include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -47,13 +49,27 @@ static inline double sum_grid(const struct sum_bounds *b, double s1) {
     return s1 <= range ? least : (double)NAN;
 }
 
-/* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number. */
-double value_grid(double v);
+/* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number: v without
+ * its lowest bit, taken from v. No branch: loops take several at once. */
+static inline double value_grid(double v) {
+    const double size = fabs(v), least = 0x1p-970, most = 0x1.fffffffffffffp1023;
+    uint64_t bits, others;
+    double without;
+    memcpy(&bits, &size, sizeof bits);
+    others = bits & (bits - 1);
+    memcpy(&without, &others, sizeof without);
+    const double grid = bits << 12 ? size - without : size;
+    const double normal = (size >= least) & (size <= most) ? grid : 0;
+    return size == 0 ? (double)INFINITY : normal;
+}
 /* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from
  * which power on is their sum exact, whatever the order?  Then E = 0. */
 double accumulator_grid(const struct accumulator *acc, double s1);
 /* The same for additions of relative error `unit`, one a term. */
-double addition_grid(double unit, double s1);
+static inline double addition_grid(double unit, double s1) {
+    const struct sum_bounds b = {.grid = unit};
+    return sum_grid(&b, s1);
+}
 
 /* What numbers known to within e become when they are rounded to dtype d: rounding is monotone, so a number
  * in [y - e, y + e] goes into [round(y - e), round(y + e)], mostly one number. y[0..n) becomes round(y), e

@@ -205,7 +205,7 @@ void ref_combine(const struct call *call, const struct contract *contract, const
                     s1[i] += fabs(gate * down[i]);
                 }
                 for (int64_t i = 0; i < a->width && out->e; i++)
-                    grid[i] = fmin(grid[i], gate_grid * value_grid(down[i]));
+                    grid[i] = min_f64(gate_grid * value_grid(down[i]), grid[i]);
                 if (!radius) continue;
                 double rg; /* |g' d' - g d| <= |g| r_d + (|d| + r_d) r_g */
                 radius_row(&rg, radius, 2, &a->gates, t * a->gates.stride[0] + j, 1);

@@ -29,6 +29,8 @@ static inline bool has_radius(const double *const *radius, int i) { return radiu
 
 static inline int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t max_i64(int64_t a, int64_t b) { return a > b ? a : b; }
+/* b where a is NaN; unlike those of fmin, loops take several at once. */
+static inline double min_f64(double a, double b) { return a < b ? a : b; }
 
 static inline void put(const struct ref_out *out, int64_t i, double y, double e, double s1) {
     if (out->y) out->y[i] = y;
@@ -78,7 +80,7 @@ static inline void running_clear(struct running *sum, int64_t n) {
 }
 static inline void running_add(struct running *sum, double value, double radius) {
     sum->y += value, sum->s1 += fabs(value), sum->moved += radius;
-    sum->grid = fmin(sum->grid, value_grid(value));
+    sum->grid = min_f64(value_grid(value), sum->grid);
 }
 
 /* n numbers: one is a copy, two round once, more at most n times in any order, at what is at most S1. */

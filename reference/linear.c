@@ -207,10 +207,7 @@ static double *moved_sums(const struct linear_args *a, const double *const *radi
 
 static double row_grid(const double *row, int64_t n) {
     double grid = INFINITY;
-    for (int64_t k = 0; k < n; k++) {
-        const double one = value_grid(row[k]);
-        if (one < grid) grid = one;
-    }
+    for (int64_t k = 0; k < n; k++) grid = min_f64(value_grid(row[k]), grid);
     return grid;
 }
 

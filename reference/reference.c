@@ -43,20 +43,64 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-static void add_part(struct running *sum, double *part, const struct sum_args *a, const double *const *radius,
-                     int64_t i, int64_t t) {
-    double *const r = part + a->width;
-    view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
-    radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
-    for (int64_t c = 0; c < a->width; c++) running_add(&sum[c], part[c], r[c]);
+/* `running` of internal.h for each of n columns, an array a number: the loops take several columns at once. */
+struct row {
+    int64_t n;
+    double *y, *s1, *moved, *grid;
+};
+
+static struct row row_in(double *room, int64_t n) {
+    return (struct row){n, room, room + n, room + 2 * n, room + 3 * n};
+}
+
+static void row_clear(const struct row *sum) {
+    memset(sum->y, 0, (size_t)sum->n * 3 * sizeof(double));
+    for (int64_t c = 0; c < sum->n; c++) sum->grid[c] = INFINITY;
+}
+
+static void row_add(const struct row *sum, const double *restrict value, const double *restrict radius) {
+    double *restrict const y = sum->y, *restrict const s1 = sum->s1, *restrict const moved = sum->moved,
+                           *restrict const grid = sum->grid;
+    for (int64_t c = 0; c < sum->n; c++) {
+        y[c] += value[c], s1[c] += fabs(value[c]), moved[c] += radius[c];
+        grid[c] = min_f64(value_grid(value[c]), grid[c]);
+    }
+}
+
+static void row_end(const struct row *sum, int64_t n, double unit, double *restrict value,
+                    double *restrict radius) {
+    for (int64_t c = 0; c < sum->n; c++) {
+        const struct running one = {sum->y[c], sum->s1[c], sum->moved[c], sum->grid[c]};
+        const struct fuzzy end = running_end(&one, n, unit);
+        value[c] = end.value, radius[c] = end.radius;
+    }
 }
 
 /* The last of n - 1 additions is the one into the output format: n - 2 sums of some of the numbers, each at
- * most size (1 + u)^(n - 2), are rounded before. */
-static double steps_error(enum dtype step, int64_t n, double size) {
+ * most size (1 + u)^(n - 2), are rounded before. A share of that size. */
+static double steps_error(enum dtype step, int64_t n) {
     if (step == DTYPE_F64 || n <= 2) return 0;
     const double u = dtype_unit(step), before = (double)(n - 2);
-    return before * u * pow(1 + u, before) * size;
+    return before * u * pow(1 + u, before);
+}
+
+/* Parts [i, end) of token t; those of one rank are added up and rounded before they are added to `all`. */
+static void add_parts(const struct row *all, const struct row *own, double *part, const struct sum_args *a,
+                      const struct sum_contract *c, const double *const *radius, int64_t i, int64_t end,
+                      int64_t t) {
+    const bool alone = end - i == 1 && c->rank == DTYPE_F64;
+    const struct row *const sum = alone ? all : own;
+    double *const r = part + a->width;
+    if (!alone) row_clear(own);
+    for (; i < end; i++) {
+        view_row(part, &a->part[i], t * a->part[i].stride[0], a->width);
+        radius_row(r, radius, (int)i, &a->part[i], t * a->part[i].stride[0], a->width);
+        row_add(sum, part, r);
+    }
+    if (alone) return;
+    row_end(own, end - i, c->unit, part, r);
+    image_of(part, r, a->width, c->rank);
+    row_add(all, part, r);
 }
 
 /* y = sum of the parts, those of a rank added up and rounded first where the contract says so. */
@@ -65,29 +109,21 @@ void ref_sum(const struct call *call, const struct contract *contract, const dou
     const struct sum_args *a = &call->u.sum;
     const struct sum_contract *c = &contract->u.sum;
     const int64_t each = c->rank != DTYPE_F64 ? max_i64(c->parts_per_rank, 1) : 1;
-    const double tiny = flushed(contract, (double)(a->n_parts - 1));
-    double *part = ref_alloc((size_t)a->width * 2 * sizeof *part);
-    struct running *all = ref_alloc((size_t)a->width * 2 * sizeof *all), *own = all + a->width;
+    const int64_t n_ranks = (a->n_parts + each - 1) / each, width = a->width;
+    const double tiny = flushed(contract, (double)(a->n_parts - 1)), steps = steps_error(c->step, n_ranks);
+    double *const room = ref_alloc((size_t)width * 10 * sizeof *room), *const part = room + 8 * width;
+    const struct row all = row_in(room, width), own = row_in(room + 4 * width, width);
     for (int64_t t = row0; t < row1; t++) {
-        running_clear(all, a->width);
-        for (int64_t i = 0; i < a->n_parts; i += each) {
-            const int64_t end = min_i64(i + each, a->n_parts);
-            running_clear(own, a->width);
-            for (int64_t j = i; j < end; j++) add_part(own, part, a, radius, j, t);
-            for (int64_t col = 0; col < a->width; col++) {
-                const struct fuzzy n = image(running_end(&own[col], end - i, c->unit), c->rank);
-                running_add(&all[col], n.value, n.radius);
-            }
-        }
-        const int64_t n_ranks = (a->n_parts + each - 1) / each;
-        for (int64_t col = 0; col < a->width; col++) {
-            struct fuzzy y = running_end(&all[col], n_ranks, c->unit);
-            y.radius += steps_error(c->step, n_ranks, all[col].s1 + all[col].moved);
-            put(out, (t - row0) * a->width + col, y.value, y.radius + (all[col].s1 > 0 ? tiny : 0),
-                all[col].s1);
+        row_clear(&all);
+        for (int64_t i = 0; i < a->n_parts; i += each)
+            add_parts(&all, &own, part, a, c, radius, i, min_i64(i + each, a->n_parts), t);
+        row_end(&all, n_ranks, c->unit, part, part + width);
+        for (int64_t i = 0; i < width; i++) {
+            const double e = part[width + i] + (steps > 0 ? steps * (all.s1[i] + all.moved[i]) : 0);
+            put(out, (t - row0) * width + i, part[i], e + (all.s1[i] > 0 ? tiny : 0), all.s1[i]);
         }
     }
-    free(part), free(all);
+    free(room);
 }
 
 /* y = x + add. Where the addition rounds straight into the output format, that rounding is the
@@ -108,7 +144,7 @@ void ref_residual(const struct call *call, const struct contract *contract, cons
         for (int64_t c = 0; c < a->width; c++) {
             const double y = x[c] + add[c], r = rx[c] + ra[c], s1 = fabs(x[c]) + fabs(add[c]);
             const bool exact =
-                r == 0 && fmin(value_grid(x[c]), value_grid(add[c])) >= addition_grid(unit, s1);
+                r == 0 && min_f64(value_grid(x[c]), value_grid(add[c])) >= addition_grid(unit, s1);
             const double e = exact ? 0 : factor * (fabs(y) + r) + r;
             put(out, (t - row0) * a->width + c, y, e + (y != 0 ? tiny : 0), s1);
         }
