@@ -237,7 +237,7 @@ static struct status fetch_outputs(struct kernel_seat *seat, const struct placed
         const struct lie lie = lie_of(at, id);
         const size_t size = dtype_bytes(dtype);
         TRY(device_pull(seat->device, &seat->out[i]));
-        char *const got = store_renew(into, id, dtype, placed_count(at, id));
+        char *const got = store_new(into, id, dtype, placed_count(at, id));
         copy_rows(got, (size_t)lie.row * size, (const char *)seat->out[i].host + (size_t)lie.offset * size,
                   (size_t)lie.stride * size, (size_t)lie.row * size,
                   has_gaps(lie) ? at->crew->plan.size[AXIS_T] : 1);

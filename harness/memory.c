@@ -79,18 +79,28 @@ static struct mapping map_pages(size_t bytes) {
     return m;
 }
 
-void mapping_renew(struct mapping *m, size_t bytes) {
-    mapping_free(m);
+/* Warm pages hold what they held before. */
+static struct mapping mapping_of(size_t bytes, bool zeroed) {
     struct mapping *const warm = bytes < MAPPED_FROM ? NULL : kept_for(bytes);
     if (bytes < MAPPED_FROM) {
-        *m = (struct mapping){memory_zeroed(bytes, 1), bytes, NULL};
-    } else if (warm) {
-        *m = *warm;
-        *warm = (struct mapping){0};
-        set_bytes(m->data, 0, bytes);
-    } else {
-        *m = map_pages(bytes);
+        void *const data = zeroed ? memory_zeroed(bytes, 1) : or_die(malloc(bytes), bytes);
+        return (struct mapping){data, bytes, NULL};
     }
+    if (!warm) return map_pages(bytes);
+    const struct mapping m = *warm;
+    *warm = (struct mapping){0};
+    if (zeroed) set_bytes(m.data, 0, bytes);
+    return m;
+}
+
+void mapping_renew(struct mapping *m, size_t bytes) {
+    mapping_free(m);
+    *m = mapping_of(bytes, true);
+}
+
+void mapping_new(struct mapping *m, size_t bytes) {
+    mapping_free(m);
+    *m = mapping_of(bytes, false);
 }
 
 void mapping_free(struct mapping *m) {
@@ -111,13 +121,15 @@ union block {
     char room[64];
 };
 
-void *block_zeroed(size_t count, size_t size) {
-    struct mapping m = {0};
+static void *block_of(size_t count, size_t size, bool zeroed) {
     if (size && count > (SIZE_MAX - sizeof(union block)) / size) or_die(NULL, SIZE_MAX);
-    mapping_renew(&m, sizeof(union block) + count * size);
+    const struct mapping m = mapping_of(sizeof(union block) + count * size, zeroed);
     ((union block *)m.data)->mapping = m;
     return (char *)m.data + sizeof(union block);
 }
+
+void *block_zeroed(size_t count, size_t size) { return block_of(count, size, true); }
+void *block_new(size_t count, size_t size) { return block_of(count, size, false); }
 
 void block_free(void *data) {
     if (!data) return;

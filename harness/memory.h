@@ -17,10 +17,12 @@ struct mapping {
 };
 /* `bytes` of zeros; an old mapping is given back. One thread at a time. */
 void mapping_renew(struct mapping *m, size_t bytes);
+void mapping_new(struct mapping *m, size_t bytes); /* with anything in it */
 void mapping_free(struct mapping *m);
 /* The same as plain memory. */
 void *block_zeroed(size_t count, size_t size);
-void block_free(void *data); /* NULL: nothing */
+void *block_new(size_t count, size_t size); /* with anything in it */
+void block_free(void *data);                /* NULL: nothing */
 
 /* Bytes that this process, or one that it has waited for, had in use at most. */
 size_t memory_peak(void);

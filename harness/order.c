@@ -52,8 +52,8 @@ void judge_order(const struct placed *at, const struct outcome *o, const struct 
     const int64_t size = a->row_size[0], rows = size ? a->count[0] / size : 0;
     const int64_t most = MOST_ELEMENTS / (size + 1) + 1, step = most < rows ? most : rows;
     const int64_t each = ref_replay_each(&o->call, &o->contract);
-    double *const y = block_zeroed((size_t)(step * size), sizeof *y);
-    double *const e = block_zeroed((size_t)(step * size), sizeof *e);
+    double *const y = block_new((size_t)(step * size), sizeof *y);
+    double *const e = block_new((size_t)(step * size), sizeof *e);
     const struct stored *const stored = &o->got.of[a->id[0]];
     for (int64_t row = 0; row < rows; row += step) {
         const int64_t n = step < rows - row ? step : rows - row;

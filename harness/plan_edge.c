@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#include "layer/copy.h"
-
 /* Multiply-adds up to which every row is recomputed; above, PLAN_ROWS rows, and one of every
  * expert. */
 #define PLAN_WORK 3e8
@@ -113,12 +111,14 @@ void partial_add(struct rank_work *w, double **of_ranks) {
     double *const unrounded = answer_exact(&w->at, &w->outcome, &w->ranks->exact[w->at.rank]);
     const double *const y = unrounded ? unrounded : a->y[0];
     if (!*of_ranks) *of_ranks = block_zeroed((size_t)w->trunk->answer.count[0], sizeof **of_ranks);
-    double *const sum = *of_ranks;
-#pragma omp parallel for schedule(static)
-    for (int64_t n = 0; n < a->count[0]; n++) sum[first + n] += y[n];
+    double *const sum = *of_ranks, *kept = NULL;
     if (tensor_continues(a->id[0]))
-        copy_bytes(store_renew(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]), y,
-                   (size_t)a->count[0] * sizeof *y);
+        kept = store_new(&w->ranks->exact[w->at.rank], a->id[0], DTYPE_F64, a->count[0]);
+#pragma omp parallel for schedule(static)
+    for (int64_t n = 0; n < a->count[0]; n++) {
+        sum[first + n] += y[n];
+        if (kept) kept[n] = y[n];
+    }
     block_free(unrounded);
 }
 
@@ -141,7 +141,7 @@ void partial_edge(struct ranks *r, const struct trunk *t, int stage, const doubl
     const struct answer *const a = &t->answer;
     const double terms = (double)stage_terms(stage, t->crew.plan.size) + (double)r->crew.plan.tp;
     const double *const y = t->sum_y ? t->sum_y : a->y[0], *const s1 = t->sum_s1 ? t->sum_s1 : a->s1[0];
-    double *const slack = block_zeroed((size_t)a->count[0], sizeof(double));
+    double *const slack = block_new((size_t)a->count[0], sizeof(double));
 #pragma omp parallel for schedule(static)
     for (int64_t n = 0; n < a->count[0]; n++) slack[n] = 2 * terms * UNIT_F64 * s1[n];
     for (int rank = 0, last; rank < r->crew.plan.tp; rank = last + 1) {

@@ -58,8 +58,8 @@ static void slice_answer(struct rank_work *w) {
         a->s1[i] = NULL;
         a->count[i] = placed_count(&w->at, a->id[i]);
         a->row_size[i] = ref_row_size(&w->outcome.call, i);
-        a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
-        a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
+        a->y[i] = block_new((size_t)a->count[i], sizeof(double));
+        a->e[i] = block_new((size_t)a->count[i], sizeof(double));
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->y[i], whole->y[i]);
         slice_copy(&w->at.crew->plan, a->id[i], w->at.rank, sizeof(double), a->e[i], whole->e[i]);
     }

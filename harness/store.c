@@ -2,12 +2,21 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/store.h"
 
-void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count) {
+static void *hold(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count,
+                  void renew(struct mapping *m, size_t bytes)) {
     struct stored *const s = &store->of[id];
-    mapping_renew(&s->memory, (size_t)count * dtype_bytes(dtype));
+    renew(&s->memory, (size_t)count * dtype_bytes(dtype));
     s->dtype = dtype;
     s->count = count;
     return s->memory.data;
+}
+
+void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count) {
+    return hold(store, id, dtype, count, mapping_renew);
+}
+
+void *store_new(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count) {
+    return hold(store, id, dtype, count, mapping_new);
 }
 
 void store_drop(struct store *store, enum tensor_id id) {

@@ -19,6 +19,8 @@ struct store {
 /* Room for a tensor, its old version dropped; contents zero. A tensor of no elements counts as
  * stored nowhere. */
 void *store_renew(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count);
+/* The same with anything in it, for who writes all of it. */
+void *store_new(struct store *store, enum tensor_id id, enum dtype dtype, int64_t count);
 void store_drop(struct store *store, enum tensor_id id);
 void store_free(struct store *store);
 /* Takes a tensor over; an old version is dropped. */

@@ -169,7 +169,7 @@ struct status trunk_stage(struct trunk *t, int stage) {
 }
 
 static void keep_exact(struct store *store, enum tensor_id id, int64_t count, const double *values) {
-    copy_bytes(store_renew(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
+    copy_bytes(store_new(store, id, DTYPE_F64, count), values, (size_t)count * sizeof *values);
 }
 
 /* Of a stage that failed, NaN, infinity and poison go on as the reference's values: what one kernel

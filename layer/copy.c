@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* A team of one is a team, too: pieces that are small are nobody else's. */
-enum { PIECE = 4 << 20 };
+enum { PIECE = 1 << 20 };
 
 static size_t piece(size_t bytes, size_t first) { return bytes - first < PIECE ? bytes - first : PIECE; }
 

@@ -248,8 +248,10 @@ int64_t ref_replay_each(const struct call *call, const struct contract *contract
 
 static void replay_linear(const struct call *call, const struct contract *contract, int64_t row0,
                           int64_t row1, int64_t each, double *y, double *e) {
+    const int64_t n = (row1 - row0) * call->u.linear.n_cols;
     linear_replay(&call->u.linear, &contract->u.linear.acc, row0, row1, each, y);
-    memset(e, 0, (size_t)((row1 - row0) * call->u.linear.n_cols) * sizeof *e);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) e[i] = 0;
 }
 
 static void replay_gated(const struct call *call, const struct contract *contract, int64_t row0, int64_t row1,
