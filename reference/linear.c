@@ -4,7 +4,6 @@
 #include "reference/internal.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -246,11 +245,12 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
     const struct linear_args *const a = f->args;
     struct linear_rows rows = linear_rows_make(a, f->row0, row1);
     const int64_t n_blocks = (a->n_cols + SUM_COLUMNS - 1) / SUM_COLUMNS;
+    const int64_t at_once = pieces_at_once(rows.n_runs * n_blocks);
 #pragma omp parallel
     {
         struct linear_adder adder;
         linear_adder_open(&adder, rows.most_tiles);
-#pragma omp for collapse(2) schedule(dynamic, 16)
+#pragma omp for collapse(2) schedule(dynamic, at_once)
         for (int64_t i = 0; i < rows.n_runs; i++)
             for (int64_t block = 0; block < n_blocks; block++) {
                 const int64_t column = block * SUM_COLUMNS, n = min_i64(SUM_COLUMNS, a->n_cols - column);

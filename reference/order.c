@@ -176,16 +176,35 @@ static bool has_order(const struct sample *s, int i, const struct contract *c) {
     return same_bits(&piece.u.linear, y, e) == piece_size(&piece);
 }
 
-/* Does an order give the bits of the whole sample?  Telling pieces stand last: a few of them refuse most. */
-static bool all_have_order(const struct sample *s, const struct contract *c) {
+/* Telling pieces stand last: a few of them refuse most orders. */
+static int rest_of(const struct sample *s) {
     enum { FEW = 8 };
-    const int rest = s->n > FEW ? s->n - FEW : 0;
+    return s->n > FEW ? s->n - FEW : 0;
+}
+
+static bool last_have_order(const struct sample *s, const struct contract *c) {
     bool all = true;
-    for (int i = s->n - 1; i >= rest && all; i--) all = has_order(s, i, c);
-    if (!all) return false;
-#pragma omp parallel for reduction(&& : all) schedule(dynamic)
-    for (int i = 0; i < rest; i++) all = all && has_order(s, i, c);
+    for (int i = s->n - 1; i >= rest_of(s) && all; i--) all = has_order(s, i, c);
     return all;
+}
+
+static bool rest_have_order(const struct sample *s, const struct contract *c) {
+    bool all = true;
+#pragma omp parallel for reduction(&& : all) schedule(dynamic)
+    for (int i = 0; i < rest_of(s); i++) all = all && has_order(s, i, c);
+    return all;
+}
+
+/* Which orders give the bits of the last pieces? A thread each: a team for one piece costs more than the
+ * piece. */
+static void try_orders(const struct sample *s, bool has[N_ORDERS]) {
+    const int64_t n_inner = s->call->u.linear.n_inner;
+#pragma omp parallel for schedule(dynamic)
+    for (int i = 0; i < N_ORDERS; i++) {
+        struct order o;
+        has[i] =
+            order_at(i, n_inner, &o) && ref_replays(s->call, &o.contract) && last_have_order(s, &o.contract);
+    }
 }
 
 static bool wider(const struct order *a, const struct order *b, int64_t n) {
@@ -197,6 +216,7 @@ void order_find(const struct call *call, const struct contract *declared, struct
     const int64_t n_inner = call->u.linear.n_inner;
     struct sample s = {.call = call, .declared = declared};
     struct order o;
+    bool has[N_ORDERS];
     *out = (struct order_found){0};
     take_tiles(&s);
     count_telling(&s);
@@ -206,9 +226,10 @@ void order_find(const struct call *call, const struct contract *declared, struct
         const struct call piece = piece_of(&s, i);
         out->sampled += piece_size(&piece);
     }
-    for (int i = 0; i < N_ORDERS && s.telling >= ORDER_TELLING; i++) {
-        if (!order_at(i, n_inner, &o) || !ref_replays(call, &o.contract)) continue;
-        if (!all_have_order(&s, &o.contract)) continue;
+    if (s.telling < ORDER_TELLING) return;
+    try_orders(&s, has);
+    for (int i = 0; i < N_ORDERS; i++) {
+        if (!has[i] || !order_at(i, n_inner, &o) || !rest_have_order(&s, &o.contract)) continue;
         if (!out->found || wider(&o, &out->order, n_inner)) out->order = o;
         out->found = true;
     }

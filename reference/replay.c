@@ -164,11 +164,12 @@ static void replay_here(const struct linear_args *a, const struct accumulator *a
                         int64_t row1, int64_t each, double *y) {
     struct linear_rows rows = linear_rows_make(a, row0, row1);
     const int64_t n_blocks = (a->n_cols + PANEL - 1) / PANEL;
+    const int64_t at_once = pieces_at_once(rows.n_runs * n_blocks);
 #pragma omp parallel
     {
         lanes *const total = ref_alloc((size_t)rows.most_tiles * 2 * PANEL * sizeof *total);
         lanes *const sum = total + rows.most_tiles * PANEL;
-#pragma omp for collapse(2) schedule(dynamic, 16)
+#pragma omp for collapse(2) schedule(dynamic, at_once)
         for (int64_t i = 0; i < rows.n_runs; i++)
             for (int64_t block = 0; block < n_blocks; block++) {
                 const struct linear_run *const r = &rows.run[i];

@@ -3,7 +3,6 @@
 #include "reference/summer.h"
 #include "reference/internal.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
