@@ -169,6 +169,8 @@ $(BUILD)/bench/%: $(BUILD)/bench/%.o $(OBJECTS)
 $(BUILD)/conformance_record: $(CONFORMANCE)_record.o $(CONFORMANCE)_cases.o $(CONFORMANCE).host.o $(if $(NVCC_OK),$(CONFORMANCE).cuda.o) \
     $(filter $(BUILD)/kernels/device/% $(BUILD)/kernels/simt/% $(BUILD)/layer/status.o $(BUILD)/layer/line.o $(BUILD)/layer/dtype.o $(BUILD)/layer/copy.o,$(OBJECTS))
 	$(Q) $(CXX) -o $@ $^ $(filter-out -lhdf5 -ljansson -lz,$(LDLIBS))
+# The bits of the CPU's loops.
+$(BUILD)/kernels/reference/%.cuda.o: NVCCFLAGS += -fmad=false
 $(BUILD)/layer/dtype.o $(BUILD)/fixtures/fill.o $(BUILD)/reference/%.o: CFLAGS_ALL += -O3 $(ARCH)
 $(BUILD)/tests/%.o: CFLAGS_ALL += -O1
 # What objects are made with; written only when that changes, and then all of them are made again. `:=`

@@ -2,10 +2,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/answer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BEAT_WORK 4e9 /* multiply-adds of the reference between two beats */
+#include "reference/summer.h"
+
+#define BEAT_WORK 4e9       /* multiply-adds of the reference between two beats */
+#define SUMMER_WORK 3.2e10  /* the same where a summer adds up: each piece of a call costs a way there, .. */
+#define SUMMER_ELEMENTS 6e7 /* .. and room for its sums */
 
 /* ---- the ops' own ---- */
 
@@ -102,7 +107,8 @@ double call_work(const struct call *call) { return call_row_work(call) * (double
 
 /* As many rows at once as take about a second: the time from one beat to the next. */
 static void compute_rows(const struct answer *a, const struct outcome *o, int64_t rows, struct watch *watch) {
-    const double fit = BEAT_WORK / call_row_work(&o->call);
+    const double work = call_row_work(&o->call), elements = (double)(a->n ? a->row_size[0] : 1);
+    const double fit = ref_summer() ? fmin(SUMMER_WORK / work, SUMMER_ELEMENTS / elements) : BEAT_WORK / work;
     const int64_t step = fit < 1 ? 1 : fit < (double)rows ? (int64_t)fit : rows;
     for (int64_t row = 0; row < rows; row += step) {
         struct ref_out out[MAX_REF_OUT] = {0};
@@ -124,14 +130,22 @@ void answer_begin(struct answer *a, int stage, const struct outcome *o) {
         a->count[i] = rows * a->row_size[i];
         a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
         a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
-        if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
-            a->s1[i] = block_zeroed((size_t)a->count[i], sizeof(double));
     }
+}
+
+void answer_sizes(struct answer *a) {
+    for (int i = 0; i < a->n; i++)
+        if (tensor_table[a->id[i]].role == ROLE_PARTIAL)
+            a->s1[i] = block_new((size_t)a->count[i], sizeof(double));
+}
+
+void answer_fill(struct answer *a, const struct outcome *o, struct watch *watch) {
+    compute_rows(a, o, ref_n_rows(&o->call), watch);
 }
 
 void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch) {
     answer_begin(a, stage, o);
-    compute_rows(a, o, ref_n_rows(&o->call), watch);
+    answer_fill(a, o, watch);
 }
 
 void answer_free(struct answer *a) {

@@ -15,12 +15,15 @@ struct answer {
     enum tensor_id id[MAX_REF_OUT]; /* whose placement gives the coordinates */
     int64_t count[MAX_REF_OUT], row_size[MAX_REF_OUT];
     double *y[MAX_REF_OUT], *e[MAX_REF_OUT];
-    double *s1[MAX_REF_OUT]; /* of partial outputs; NULL otherwise */
+    double *s1[MAX_REF_OUT]; /* of partial outputs where they are wanted; NULL otherwise */
     bool borrowed;           /* they are another answer's */
 };
 /* Room for all of it, zeros. */
 void answer_begin(struct answer *a, int stage, const struct outcome *o);
+void answer_sizes(struct answer *a); /* and for s1 */
 /* watch: hears that rows are done; may be NULL. */
+void answer_fill(struct answer *a, const struct outcome *o, struct watch *watch);
+/* Begun and filled, without s1. */
 void answer_compute(struct answer *a, int stage, const struct outcome *o, struct watch *watch);
 void answer_free(struct answer *a);
 double call_row_work(const struct call *call); /* multiply-adds of one row of an answer */

@@ -3,6 +3,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "harness/device_sums.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -66,6 +67,30 @@ static void lay_tiles(struct sums_tile *tile, const struct ref_sums *s) {
         }
 }
 
+/* What stands in `grids`, one behind the other. */
+struct grids {
+    int64_t bias, row_grid, need, count;
+};
+
+static struct grids grids_of(const struct ref_sums *s) {
+    const int64_t n_cols = s->finish ? s->n_cols : 0, n_rows = s->finish ? s->n_rows : 0;
+    return (struct grids){0, n_cols, n_cols + n_rows, n_cols + n_rows + s->n_runs * n_cols};
+}
+
+static void lay_grids(double *to, const struct ref_sums *s) {
+    const struct grids g = grids_of(s);
+    if (!s->finish) return;
+    memcpy(to + g.bias, s->finish->bias, (size_t)s->n_cols * sizeof *to);
+    if (s->finish->row_grid) memcpy(to + g.row_grid, s->finish->row_grid, (size_t)s->n_rows * sizeof *to);
+    for (int64_t i = g.need; i < g.count; i++) to[i] = INFINITY;
+}
+
+/* Arrays of the answer: y; span or e; s1. */
+static int n_arrays(const struct ref_sums *s) {
+    if (s->order) return 1;
+    return s->finish && !s->finish->sizes ? 2 : 3;
+}
+
 static struct status reserve(struct device_sums *d, const struct ref_sums *s) {
     const struct linear_args *const a = s->args;
     const size_t x = (size_t)(s->n_rows * a->n_inner) * dtype_bytes(a->x.dtype);
@@ -74,9 +99,10 @@ static struct status reserve(struct device_sums *d, const struct ref_sums *s) {
     TRY(device_reuse(d->device, "w of the reference", w, 0, false, &d->w));
     TRY(device_reuse(d->device, "tiles of the reference", (size_t)count_tiles(s) * sizeof(struct sums_tile),
                      0, false, &d->tile));
+    TRY(device_reuse(d->device, "grids of the reference", (size_t)grids_of(s).count * sizeof(double), 0,
+                     false, &d->grids));
     return device_reuse(d->device, "sums of the reference",
-                        (size_t)(s->n_rows * s->n_cols) * (s->order ? 1 : 3) * sizeof(double), 0, false,
-                        &d->out);
+                        (size_t)(s->n_rows * s->n_cols * n_arrays(s)) * sizeof(double), 0, false, &d->out);
 }
 
 static struct status send(struct device_sums *d, const struct ref_sums *s) {
@@ -84,34 +110,45 @@ static struct status send(struct device_sums *d, const struct ref_sums *s) {
     lay_tiles(d->tile.host, s);
     TRY(device_push(d->device, &d->x));
     TRY(device_push(d->device, &d->w));
+    lay_grids(d->grids.host, s);
+    TRY(device_push(d->device, &d->grids));
     return device_push(d->device, &d->tile);
 }
 
 /* Queued; or why it was refused. */
 static const char *launch(struct device_sums *d, const struct ref_sums *s) {
-    double *const out = d->out.data;
+    double *const out = d->out.data, *const grids = d->grids.data;
     const int64_t n = s->n_rows * s->n_cols;
-    const struct sums_args args = {.x = d->x.data,
-                                   .w = d->w.data,
-                                   .x_dtype = s->args->x.dtype,
-                                   .w_dtype = s->args->w.dtype,
-                                   .tile = d->tile.data,
-                                   .y = out,
-                                   .span = s->order ? NULL : out + n,
-                                   .s1 = s->order ? NULL : out + 2 * n,
-                                   .n_tiles = count_tiles(s),
-                                   .n_cols = s->n_cols,
-                                   .n_inner = s->args->n_inner,
-                                   .slice = s->slice,
-                                   .block = s->order ? s->order->block : 0,
-                                   .fraction = s->order ? s->order->fraction : 0,
-                                   .keep = s->order ? s->order->keep : 0};
+    const struct grids g = grids_of(s);
+    struct sums_args args = {.x = d->x.data,
+                             .w = d->w.data,
+                             .x_dtype = s->args->x.dtype,
+                             .w_dtype = s->args->w.dtype,
+                             .tile = d->tile.data,
+                             .y = out,
+                             .span = s->order ? NULL : out + n,
+                             .s1 = n_arrays(s) == 3 ? out + 2 * n : NULL,
+                             .n_tiles = count_tiles(s),
+                             .n_cols = s->n_cols,
+                             .n_inner = s->args->n_inner,
+                             .slice = s->slice,
+                             .block = s->order ? s->order->block : 0,
+                             .fraction = s->order ? s->order->fraction : 0,
+                             .keep = s->order ? s->order->keep : 0};
+    if (s->finish) {
+        args.bounds = s->finish->bounds;
+        args.e = args.span;
+        args.bias = grids + g.bias;
+        args.row_grid = s->finish->row_grid ? grids + g.row_grid : NULL;
+        args.need = grids + g.need;
+    }
     sums_fn *const *const by = s->order ? replay_launch : sums_launch;
     return by[device_kind_of(d->device)](&args, device_stream(d->device));
 }
 
 static struct status fetch(struct device_sums *d) {
     TRY(device_sync(d->device));
+    TRY(device_pull(d->device, &d->grids));
     return device_pull(d->device, &d->out);
 }
 
@@ -135,7 +172,10 @@ static bool sum(struct ref_summer *summer, struct ref_sums *s) {
         snprintf(summer->wrong, sizeof summer->wrong, "the device's reference: %.480s", ran.message);
     const double *const out = d->out.host;
     s->y = out;
-    if (!s->order) s->span = out + n, s->s1 = out + 2 * n;
+    s->span = s->order || s->finish ? NULL : out + n;
+    s->s1 = n_arrays(s) == 3 ? out + 2 * n : NULL;
+    s->e = s->finish ? out + n : NULL;
+    s->need = (const double *)d->grids.host + grids_of(s).need;
     return !ran.code;
 }
 
@@ -178,5 +218,6 @@ void device_sums_close(struct device_sums *sums) {
     device_free(sums->device, &sums->x);
     device_free(sums->device, &sums->w);
     device_free(sums->device, &sums->tile);
+    device_free(sums->device, &sums->grids);
     device_free(sums->device, &sums->out);
 }

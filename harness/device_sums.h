@@ -14,7 +14,7 @@ const char *sums_place_name(enum sums_place place); /* "auto", "cpu", "device" *
 struct device_sums {
     struct ref_summer summer; /* the first member */
     struct device *device;
-    struct device_buffer x, w, tile, out; /* warm, as large as the largest call so far */
+    struct device_buffer x, w, tile, grids, out; /* warm, as large as the largest call so far */
 };
 /* Registers the device, or nobody where it is not wanted: who was registered before stays. With
  * SUMS_DEVICE it gets every call, however small. */

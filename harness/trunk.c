@@ -148,7 +148,9 @@ struct status trunk_stage(struct trunk *t, int stage) {
     judge_running(&at, &t->outcome, verdict);
     const double start = clock_seconds();
     order_learn(&at, &t->outcome, verdict);
-    answer_compute(&t->answer, stage, &t->outcome, t->watch);
+    answer_begin(&t->answer, stage, &t->outcome);
+    answer_sizes(&t->answer); /* what ranks add up to is held against them */
+    answer_fill(&t->answer, &t->outcome, t->watch);
     if (fill_is_local(t->fill.kind)) count_single(t, &at);
     t->seconds_reference = clock_seconds() - start;
     judge_choice(&at, &t->outcome, verdict); /* the choice before the gates, which follow from it */

@@ -12,6 +12,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __CUDACC__
+#define ANYWHERE static __host__ __device__ __forceinline__
+#else
+#define ANYWHERE static inline
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -37,21 +43,25 @@ struct sum_bounds {
 };
 struct sum_bounds sum_bounds_of(const struct accumulator *acc, int64_t n);
 /* accumulator_slices_bound and accumulator_grid of one sum, with the same bits. */
-static inline double sum_bound(const struct sum_bounds *b, double w, double s1) {
+ANYWHERE double sum_bound(const struct sum_bounds *b, double w, double s1) {
     const double condition = b->any_order ? s1 : w, products = b->products > 0 ? b->products * s1 : 0;
     if (b->vacuous) return (double)INFINITY;
     const double tiny = condition > 0 ? b->tiny : 0, others = condition > 0 ? b->others_tiny : 0;
     const double e = b->share * (condition + products) + products + b->own * condition + tiny;
     return b->in_slices ? e + b->others_own * condition + others : e;
 }
-static inline double sum_grid(const struct sum_bounds *b, double s1) {
-    const double range = 0x1p100, share = s1 * b->grid, least = share > 1 / range ? share : 1 / range;
+/* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from which power on
+ * is their sum exact, whatever the order? Then E = 0. With additions of relative error `unit`, one a term: */
+ANYWHERE double addition_grid(double unit, double s1) {
+    const double range = 0x1p100, share = s1 * unit, least = share > 1 / range ? share : 1 / range;
     return s1 <= range ? least : (double)NAN;
 }
+ANYWHERE double sum_grid(const struct sum_bounds *b, double s1) { return addition_grid(b->grid, s1); }
+double accumulator_grid(const struct accumulator *acc, double s1);
 
 /* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number: v without
  * its lowest bit, taken from v. No branch: loops take several at once. */
-static inline double value_grid(double v) {
+ANYWHERE double value_grid(double v) {
     const double size = fabs(v), least = 0x1p-970, most = 0x1.fffffffffffffp1023;
     uint64_t bits, others;
     double without;
@@ -62,13 +72,28 @@ static inline double value_grid(double v) {
     const double normal = (size >= least) & (size <= most) ? grid : 0;
     return size == 0 ? (double)INFINITY : normal;
 }
-/* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from
- * which power on is their sum exact, whatever the order?  Then E = 0. */
-double accumulator_grid(const struct accumulator *acc, double s1);
-/* The same for additions of relative error `unit`, one a term. */
-static inline double addition_grid(double unit, double s1) {
-    const struct sum_bounds b = {.grid = unit};
-    return sum_grid(&b, s1);
+/* What the elements of a linear call have in common. */
+struct linear_bounds {
+    struct sum_bounds sum;
+    double input_unit; /* of linear_contract */
+    double flushed;    /* what products, additions and merges lose where they underflow */
+};
+/* E of a sum with these condition numbers and a bias, `moved` by what x is off. Operands rounded to
+ * `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude, and every partial sum with
+ * it; so do operands that are off by a radius. */
+ANYWHERE double linear_bound(const struct linear_bounds *b, double span, double s1, double bias,
+                             double moved) {
+    const double inputs = b->input_unit * (2 + b->input_unit) * (s1 + moved) + moved;
+    const double w = span + fabs(bias), size = s1 + fabs(bias);
+    return sum_bound(&b->sum, w + inputs, size + inputs) + inputs + (size > 0 ? b->flushed : 0);
+}
+/* A row's sum with a column is exact where all its terms are multiples of what sum_grid gives: the bias is,
+ * and the grids of row and weights are together. From which grid of the weights on? INFINITY: from none. */
+ANYWHERE double linear_need(const struct linear_bounds *b, double s1, double bias, double bias_grid,
+                            double row_grid) {
+    const double least = sum_grid(&b->sum, s1 + fabs(bias)), share = least / row_grid;
+    const double need = row_grid == INFINITY ? 0 : share;
+    return bias_grid < least ? (double)INFINITY : need;
 }
 
 /* What numbers known to within e become when they are rounded to dtype d: rounding is monotone, so a number

@@ -65,18 +65,20 @@ struct fuzzy gated_value(const struct activation_contract *c, struct fuzzy gate,
 
 void ref_gated_linear(const struct call *call, const struct contract *contract, const double *const *radius,
                       int64_t row0, int64_t row1, const struct ref_out *out) {
-    enum { CHUNK = 1024 }; /* rows at a time, so that the sums stay small beside the outputs */
+    enum { CHUNK = 1024, SUMMED = 8192 };
+    /* rows at a time: the sums stay small beside the outputs */
+    const int64_t chunk = ref_summer() ? SUMMED : CHUNK;
     const struct gated_linear_args *a = &call->u.gated_linear;
     const struct gated_linear_contract *c = &contract->u.gated_linear;
     const struct contract sums = {.op = OP_LINEAR, .flushes = contract->flushes, .u.linear.acc = c->acc};
     const struct call gate_call = gated_half(a, 0), up_call = gated_half(a, 1);
 
-    const int64_t size = min_i64(row1 - row0, CHUNK) * a->width;
-    /* [CHUNK, F] each, then their bounds */
+    const int64_t size = min_i64(row1 - row0, chunk) * a->width;
+    /* [chunk, F] each, then their bounds */
     double *g = ref_alloc((size_t)size * 4 * sizeof *g), *u = g + size;
     double *eg = out->e ? u + size : NULL, *eu = out->e ? u + 2 * size : NULL;
-    for (int64_t r = row0; r < row1; r += CHUNK) {
-        const int64_t end = min_i64(r + CHUNK, row1), n = (end - r) * a->width, at = (r - row0) * a->width;
+    for (int64_t r = row0; r < row1; r += chunk) {
+        const int64_t end = min_i64(r + chunk, row1), n = (end - r) * a->width, at = (r - row0) * a->width;
         ref_linear(&gate_call, &sums, radius, r, end, &(struct ref_out){g, eg, NULL});
         ref_linear(&up_call, &sums, radius, r, end, &(struct ref_out){u, eu, NULL});
 #pragma omp parallel for

@@ -17,8 +17,7 @@ struct finish {
     const double *moved; /* [rows, N] sum |w| r of x's radii; NULL: x is exact */
     const double *grid;  /* [rows] the power of two that all of a row's inputs are multiples of; NULL: no
                             sum is taken for exact */
-    double flushed;      /* what products, additions and merges lose where they underflow */
-    struct sum_bounds bounds;
+    struct linear_bounds bounds;
 };
 
 /* The bias is one more term, first or last, and of a step of its own, never the last products'. */
@@ -62,34 +61,24 @@ static double weight_grid(const struct linear_args *a, int64_t group, int64_t co
     return grid;
 }
 
-/* Operands rounded to `input_unit` first move every product by at most 2 iu + iu^2 of its magnitude,
- * and every partial sum with it; so do operands that are off by a radius. The loops over a row have no
- * branch that depends on an element: the machine takes several at once. */
+/* The loops over a row have no branch that depends on an element: the machine takes several at once. */
 static void put_bounds(const struct finish *f, const struct columns *c, const double *moved,
                        const double *restrict span, const double *restrict s1, double *restrict e) {
-    const struct sum_bounds bounds = f->bounds;
-    const double unit = f->contract->input_unit, flushes = f->flushed;
-    for (int64_t i = 0; i < c->n; i++) {
-        const double by = moved ? moved[i] : 0, bias = fabs(c->bias[i]);
-        const double inputs = unit * (2 + unit) * (s1[i] + by) + by;
-        const double w = span[i] + bias, size = s1[i] + bias;
-        e[i] = sum_bound(&bounds, w + inputs, size + inputs) + inputs + (size > 0 ? flushes : 0);
-    }
+    const struct linear_bounds bounds = f->bounds;
+    for (int64_t i = 0; i < c->n; i++)
+        e[i] = linear_bound(&bounds, span[i], s1[i], c->bias[i], moved ? moved[i] : 0);
 }
 
-/* A row's sum with a column is exact where all its terms are multiples of what sum_grid gives: x and
- * the bias are known numbers, the bias is such a multiple, and the grids of row and weights are together.
- * Some row then needs the weights to have at least ... */
+/* Some row needs the weights to have at least this grid for an exact sum; x is known there. */
 static void need_grids(const struct finish *f, const struct columns *c, double row_grid, const double *moved,
                        const double *restrict s1) {
-    const struct sum_bounds bounds = f->bounds;
+    const struct linear_bounds bounds = f->bounds;
     const double *restrict const bias = c->bias, *restrict const bias_grid = c->bias_grid;
     double *restrict const needed = c->needed;
     const int64_t n = c->n;
     for (int64_t i = 0; i < n; i++) {
-        const double least = sum_grid(&bounds, s1[i] + fabs(bias[i])), share = least / row_grid;
-        const double need = row_grid == INFINITY ? 0 : share, off = moved ? moved[i] : 0;
-        const bool less = !(off > 0) & !(bias_grid[i] < least) & (need < needed[i]);
+        const double need = linear_need(&bounds, s1[i], bias[i], bias_grid[i], row_grid);
+        const bool less = !((moved ? moved[i] : 0) > 0) & (need < needed[i]);
         needed[i] = less ? need : needed[i];
     }
 }
@@ -121,7 +110,7 @@ static void find_exact(const struct finish *f, const struct ref_run *r, const st
     const double grid = c->needed[i] < INFINITY ? weight_grid(f->args, r->group, column, c->needed[i]) : 0;
     for (int64_t n = 0; n < r->n && grid > 0; n++) {
         const int64_t row = r->first + n, at = out_at(f, row, column);
-        const double least = sum_grid(&f->bounds, s1[n * stride + i] + fabs(c->bias[i]));
+        const double least = sum_grid(&f->bounds.sum, s1[n * stride + i] + fabs(c->bias[i]));
         const double row_grid = f->grid[row - f->row0], off = f->moved ? f->moved[at] : 0;
         if (off > 0 || c->bias_grid[i] < least) continue;
         if (row_grid == INFINITY || grid >= least / row_grid) f->out->e[at] = 0;
@@ -265,13 +254,67 @@ static void add_up_here(const struct finish *f, int64_t row1, int64_t slice, int
     linear_rows_free(&rows);
 }
 
+/* Has a column weights on a grid with which some of its rows is exact? */
+static bool some_exact(const struct linear_args *a, const struct ref_run *run, int64_t n_runs,
+                       const double *need) {
+    bool some = false;
+#pragma omp parallel for collapse(2) schedule(static) reduction(|| : some)
+    for (int64_t i = 0; i < n_runs; i++)
+        for (int64_t c = 0; c < a->n_cols; c++) {
+            const double needed = need[i * a->n_cols + c];
+            some = some || (needed < INFINITY && weight_grid(a, run[i].group, c, needed) > 0);
+        }
+    return some;
+}
+
+static void take_rows(const struct finish *f, const struct ref_run *run, int64_t n_runs,
+                      const struct ref_sums *sums) {
+    const int64_t n = sums->n_cols;
+    const size_t bytes = (size_t)n * sizeof(double);
+#pragma omp parallel
+    for (int64_t i = 0, before = 0; i < n_runs; before += run[i++].n) {
+#pragma omp for schedule(static) nowait
+        for (int64_t r = 0; r < run[i].n; r++) {
+            const int64_t from = (before + r) * n, to = out_at(f, run[i].first + r, 0);
+            if (f->out->y) memcpy(f->out->y + to, sums->y + from, bytes);
+            if (f->out->e) memcpy(f->out->e + to, sums->e + from, bytes);
+            if (f->out->s1) memcpy(f->out->s1 + to, sums->s1 + from, bytes);
+        }
+    }
+}
+
+/* The summer makes the bounds, too, where x is known and no sum is exact: then nothing is left to be done. */
+static bool finish_elsewhere(const struct finish *f, struct ref_sums *sums) {
+    const int64_t n = sums->n_cols;
+    double *const bias = ref_alloc((size_t)(n + sums->n_rows) * sizeof *bias), *const grid = bias + n;
+    const struct ref_finish finish = {f->bounds, bias, f->grid ? grid : NULL, f->out->s1 != NULL};
+    for (int64_t c = 0; c < n; c++) bias[c] = f->args->bias.data ? view_at(&f->args->bias, c) : 0;
+    for (int64_t i = 0, at = 0; i < sums->n_runs && f->grid; at += sums->run[i++].n)
+        memcpy(grid + at, f->grid + (sums->run[i].first - f->row0), (size_t)sums->run[i].n * sizeof *grid);
+    sums->finish = &finish;
+    const bool added = summer_adds_up(sums);
+    sums->finish = NULL;
+    free(bias);
+    return added;
+}
+
 static bool add_up_elsewhere(const struct finish *f, int64_t slice, const struct ref_run *run,
                              int64_t n_runs) {
     const struct linear_args *const a = f->args;
     struct ref_sums sums = {
         .args = a, .run = run, .n_runs = n_runs, .slice = slice, .each = 1, .n_cols = a->n_cols};
     for (int64_t i = 0; i < n_runs; i++) sums.n_rows += run[i].n;
-    if (!summer_adds_up(&sums)) return false;
+    if (f->out->e && !f->moved) {
+        if (!finish_elsewhere(f, &sums)) return false;
+        if (sums.e && !(f->grid && some_exact(a, run, n_runs, sums.need))) {
+            take_rows(f, run, n_runs, &sums);
+            return true;
+        }
+    }
+    if (sums.e || !sums.y) {
+        sums.e = NULL;
+        if (!summer_adds_up(&sums)) return false;
+    }
     finish_runs(f, run, n_runs, &sums);
     return true;
 }
@@ -289,8 +332,8 @@ void ref_linear(const struct call *call, const struct contract *contract, const 
                              row0,
                              moved,
                              grid,
-                             flushed(contract, operations),
-                             bounds_of(a, &contract->u.linear.acc)};
+                             {bounds_of(a, &contract->u.linear.acc), contract->u.linear.input_unit,
+                              flushed(contract, operations)}};
     const int want = out->e || out->s1 ? WANT_SPAN | WANT_SIZE : 0;
     const int64_t slice = f.contract->acc.slice ? f.contract->acc.slice : max_i64(a->n_inner, 1);
 

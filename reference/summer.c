@@ -32,9 +32,30 @@ static void compare_one(struct ref_summer *s, const struct linear_args *a, int64
 /* Up to LANES rows of a run, the first of which is row `at` of the sums. */
 struct picked {
     struct ref_run rows;
-    int64_t at;
-    lanes *x; /* [K] */
+    int64_t at, run; /* the run's number */
+    lanes *x;        /* [K] */
 };
+
+struct element_sums {
+    double y, span, s1;
+};
+
+/* Row r of those picked: what was made of the sums of an element. */
+static void compare_finished(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p,
+                             int64_t r, int64_t column, const struct element_sums *ours) {
+    const struct linear_args *const a = sums->args;
+    const struct ref_finish *const f = sums->finish;
+    const int64_t row = p->rows.first + r, i = (p->at + r) * sums->n_cols + column;
+    const double bias = f->bias[column];
+    compare_one(s, a, row, column, "the sum", sums->y[i], ours->y + bias);
+    compare_one(s, a, row, column, "the bound", sums->e[i],
+                linear_bound(&f->bounds, ours->span, ours->s1, bias, 0));
+    if (f->sizes) compare_one(s, a, row, column, "the sum of magnitudes", sums->s1[i], ours->s1 + fabs(bias));
+    if (!f->row_grid) return;
+    const double least = sums->need[p->run * sums->n_cols + column];
+    const double need = linear_need(&f->bounds, ours->s1, bias, value_grid(bias), f->row_grid[p->at + r]);
+    if (need < least) compare_one(s, a, row, column, "the least grid of the weights", least, need);
+}
 
 static void compare_sums(struct ref_summer *s, const struct ref_sums *sums, const struct picked *p,
                          int64_t column) {
@@ -49,6 +70,11 @@ static void compare_sums(struct ref_summer *s, const struct ref_sums *sums, cons
         for (int c = 0; c < n; c++) {
             const int64_t i = (p->at + r) * sums->n_cols + column + c, j = r * ours.stride + c;
             const int64_t row = p->rows.first + r;
+            if (sums->e) {
+                compare_finished(s, sums, p, r, column + c,
+                                 &(struct element_sums){ours.y[j], ours.span[j], ours.s1[j]});
+                continue;
+            }
             compare_one(s, a, row, column + c, "the sum", sums->y[i], ours.y[j]);
             compare_one(s, a, row, column + c, "the span", sums->span[i], ours.span[j]);
             compare_one(s, a, row, column + c, "the sum of magnitudes", sums->s1[i], ours.s1[j]);
@@ -85,6 +111,7 @@ static void recompute(struct ref_summer *s, const struct ref_sums *sums) {
     int64_t before = 0, i = 0;
     while (before + sums->run[i].n <= p.at) before += sums->run[i++].n;
     p.rows = sums->run[i];
+    p.run = i;
     p.rows.first += p.at - before;
     p.rows.n = min_i64(LANES, p.rows.n - (p.at - before));
     p.x = ref_alloc((size_t)sums->args->n_inner * sizeof *p.x);

@@ -8,10 +8,19 @@
 
 #include "layer/contract.h"
 #include "layer/ops.h"
+#include "reference/bound.h"
 
 /* Rows [first, first + n) of a linear call, which use one group. */
 struct ref_run {
     int64_t group, first, n;
+};
+
+/* What is wanted of an element beyond its sums; a summer may leave it to the loops here. */
+struct ref_finish {
+    struct linear_bounds bounds;
+    const double *bias;     /* [n_cols of args] */
+    const double *row_grid; /* [n_rows] of all inputs of a row; NULL: no sum is taken for exact */
+    bool sizes;             /* s1 is wanted, too */
 };
 
 /* Without an order, of row r of the runs, one run after the other, and column c, in double, separately
@@ -30,8 +39,12 @@ struct ref_sums {
     int64_t slice;                   /* terms, > 0 */
     const struct accumulator *order; /* NULL: none */
     int64_t each, n_cols;            /* of every run: ref_column; each is 1: all columns */
+    const struct ref_finish *finish; /* NULL: nothing; not with an order */
     /* given: [n_rows, n_cols], the summer's until its next call */
     const double *y, *span, *s1;
+    /* Or, of a `finish`: y + bias, e = linear_bound, with |bias| s1 where it is wanted (else NULL), and of each
+     * column of a run the least linear_need of its rows, [n_runs, n_cols]. */
+    const double *e, *need;
 };
 /* Which one is column j < n_cols of those wanted of a run: a panel in so many, another one in every group.
  * args->n_cols or more: there is none, and what is given does not count. */

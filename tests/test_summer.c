@@ -5,11 +5,12 @@
 
 #include <omp.h>
 
-enum flaw { HONEST, FALLING, LAST_TERM, FUSED, EMPTY_PREFIX, SLICES, SIGNED, ONE_COLUMN, LAZY };
+enum flaw { HONEST, FALLING, LAST_TERM, FUSED, EMPTY_PREFIX, SLICES, SIGNED, ONE_COLUMN, LAZY, BOUND, NEED };
 
 struct plain_summer {
     struct ref_summer base;
     enum flaw flaw;
+    bool finishes; /* it makes the bounds, too */
     double *out;
 };
 
@@ -42,21 +43,40 @@ static struct plain_sums plain_sum(const struct linear_args *a, int64_t group, i
     return s;
 }
 
+/* Of element i, in row `row` of all and column c of the `run`th run. */
+static void finish_plainly(const struct plain_summer *p, const struct ref_sums *sums, int64_t n, int64_t i,
+                           int64_t row, int64_t run, int64_t c) {
+    const struct ref_finish *const f = sums->finish;
+    double *const y = &p->out[i], *const span = &p->out[n + i], *const s1 = &p->out[2 * n + i];
+    double *const need = &p->out[3 * n + run * sums->n_cols + c];
+    const double e = linear_bound(&f->bounds, *span, *s1, f->bias[c], 0);
+    const double own =
+        f->row_grid ? linear_need(&f->bounds, *s1, f->bias[c], value_grid(f->bias[c]), f->row_grid[row])
+                    : INFINITY;
+    *y += f->bias[c], *s1 += fabs(f->bias[c]);
+    *span = p->flaw == BOUND ? nextafter(e, 9) : e;
+    if (own < *need) *need = p->flaw == NEED ? 2 * own : own;
+}
+
 static bool sum_plainly(struct ref_summer *base, struct ref_sums *sums) {
     struct plain_summer *const p = (struct plain_summer *)base;
     const struct linear_args *const a = sums->args;
-    const int64_t n = sums->n_rows * a->n_cols;
+    const int64_t n = sums->n_rows * a->n_cols, n_need = sums->n_runs * a->n_cols;
+    const bool finishes = p->finishes && sums->finish;
     if (p->flaw == LAZY) return false;
     free(p->out);
-    double *const out = p->out = calloc((size_t)n * 3, sizeof *out);
+    double *const out = p->out = calloc((size_t)(n * 3 + n_need), sizeof *out);
+    for (int64_t i = 3 * n; i < 3 * n + n_need; i++) out[i] = INFINITY;
     for (int64_t i = 0, at = 0; i < sums->n_runs; i++)
         for (int64_t r = 0; r < sums->run[i].n; r++)
             for (int64_t c = 0; c < a->n_cols; c++, at++) {
                 const struct plain_sums s =
                     plain_sum(a, sums->run[i].group, sums->run[i].first + r, c, sums->slice, p->flaw);
                 out[at] = s.y, out[n + at] = s.span, out[2 * n + at] = s.s1;
+                if (finishes) finish_plainly(p, sums, n, at, at / a->n_cols, i, c);
             }
     sums->y = out, sums->span = out + n, sums->s1 = out + 2 * n;
+    if (finishes) sums->e = out + n, sums->need = out + 3 * n;
     return true;
 }
 
@@ -67,6 +87,14 @@ Test(summer, plain_sums_are_taken_and_no_bit_of_an_answer_changes) {
     cr_expect_gt(p.base.answers, 2 * N_SUMMER_SHAPES);
     cr_expect_gt(p.base.rows, p.base.recomputed);
     cr_expect_geq(p.base.recomputed, p.base.answers);
+    free(p.out);
+}
+
+Test(summer, bounds_of_somebody_else_are_taken_and_no_bit_of_an_answer_changes) {
+    struct plain_summer p = {.base.sum = sum_plainly, .finishes = true};
+    for (int i = 0; i < N_SUMMER_SHAPES; i++) expect_answers_of_the_loops(&p.base, &summer_shapes[i]);
+    cr_expect_str_eq(p.base.wrong, "");
+    cr_expect_gt(p.base.answers, 2 * N_SUMMER_SHAPES);
     free(p.out);
 }
 
@@ -83,9 +111,13 @@ Test(summer, one_other_bit_is_found_and_the_loops_answer) {
                 {EMPTY_PREFIX, IN_SLICES, "the span of row"},
                 {SLICES, IN_SLICES, "the span of row"},
                 {SIGNED, IN_SLICES, "the sum of magnitudes of row"},
+                {BOUND, IN_SLICES, "the bound of row 0, column 0 "},
+                {NEED, IN_SLICES, "the least grid of the weights of row"},
                 {ONE_COLUMN, IN_SLICES, "the sum of row 0, column 65 of a product of 66 columns"}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        struct plain_summer p = {.base.sum = sum_plainly, .flaw = rows[i].flaw};
+        struct plain_summer p = {.base.sum = sum_plainly,
+                                 .flaw = rows[i].flaw,
+                                 .finishes = rows[i].flaw == BOUND || rows[i].flaw == NEED};
         omp_set_num_threads(1); /* the first difference is the one that is told */
         expect_answers_of_the_loops(&p.base, &summer_shapes[rows[i].shape]);
         cr_expect(strstr(p.base.wrong, rows[i].says), "flaw %d: '%s'", (int)rows[i].flaw, p.base.wrong);

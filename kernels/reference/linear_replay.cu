@@ -41,8 +41,8 @@ template <class T> struct slices {
     __device__ __forceinline__ void end(bool first) {
         total = first ? sum : (T)(float)__dadd_rn((double)total, (double)sum);
     }
-    __device__ __forceinline__ void store(const struct sums_args &a, int64_t at) const {
-        a.y[at] = (double)total;
+    __device__ __forceinline__ void store(const struct sums_args &a, const struct element_place &p) const {
+        a.y[p.at] = (double)total;
     }
 };
 

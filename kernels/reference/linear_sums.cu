@@ -1,5 +1,5 @@
 /* linear_sums - y, span and S1 of every element of a product, in double (kernels/reference/linear_sums.h).
- * Shapes  x [rows, K], w [runs, N, K], tiles [n] -> y, span, s1 [rows, N]
+ * Shapes  x [rows, K], w [runs, N, K], tiles [n] -> y, span or e, s1 [rows, N], need [runs, N]
  * Grid    (row tiles, column tiles).   Block  256 threads, 8 elements each: products.cuh.
  * Traffic w once per row tile, x once per column tile, in their storage dtype.
  * Numerics one product and one addition each, never an FMA, k ascending: the bits of a plain C loop. */
@@ -35,10 +35,24 @@ struct double_sum {
         }
     }
 
-    __device__ __forceinline__ void store(const struct sums_args &a, int64_t at) const {
-        a.y[at] = y;
-        a.span[at] = span;
-        a.s1[at] = s1;
+    __device__ __forceinline__ void store(const struct sums_args &a, const struct element_place &p) const {
+        const double bias = a.e ? a.bias[p.col] : 0;
+        a.y[p.at] = a.e ? __dadd_rn(y, bias) : y;
+        if (a.s1) a.s1[p.at] = a.e ? __dadd_rn(s1, fabs(bias)) : s1;
+        if (a.e)
+            a.e[p.at] = linear_bound(&a.bounds, span, s1, bias, 0);
+        else
+            a.span[p.at] = span;
+        if (a.e && a.row_grid) lower_need(a, p, bias);
+    }
+
+    /* No negative number, so that the order of the bits is theirs. */
+    __device__ __forceinline__ void lower_need(const struct sums_args &a, const struct element_place &p,
+                                               double bias) const {
+        const double need = linear_need(&a.bounds, s1, bias, value_grid(bias), a.row_grid[p.row]);
+        unsigned long long bits;
+        memcpy(&bits, &need, sizeof bits);
+        if (need < INFINITY) atomicMin((unsigned long long *)&a.need[p.run * a.n_cols + p.col], bits);
     }
 };
 

@@ -6,6 +6,7 @@
 
 #include "kernels/device/device.h"
 #include "layer/dtype.h"
+#include "reference/bound.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,9 +28,14 @@ struct sums_args {
     const void *x, *w;            /* [rows, n_inner], [runs, n_cols, n_inner] */
     enum dtype x_dtype, w_dtype;  /* fp64, fp32, bf16 or fp16 */
     const struct sums_tile *tile; /* [n_tiles] */
-    double *y, *span, *s1;        /* [rows, n_cols] */
+    double *y, *span, *s1;        /* [rows, n_cols]; s1 NULL: not wanted */
     int64_t n_tiles, n_cols, n_inner, slice;
     int block, fraction, keep; /* of an order; block 0: none */
+    /* Of the `finish` of reference/summer.h; e NULL: none, else span is not given. */
+    struct linear_bounds bounds;
+    const double *bias, *row_grid; /* [n_cols], [rows] or NULL */
+    double *e;                     /* [rows, n_cols] */
+    double *need;                  /* [runs, n_cols], INFINITY before */
 };
 
 /* NULL, or one line that says why it could not be launched. Never synchronises. */

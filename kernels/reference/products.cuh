@@ -38,10 +38,15 @@ static __device__ __forceinline__ void fill(double *shared, const struct sums_ar
     }
 }
 
+/* An element: of row `row` of x and out, column `col`; in out it is number `at`. */
+struct element_place {
+    int64_t run, row, col, at;
+};
+
 /* A thread's elements; sum[r][c] meets row x[r * SIDE] and column w[c * SIDE] of a k. Sum has
  *   begin()  end()                 of a slice of k
  *   terms(x, w, depth, args)       the next `depth` k, k-major with PITCH between them
- *   store(args, at)                element `at` of the outputs */
+ *   store(args, place)             the element of that place */
 template <class Sum>
 static __global__ void __launch_bounds__(THREADS, 2) products_kernel(const struct sums_args a) {
     const struct sums_tile tile = a.tile[blockIdx.x];
@@ -69,7 +74,8 @@ static __global__ void __launch_bounds__(THREADS, 2) products_kernel(const struc
         const int row = own_row + i / COLS_EACH * SIDE;
         const int64_t col = (int64_t)blockIdx.y * COLS + own_col + i % COLS_EACH * SIDE;
         if (row < tile.n && col < a.n_cols)
-            sum[i / COLS_EACH][i % COLS_EACH].store(a, (tile.first + row) * a.n_cols + col);
+            sum[i / COLS_EACH][i % COLS_EACH].store(
+                a, element_place{tile.run, tile.first + row, col, (tile.first + row) * a.n_cols + col});
     }
 }
 
