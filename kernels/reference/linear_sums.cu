@@ -52,7 +52,11 @@ struct double_sum {
         const double need = linear_need(&a.bounds, s1, bias, value_grid(bias), a.row_grid[p.row]);
         unsigned long long bits;
         memcpy(&bits, &need, sizeof bits);
-        if (need < INFINITY) atomicMin((unsigned long long *)&a.need[p.run * a.n_cols + p.col], bits);
+        unsigned long long *const least = (unsigned long long *)&a.need[p.run * a.n_cols + p.col];
+        if (SEEDED(BUG_SUMS_LAST_NEED))
+            *least = bits;
+        else if (need < INFINITY)
+            atomicMin(least, bits);
     }
 };
 
