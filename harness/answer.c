@@ -128,8 +128,8 @@ void answer_begin(struct answer *a, int stage, const struct outcome *o) {
         a->id[i] = answer_tensor(stage, i);
         a->row_size[i] = ref_row_size(&o->call, i);
         a->count[i] = rows * a->row_size[i];
-        a->y[i] = block_zeroed((size_t)a->count[i], sizeof(double));
-        a->e[i] = block_zeroed((size_t)a->count[i], sizeof(double));
+        a->y[i] = block_new((size_t)a->count[i], sizeof(double));
+        a->e[i] = block_new((size_t)a->count[i], sizeof(double));
     }
 }
 

@@ -18,7 +18,7 @@ struct answer {
     double *s1[MAX_REF_OUT]; /* of partial outputs where they are wanted; NULL otherwise */
     bool borrowed;           /* they are another answer's */
 };
-/* Room for all of it, zeros. */
+/* Room for all of it, with anything in it; */
 void answer_begin(struct answer *a, int stage, const struct outcome *o);
 void answer_sizes(struct answer *a); /* and for s1 */
 /* watch: hears that rows are done; may be NULL. */

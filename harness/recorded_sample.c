@@ -7,6 +7,7 @@
 
 #include "fixtures/fill.h"
 #include "harness/memory.h"
+#include "layer/copy.h"
 
 enum { RUN = 4, FEWEST = 64 };
 
@@ -180,6 +181,10 @@ void recorded_sample_compute(const struct recorded_run *r, const struct placed *
     const int64_t rows = ref_n_rows(&o->call);
     struct few few = {.row = memory_zeroed((size_t)rows, sizeof *few.row)};
     answer_begin(a, at->stage, o);
+    for (int i = 0; i < a->n; i++) {
+        set_bytes(a->y[i], 0, (size_t)a->count[i] * sizeof(double));
+        set_bytes(a->e[i], 0, (size_t)a->count[i] * sizeof(double));
+    }
     for (int64_t row = 0; row < rows; row++)
         if (r->sample.token[token_of(r, at, row)]) few.row[few.n++] = row;
     if (o->call.op == OP_ATTENTION)

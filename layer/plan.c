@@ -131,7 +131,7 @@ int64_t slice_count(const struct shard_plan *plan, enum tensor_id id, int rank) 
     return n;
 }
 
-enum { LARGE_COPY = 16 << 20 };
+enum { LARGE_COPY = 1 << 20 };
 
 struct copy_job {
     const struct cut *cut;
