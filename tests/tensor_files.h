@@ -79,8 +79,9 @@ static inline void survives_damage(const char *path) {
         cr_expect(!s.code || (s.message[0] && line_is_clean(s.message)), "%zu", at);
         for (int i = 0; f && i < tensor_file_count(f); i++) {
             const struct named_tensor *const t = tensor_file_at(f, i);
+            if (t->count >= 1 << 20) continue;
             double *const all = calloc((size_t)t->count + 1, sizeof *all);
-            if (all && t->count < 1 << 20) tensor_read(f, t, 0, t->count, all);
+            tensor_read(f, t, 0, t->count, all);
             free(all);
         }
         tensor_file_close(f);
