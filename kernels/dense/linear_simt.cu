@@ -6,20 +6,20 @@
  * Grid    (row tiles, column tiles). A block counts the row tiles of each group to
  *         find its own; the grid is the upper bound rows / height + groups, blocks
  *         past the last tile leave at once.
- * Block   STRIPS x PANELS threads; a thread owns 8 rows (a strip) x 8 columns (a
- *         panel) in registers.
- * Tile    64 rows x 64 columns x 64 k (64 threads, 33 KiB), or 8 x 256 x 32 (32 threads, 34
- *         KiB) where groups hold few rows. Shared memory holds floats, k-major by strip and
- *         panel: a k reads 8 + 8 neighbours.
- * Traffic w once per row tile, x once per column tile; neighbouring lanes read
- *         neighbouring runs of 8. Where each thread follows columns of its own instead, few rows take
- *         half as long on the host and two to three times as long on an H200.
+ * Block   STRIPS x PANELS threads; a thread owns 8 rows (a strip) x 8 columns (a panel) in registers.
+ * Tile    64 rows x 64 columns x 64 k, 64 threads (33 KiB). Shared memory holds floats, k-major by strip
+ *         and panel: a k reads 8 + 8 neighbours. Few rows, groups of 8 on average: 8 x 256, 32 threads;
+ *         nobody shares weights, so each thread turns 8 k of its own columns at a time in registers, while
+ *         256 k of x lie in shared memory (8 KiB).
+ * Traffic w once per row tile, x once per column tile. Of few rows it is w that counts: a thread follows
+ *         its 8 columns through their memory, 16 bytes at a time. Dealt over the lanes and turned in shared
+ *         memory they take as long on an H200 (experts of 64 tokens), and twice as long on the host.
  * Numerics one f32 FMA chain per element, k ascending, then + bias, then one rounding: the bits
  *         depend on neither tile nor group nor neighbours.   Needs N <= 65535 * 64. */
 /* SPDX-License-Identifier: MIT */
 #include <type_traits>
 
-#include "kernels/lang/storage.cuh"
+#include "kernels/lang/octet.cuh"
 #include "kernels/kernels.h"
 
 constexpr int SIDE = 8; /* rows of a strip, columns of a panel, k of a chunk */
@@ -29,11 +29,12 @@ template <int STRIPS_, int PANELS_, int DEPTH_> struct tile_shape {
     static constexpr int ROWS = STRIPS * SIDE, COLS = PANELS * SIDE, THREADS = STRIPS * PANELS;
     static constexpr int CHUNKS = DEPTH / SIDE;
     static constexpr int PITCH = DEPTH * SIDE + SIDE; /* floats; the last 8 spread over banks */
+    static constexpr bool SHARES_WEIGHTS = STRIPS > 1;
+    static constexpr int X_FLOATS = STRIPS * PITCH, W_FLOATS = SHARES_WEIGHTS ? PANELS * PITCH : 0;
     static_assert(DEPTH % SIDE == 0 && THREADS % 32 == 0, "whole chunks, whole warps");
-    static_assert((STRIPS + PANELS) * PITCH * sizeof(float) < 35 << 10, "as the header says");
 };
 typedef tile_shape<8, 8, 64> tall_tile;
-typedef tile_shape<1, 32, 32> flat_tile; /* few rows: nothing to reuse: wide, cheap to start */
+typedef tile_shape<1, 32, 256> flat_tile; /* few rows: no weight is read twice */
 
 struct row_tile {
     int group, first, count; /* count 0: none */
@@ -50,25 +51,26 @@ static __device__ row_tile find_row_tile(const struct linear_args &a, int tile, 
     return {0, 0, 0};
 }
 
-/* packed[k][line] = source[line][k] for 8 lines and 8 k, as floats. Lines past n_lines become 0
- * (their products are dropped later); k past n_k are left alone and never read. `next` k further on
- * the lines are read again. */
+/* turned[k][line] = at(line, k) for 8 lines and 8 k, as floats. */
+template <class At> static __device__ __forceinline__ void turn(float *__restrict__ turned, At at) {
+    LANE_LOOP
+    for (int k = 0; k < SIDE; k++) {
+        float *const to = turned + k * SIDE;
+        to[0] = to_float(at(0, k)), to[1] = to_float(at(1, k));
+        to[2] = to_float(at(2, k)), to[3] = to_float(at(3, k));
+        to[4] = to_float(at(4, k)), to[5] = to_float(at(5, k));
+        to[6] = to_float(at(6, k)), to[7] = to_float(at(7, k));
+    }
+}
+
+/* Of what begins at `source`. Lines past n_lines become 0 (their products are dropped later); k
+ * past n_k are left alone and never read. `next` k further on the lines are read again. */
 template <class T>
 static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, const T *__restrict__ source,
                                                   int64_t line_stride, int n_lines, int n_k, int next) {
     if (n_lines >= SIDE && n_k >= SIDE) {
-        const T *s0 = source, *s1 = s0 + line_stride, *s2 = s1 + line_stride, *s3 = s2 + line_stride;
-        const T *s4 = s3 + line_stride, *s5 = s4 + line_stride, *s6 = s5 + line_stride;
-        const T *s7 = s6 + line_stride;
         for (int line = 0; line < SIDE; line++) read_ahead(source + line * line_stride + next);
-        LANE_LOOP
-        for (int k = 0; k < SIDE; k++) {
-            float *const to = packed + k * SIDE;
-            to[0] = to_float(s0[k]), to[1] = to_float(s1[k]);
-            to[2] = to_float(s2[k]), to[3] = to_float(s3[k]);
-            to[4] = to_float(s4[k]), to[5] = to_float(s5[k]);
-            to[6] = to_float(s6[k]), to[7] = to_float(s7[k]);
-        }
+        turn(packed, [&](int line, int k) { return source[line * line_stride + k]; });
         return;
     }
     shared_stale(packed, SIDE * SIDE * sizeof(float));
@@ -77,57 +79,133 @@ static __device__ __forceinline__ void pack_chunk(float *__restrict__ packed, co
             packed[k * SIDE + line] = line < n_lines ? to_float(source[line * line_stride + k]) : 0.0f;
 }
 
-/* sum[r][c] += x[k][r] * w[k][c], k = 0..depth-1 in order; x and w point at a strip and a panel. */
+/* The same with 16 bytes in an access. Past n_lines the last line comes again (those products are dropped
+ * later); k past n_k become 0 and are not read. With it the tall tile took an H200 a tenth longer (experts
+ * of 16384 tokens). */
+template <class T>
+static __device__ __forceinline__ void pack_octets(float *__restrict__ packed, const T *__restrict__ source,
+                                                   int64_t line_stride, bool aligned, int n_lines, int n_k) {
+    octet<T> octets[SIDE];
+    UNROLL
+    for (int line = 0; line < SIDE; line++)
+        octet_load_raw(octets[line], source + min(line, n_lines - 1) * line_stride, aligned, n_k);
+    turn(packed, [&](int line, int k) { return octets[line].v[k]; });
+}
+
+/* sum[r][c] += x[r] * w[c] of the first N_ROWS rows. */
+template <int N_ROWS>
 static __device__ __forceinline__ void multiply(float (&sum)[SIDE][SIDE], const float *__restrict__ x,
-                                                const float *__restrict__ w, int depth) {
-    for (int k = 0; k < depth; k++) {
-        UNROLL
-        for (int r = 0; r < SIDE; r++) {
-            LANE_LOOP
-            for (int c = 0; c < SIDE; c++) sum[r][c] = fmaf(x[k * SIDE + r], w[k * SIDE + c], sum[r][c]);
-        }
+                                                const float *__restrict__ w) {
+    UNROLL
+    for (int r = 0; r < N_ROWS; r++) {
+        LANE_LOOP
+        for (int c = 0; c < SIDE; c++) sum[r][c] = fmaf(x[r], w[c], sum[r][c]);
     }
 }
 
-template <class X, class W, class Out, class Tile>
-static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const struct linear_args a) {
-    const row_tile rows = find_row_tile(a, (int)blockIdx.x, Tile::ROWS);
-    if (rows.count <= 0) return; /* the whole block */
-    const int64_t col0 = (int64_t)blockIdx.y * Tile::COLS;
-    const int n_cols = (int)min(a.n_cols - col0, (int64_t)Tile::COLS);
-    const X *x = static_cast<const X *>(a.x.data) + rows.first * a.x.stride[0];
-    const W *w = static_cast<const W *>(a.w.data) + rows.group * a.w.stride[0] + col0 * a.w.stride[1];
+/* What a block multiplies, from its first row and column on. */
+template <class X, class W> struct block_operands {
+    const X *x;
+    const W *w;
+    int64_t x_stride, w_stride, n_inner;
+    bool x_aligned, w_aligned;
+    int n_rows, n_cols;
+};
 
-    DYNAMIC_SHARED(shared);
-    struct carve carve = {shared};
-    /* [STRIPS][DEPTH][8] and [PANELS][DEPTH][8], padded */
-    float *const x_strips = carve.take<float>(Tile::STRIPS * Tile::PITCH);
-    float *const w_panels = carve.take<float>(Tile::PANELS * Tile::PITCH);
-
+/* Chunks of both operands are dealt to all threads. */
+template <class Tile, class X, class W>
+static __device__ __forceinline__ void add_up_tall(float (&sum)[SIDE][SIDE], const block_operands<X, W> &of,
+                                                   float *x_strips, float *w_panels, bool busy) {
     const int thread = (int)threadIdx.x, strip = thread / Tile::PANELS, panel = thread % Tile::PANELS;
-    const int n_strips = (rows.count + SIDE - 1) / SIDE; /* in use */
-    const int n_panels = (n_cols + SIDE - 1) / SIDE;
-    const bool busy = strip < n_strips && panel < n_panels;
-    float sum[SIDE][SIDE] = {};
-    if (SEEDED(BUG_LINEAR_EARLY_EXIT) && !busy) return;
-
-    for (int64_t k0 = 0; k0 < a.n_inner; k0 += Tile::DEPTH) {
-        const int depth = (int)min(a.n_inner - k0, (int64_t)Tile::DEPTH);
+    const int n_strips = (of.n_rows + SIDE - 1) / SIDE, n_panels = (of.n_cols + SIDE - 1) / SIDE;
+    for (int64_t k0 = 0; k0 < of.n_inner; k0 += Tile::DEPTH) {
+        const int depth = (int)min(of.n_inner - k0, (int64_t)Tile::DEPTH);
         for (int i = thread; i < (n_strips + n_panels) * Tile::CHUNKS; i += Tile::THREADS) {
             const int k = i % Tile::CHUNKS * SIDE, line = i / Tile::CHUNKS * SIDE;
             const int col = line - n_strips * SIDE; /* below 0: a line of x */
             if (k >= depth) continue;
             if (col < 0)
-                pack_chunk(x_strips + line / SIDE * Tile::PITCH + k * SIDE, x + line * a.x.stride[0] + k0 + k,
-                           a.x.stride[0], rows.count - line, depth - k, Tile::DEPTH);
+                pack_chunk(x_strips + line / SIDE * Tile::PITCH + k * SIDE,
+                           of.x + line * of.x_stride + k0 + k, of.x_stride, of.n_rows - line, depth - k,
+                           Tile::DEPTH);
             else
-                pack_chunk(w_panels + col / SIDE * Tile::PITCH + k * SIDE, w + col * a.w.stride[1] + k0 + k,
-                           a.w.stride[1], n_cols - col, depth - k, Tile::DEPTH);
+                pack_chunk(w_panels + col / SIDE * Tile::PITCH + k * SIDE, of.w + col * of.w_stride + k0 + k,
+                           of.w_stride, of.n_cols - col, depth - k, Tile::DEPTH);
         }
         __syncthreads();
-        if (busy) multiply(sum, x_strips + strip * Tile::PITCH, w_panels + panel * Tile::PITCH, depth);
+        const float *const x = x_strips + strip * Tile::PITCH, *const w = w_panels + panel * Tile::PITCH;
+        if (busy)
+            for (int k = 0; k < depth; k++) multiply<SIDE>(sum, x + k * SIDE, w + k * SIDE);
         __syncthreads();
     }
+}
+
+/* A panel's products with `depth` k of the first N_ROWS rows, 8 k at a time turned in registers. */
+template <int N_ROWS, class W>
+static __device__ __forceinline__ void add_up_panel(float (&sum)[SIDE][SIDE], const float *x, const W *w,
+                                                    int64_t stride, bool aligned, int n_cols, int depth) {
+    constexpr int NEXT = 64 / sizeof(W); /* of the host's cache lines */
+    for (int k = 0; k < depth; k += SIDE) {
+        alignas(32) float panel[SIDE * SIDE];
+        for (int line = 0; line < SIDE; line++) read_ahead(w + line * stride + k + NEXT);
+        pack_octets(panel, w + k, stride, aligned, n_cols, depth - k);
+        LANE_LOOP
+        for (int i = 0; i < SIDE; i++) {
+            if (i >= depth - k) break;
+            multiply<N_ROWS>(sum, x + (k + i) * SIDE, panel + i * SIDE);
+        }
+    }
+}
+
+/* x is dealt to all threads, in steps; each turns what it multiplies it with. */
+template <class Tile, class X, class W>
+static __device__ __forceinline__ void add_up_flat(float (&sum)[SIDE][SIDE], const block_operands<X, W> &of,
+                                                   float *x_strip, bool busy) {
+    const int thread = (int)threadIdx.x, col = thread * SIDE;
+    const W *const w = of.w + col * of.w_stride;
+    for (int64_t k0 = 0; k0 < of.n_inner; k0 += Tile::DEPTH) {
+        const int depth = (int)min(of.n_inner - k0, (int64_t)Tile::DEPTH);
+        for (int k = thread * SIDE; k < depth; k += Tile::THREADS * SIDE)
+            pack_octets(x_strip + k * SIDE, of.x + k0 + k, of.x_stride, of.x_aligned, of.n_rows, depth - k);
+        if (!SEEDED(BUG_LINEAR_NO_SYNC_AFTER_FILL)) __syncthreads();
+        if (busy && of.n_rows <= SIDE / 2)
+            add_up_panel<SIDE / 2>(sum, x_strip, w + k0, of.w_stride, of.w_aligned, of.n_cols - col, depth);
+        else if (busy)
+            add_up_panel<SIDE>(sum, x_strip, w + k0, of.w_stride, of.w_aligned, of.n_cols - col, depth);
+        __syncthreads();
+    }
+}
+
+template <class X, class W, class Out, class Tile>
+static __global__ void __launch_bounds__(Tile::THREADS)
+    linear_kernel(const struct linear_args a, bool x_aligned, bool w_aligned) {
+    const row_tile rows = find_row_tile(a, (int)blockIdx.x, Tile::ROWS);
+    if (rows.count <= 0) return; /* the whole block */
+    const int64_t col0 = (int64_t)blockIdx.y * Tile::COLS;
+    const block_operands<X, W> of = {static_cast<const X *>(a.x.data) + rows.first * a.x.stride[0],
+                                     static_cast<const W *>(a.w.data) + rows.group * a.w.stride[0] +
+                                         col0 * a.w.stride[1],
+                                     a.x.stride[0],
+                                     a.w.stride[1],
+                                     a.n_inner,
+                                     x_aligned,
+                                     w_aligned,
+                                     rows.count,
+                                     (int)min(a.n_cols - col0, (int64_t)Tile::COLS)};
+
+    DYNAMIC_SHARED(shared);
+    struct carve carve = {shared};
+    float *const x_strips = carve.take<float>(Tile::X_FLOATS); /* [STRIPS][DEPTH][8], padded */
+    float *const w_panels = carve.take<float>(Tile::W_FLOATS); /* [PANELS][DEPTH][8], padded */
+
+    const int strip = (int)threadIdx.x / Tile::PANELS, panel = (int)threadIdx.x % Tile::PANELS;
+    const bool busy = strip * SIDE < of.n_rows && panel * SIDE < of.n_cols;
+    float sum[SIDE][SIDE] = {};
+    if (SEEDED(BUG_LINEAR_EARLY_EXIT) && !busy) return;
+    if constexpr (Tile::SHARES_WEIGHTS)
+        add_up_tall<Tile>(sum, of, x_strips, w_panels, busy);
+    else
+        add_up_flat<Tile>(sum, of, x_strips, busy);
 
     if (!busy) return;
     const W *bias = static_cast<const W *>(a.bias.data);
@@ -137,7 +215,7 @@ static __global__ void __launch_bounds__(Tile::THREADS) linear_kernel(const stru
         UNROLL
         for (int c = 0; c < SIDE; c++) {
             const int row = strip * SIDE + r, col = panel * SIDE + c;
-            if (row >= rows.count || col >= n_cols) continue;
+            if (row >= of.n_rows || col >= of.n_cols) continue;
             const float value = bias ? sum[r][c] + to_float(bias[col0 + col]) : sum[r][c];
             out[(rows.first + row) * a.out.stride[0] + col0 + col] = from_float<Out>(value);
         }
@@ -149,10 +227,10 @@ static const char *launch_tile(const struct linear_args &a, void *stream) {
     const int64_t row_tiles = a.n_rows / Tile::ROWS + a.n_groups;
     const int64_t col_tiles = (a.n_cols + Tile::COLS - 1) / Tile::COLS;
     if (col_tiles > 65535) return "linear_simt: too many columns; at most 4194240";
-    const size_t x_bytes = carve_bytes<float>(Tile::STRIPS * Tile::PITCH);
-    const size_t w_bytes = carve_bytes<float>(Tile::PANELS * Tile::PITCH);
+    const size_t shared_bytes = carve_bytes<float>(Tile::X_FLOATS) + carve_bytes<float>(Tile::W_FLOATS);
     return LAUNCH((linear_kernel<X, W, Out, Tile>), dim3((unsigned)row_tiles, (unsigned)col_tiles),
-                  dim3(Tile::THREADS), x_bytes + w_bytes, stream, a);
+                  dim3(Tile::THREADS), shared_bytes, stream, a, view_is_aligned<X>(a.x, 1),
+                  view_is_aligned<W>(a.w, 2));
 }
 
 /* On average. */
