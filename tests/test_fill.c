@@ -99,8 +99,8 @@ Test(fill, every_block_is_what_random123_draws, .init = setup) {
     }
 }
 
-/* Nearly every one of the 65536 uniforms. Sanitized, enough for the threads to share: the same lines run, and
- * the plain build has asked about all. */
+/* Nearly every one of the 65536 uniforms. Sanitized, enough for the threads to share: the same lines
+ * run, and the plain build has asked about all. */
 #ifdef __SANITIZE_ADDRESS__
 enum { ROUNDED = 1 << 17 };
 #else

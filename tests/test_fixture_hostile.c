@@ -369,8 +369,8 @@ static char *mark_data(size_t n) {
     return is_data;
 }
 
-/* From one changed byte of what describes the data to the next. Sanitized, every third: the same lines run, and
- * the plain build has asked about all. */
+/* From one changed byte of what describes the data to the next. Sanitized, every third: the same
+ * lines run, and the plain build has asked about all. */
 #ifdef __SANITIZE_ADDRESS__
 enum { HEADER_STEP = 31 };
 #else
