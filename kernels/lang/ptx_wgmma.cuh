@@ -101,9 +101,15 @@ enum wgmma_major { K_MAJOR = 0, MN_MAJOR = 1 }; /* which index runs along the ma
 #define WGMMA_D64                                                                                            \
     WGMMA_D48 ", "                                                                                           \
               "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define WGMMA_D72                                                                                            \
+    WGMMA_D64 ", "                                                                                           \
+              "%64, %65, %66, %67, %68, %69, %70, %71"
 #define WGMMA_D80                                                                                            \
     WGMMA_D64 ", "                                                                                           \
               "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
+#define WGMMA_D88                                                                                            \
+    WGMMA_D80 ", "                                                                                           \
+              "%80, %81, %82, %83, %84, %85, %86, %87"
 #define WGMMA_D96                                                                                            \
     WGMMA_D80 ", "                                                                                           \
               "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
@@ -120,7 +126,9 @@ enum wgmma_major { K_MAJOR = 0, MN_MAJOR = 1 }; /* which index runs along the ma
 #define WGMMA_R32 WGMMA_R16, WGMMA_F16(16)
 #define WGMMA_R48 WGMMA_R32, WGMMA_F16(32)
 #define WGMMA_R64 WGMMA_R48, WGMMA_F16(48)
+#define WGMMA_R72 WGMMA_R64, WGMMA_F4(64), WGMMA_F4(68)
 #define WGMMA_R80 WGMMA_R64, WGMMA_F16(64)
+#define WGMMA_R88 WGMMA_R80, WGMMA_F4(80), WGMMA_F4(84)
 #define WGMMA_R96 WGMMA_R80, WGMMA_F16(80)
 #define WGMMA_R112 WGMMA_R96, WGMMA_F16(96)
 #define WGMMA_R128 WGMMA_R112, WGMMA_F16(112)
@@ -156,11 +164,14 @@ WGMMA_SHAPE(32, 16, 16, 17, 18, 19, 20, 21, 22)
 WGMMA_SHAPE(64, 32, 32, 33, 34, 35, 36, 37, 38)
 WGMMA_SHAPE(96, 48, 48, 49, 50, 51, 52, 53, 54)
 WGMMA_SHAPE(128, 64, 64, 65, 66, 67, 68, 69, 70)
+WGMMA_SHAPE(144, 72, 72, 73, 74, 75, 76, 77, 78)
+WGMMA_SHAPE(160, 80, 80, 81, 82, 83, 84, 85, 86)
+WGMMA_SHAPE(176, 88, 88, 89, 90, 91, 92, 93, 94)
 WGMMA_SHAPE(192, 96, 96, 97, 98, 99, 100, 101, 102)
 WGMMA_SHAPE(256, 128, 128, 129, 130, 131, 132, 133, 134)
 #endif
 
-/* N = 32, 64, 96, 128, 192, 256; T = bf16, f16. d: [N / 2]. accumulate = false: d is
+/* N = 32, 64, 96, 128, 144, 160, 176, 192, 256; T = bf16, f16. d: [N / 2]. accumulate = false: d is
  * only written. */
 template <int N, class T, int A_MAJOR = K_MAJOR, int B_MAJOR = K_MAJOR>
 __device__ __forceinline__ void wgmma_m64nNk16(float *d, uint64_t desc_a, uint64_t desc_b,

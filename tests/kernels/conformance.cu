@@ -263,8 +263,8 @@ static const struct {
 #define PRODUCTS_N(N)                                                                                        \
     PRODUCT(N, 0, bf16, K_MAJOR, K_MAJOR, 0)                                                                 \
     PRODUCT(N, 0, bf16, K_MAJOR, MN_MAJOR, 1)
-    PRODUCTS_64(0, bf16) PRODUCTS_64(1, f16) PRODUCTS_N(32) PRODUCTS_N(96) PRODUCTS_N(128) PRODUCTS_N(192)
-        PRODUCTS_N(256)};
+    PRODUCTS_64(0, bf16) PRODUCTS_64(1, f16) PRODUCTS_N(32) PRODUCTS_N(96) PRODUCTS_N(128) PRODUCTS_N(144)
+        PRODUCTS_N(160) PRODUCTS_N(176) PRODUCTS_N(192) PRODUCTS_N(256)};
 
 /* ---- launching ---- */
 
