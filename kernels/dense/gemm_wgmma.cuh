@@ -5,17 +5,19 @@
  *         out [rows, N or F]; bf16; any strides that keep rows at 16-byte multiples.
  * Grid    persistent, one block a multiprocessor: block b takes the tiles b, b + blocks, .. of
  *         one list: groups in order, in a group bands of BAND row tiles, in a band column by
- *         column, so that blocks that run together share x and w in the second cache. Every
- *         block walks the offsets itself.
- * Block   one or two consumer warpgroups, 64 rows each, then a warpgroup of which one
- *         thread copies.
- * Tile    128 rows x 256 rows of w, 4 stages of 64 k; 64 x 128 and 8 stages where groups hold very
- *         few rows (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or
- *         tiles are too few for the multiprocessors. Rows past the group belong to another one, or
- *         to an earlier stage, and are dropped at the store; a warpgroup without rows multiplies
- *         nothing. Stage: x [warpgroups][64][64], w [2][COLS / 2][64] with 128-byte rows, swizzled
- *         as TMA writes and wgmma reads them. full[s]: the copies came; empty[s]: every consumer
- *         warp is done with the stage.
+ *         column, so that blocks that run together share x and w in the second cache.
+ * Block   one or two consumer warpgroups, then a warpgroup of which one thread copies: it alone walks
+ *         the offsets, and leaves each tile's place beside the tile's first stage.
+ * Tile    w is the left factor, x the right: a warpgroup multiplies 64 rows of either half of the tile's
+ *         rows of w by all of its rows of x, in the narrowest product that holds them. 256 rows of w
+ *         by up to 192 of x, 4 stages of 64 k; 128 by up to 64 and 8 stages where groups hold very few
+ *         rows (w streams from memory, 128 KiB under way, x is copied 16 rows at a time) or tiles are
+ *         too few for the multiprocessors. A group is cut into as few tiles as can be, as alike as 16
+ *         rows allow. Rows past the tile's last belong to another one, or to an earlier stage,
+ *         and are dropped at the store. Stage: w [2][COLS / 2][64], x [ROWS][64] with 128-byte rows,
+ *         swizzled as TMA writes and wgmma reads them. full[s]: the copies came; empty[s]: every
+ *         consumer warp is done with the stage. Of the tile's last stage that is when the sums
+ *         have left through it.
  * Traffic w once per row tile, x once per column tile, in 128-byte pieces; out once,
  *         in 128-byte rows.
  * Numerics tensor core, fp32, k ascending in blocks of 16 from zero: the bits of an element depend
@@ -36,93 +38,122 @@ template <class S> __device__ __forceinline__ void release(const ring<S> &at, in
     if (threadIdx.x % 32 == 0) mbarrier_arrive(&at.empty[stage]);
 }
 
-/* sums = the warpgroup's slab of x times the tile of w, over all k. While a stage is multiplied,
- * the one before is given back. */
-template <class S>
-__device__ __forceinline__ void multiply(float (&sums)[S::SUMS], ring<S> &at, int slab, int steps) {
+/* sums[h] (+)= the warpgroup's 64 rows of half h of w times the first N rows of x, over the k of a stage. */
+template <int N, bool FIRST, class S>
+__device__ __forceinline__ void issue(float (&sums)[2][N / 2], const ring<S> &at, int group) {
     const enum shared_swizzle swizzle = SEEDED(BUG_GEMM_WRONG_SWIZZLE) ? SWIZZLE_64B : SWIZZLE_128B;
-    int last = 0;
-    for (int k = 0; k < steps; k++, at.advance()) {
-        mbarrier_wait(&at.full[at.stage], at.parity);
-        const bf16 *const stage =
-            SEEDED(BUG_GEMM_STAGE_OFF_BY_ONE) ? at.stages + (at.stage + 1) % S::STAGES * S::STAGE : at.data();
-        const uint64_t x = wgmma_desc(stage + slab * S::X_SLAB, 16, ATOM_BYTES, swizzle);
-        const uint64_t w = wgmma_desc(stage + S::X_TILE, 16, ATOM_BYTES, swizzle);
-        wgmma_fence();
+    mbarrier_wait(&at.full[at.stage], at.parity);
+    const bf16 *const stage =
+        SEEDED(BUG_GEMM_STAGE_OFF_BY_ONE) ? at.stages + (at.stage + 1) % S::STAGES * S::STAGE : at.data();
+    const uint64_t w = wgmma_desc(stage + group * SLAB * DEPTH, 16, ATOM_BYTES, swizzle);
+    const uint64_t x = wgmma_desc(stage + S::W_TILE, 16, ATOM_BYTES, swizzle);
+    wgmma_fence();
+    UNROLL
+    for (int k = 0; k < DEPTH; k += INNER) {
         UNROLL
-        for (int j = 0; j < DEPTH / INNER; j++)
-            wgmma_m64nNk16<S::COLS, bf16>(sums, wgmma_desc_advance(x, j * INNER * 2),
-                                          wgmma_desc_advance(w, j * INNER * 2), k + j > 0);
-        wgmma_commit();
+        for (int h = 0; h < 2; h++)
+            wgmma_m64nNk16<N, bf16>(sums[h], wgmma_desc_advance(w, (h * S::W_HALF + k) * (int)sizeof(bf16)),
+                                    wgmma_desc_advance(x, k * (int)sizeof(bf16)), !FIRST || k > 0);
+    }
+    wgmma_commit();
+}
+
+/* Over all k; returns the last stage, which the warpgroup still has. While a stage is multiplied, the one
+ * before is given back. The first step stands alone, so that ptxas sees sums begin there and not live
+ * from tile to tile. */
+template <int N, class S>
+__device__ __forceinline__ int multiply(float (&sums)[2][N / 2], ring<S> &at, int group, int steps) {
+    UNROLL
+    for (int h = 0; h < 2; h++) accumulator_fresh(sums[h]);
+    issue<N, true>(sums, at, group);
+    int last = at.stage;
+    at.advance();
+    for (int k = 1; k < steps; k++, at.advance()) {
+        issue<N, false>(sums, at, group);
         wgmma_wait<1>();
-        if (k > 0) release(at, last);
+        release(at, last);
         last = at.stage;
     }
     wgmma_wait<0>();
-    accumulator_ready(sums);
-    release(at, last);
-}
-
-/* The tile has no row for this warpgroup: only keep in step. A lane that gave a stage back
- * before the others saw it full would let the barrier run a phase ahead of them; in multiply,
- * wgmma keeps lanes together. */
-template <class S> __device__ __forceinline__ void pass(ring<S> &at, int steps) {
-    for (int k = 0; k < steps; k++, at.advance()) {
-        mbarrier_wait(&at.full[at.stage], at.parity);
-        __syncwarp();
-        release(at, at.stage);
-    }
+    UNROLL
+    for (int h = 0; h < 2; h++) accumulator_ready(sums[h]);
+    return last;
 }
 
 /* ---- the way out ----
  * Output says what the sums become:
  *   ROWS_OF_W         rows of w for one column of out: 1, or 2 (the gates of a tile, then its ups)
- *   pair(sums, i)     two neighbouring columns of out, in bf16: from the thread's sums i and i + 1,
- *                     and, gated, from those half of all further on */
+ *   pair(sums, h, i)  one column of two neighbouring rows of out, in bf16: from the thread's sums i and
+ *                     i + 1 of half h, or, gated, of both */
 
-/* A warp's 16 rows go out PIECE columns at a time through its own 16 x PITCH of shared memory, so
- * that eight lanes store a row's 128 bytes. */
-template <class S, class Output>
-__device__ __forceinline__ void store(const float (&sums)[S::SUMS], bf16 *staging, const tile_place &tile,
-                                      const product_args &a) {
-    constexpr int COLS = S::COLS / Output::ROWS_OF_W;
-    const int lane = (int)threadIdx.x % 32, warp_row = (int)threadIdx.x / 32 * INNER;
-    const int n_rows = (SEEDED(BUG_GEMM_GROUP_BOUNDARY) ? a.n_rows - tile.row : tile.n_rows) - warp_row;
-    bf16 *const out = a.out + (tile.row + warp_row) * a.out_stride + tile.col;
+/* A warpgroup writes PIECE rows of 64 columns into shared memory and reads them row by row, so that
+ * eight lanes store a row's 128 bytes. The place is what only it has read of the last stage: its rows
+ * of w, a piece of either half; by turns: who writes one has seen all come to the barrier
+ * behind the other, and so behind the reading of this one. Octets of a row are permuted as
+ * SWIZZLE_128B would. */
+template <int N, class S, class Output>
+__device__ __forceinline__ void store(const float (&sums)[2][N / 2], bf16 *stage, int group,
+                                      const tile_place &tile, const product_args &a) {
+    const int thread = (int)threadIdx.x % WARPGROUP, lane = thread % 32;
+    const int n_rows = SEEDED(BUG_GEMM_GROUP_BOUNDARY) ? a.n_rows - tile.row : tile.n_rows;
+    const int written = thread / 32 * 2 + lane / 8 % 2, octet_at = thread % 8; /* octets of a row */
+    int turn = 0;
+    named_barrier_sync(1 + group, WARPGROUP); /* a warp knows only of itself that its products are done */
     UNROLL
-    for (int col = 0; col < COLS; col += PIECE) {
-        if (tile.col + col >= a.n_cols || n_rows <= 0) break;
+    for (int h = 0; h < 2 / Output::ROWS_OF_W; h++) {
+        const int col = tile.col + h * S::HALF + group * SLAB, own = col + octet_at * OCTET;
+        if (col >= a.n_cols) break;
         UNROLL
-        for (int c = 0; c < PIECE; c += 16) { /* 8 x 8 matrices: rows 0, rows 8, the next columns */
-            const int i = (col + c) / 2;
-            const uint32_t r[4] = {Output::pair(sums, i), Output::pair(sums, i + 2),
-                                   Output::pair(sums, i + 4), Output::pair(sums, i + 6)};
-            stmatrix_x4(staging + lane % 16 * PITCH + c + lane / 16 * 8, r);
+        for (int first = 0; first < N; first += PIECE) {
+            if (first >= n_rows) break;
+            bf16 *const piece = stage + turn * S::W_HALF + group * SLAB * DEPTH;
+            turn ^= !SEEDED(BUG_GEMM_ONE_PIECE);
+            UNROLL
+            for (int i = 0; i < min(PIECE, N - first); i += 16) { /* 8 x 8: columns 0, 8, the next rows */
+                const int s = (first + i) / 2, row = i + lane / 16 * 8 + lane % 8;
+                const uint32_t r[4] = {Output::pair(sums, h, s), Output::pair(sums, h, s + 2),
+                                       Output::pair(sums, h, s + 4), Output::pair(sums, h, s + 6)};
+                stmatrix_x4_trans(piece + row * PIECE + (written ^ row % 8) * OCTET, r);
+            }
+            if (!SEEDED(BUG_GEMM_NO_STORE_SYNC)) named_barrier_sync(1 + group, WARPGROUP);
+            UNROLL
+            for (int i = 0; i < min(PIECE, N - first); i += WARPGROUP / 8) {
+                const int row = i + thread / 8;
+                const octet<bf16> o = *reinterpret_cast<const octet<bf16> *>(piece + row * PIECE +
+                                                                             (octet_at ^ row % 8) * OCTET);
+                if (first + row < n_rows && own < a.n_cols) /* octets lie inside or outside */
+                    *reinterpret_cast<octet<bf16> *>(a.out + (tile.row + first + row) * a.out_stride + own) =
+                        o;
+            }
         }
-        __syncwarp();
-        UNROLL
-        for (int row = lane / 8; row < INNER; row += 4) {
-            const int c = lane % 8 * OCTET;
-            const octet<bf16> o = *reinterpret_cast<const octet<bf16> *>(staging + row * PITCH + c);
-            if (row < n_rows && tile.col + col + c < a.n_cols) /* octets lie inside or outside */
-                *reinterpret_cast<octet<bf16> *>(out + row * a.out_stride + col + c) = o;
-        }
-        __syncwarp();
     }
 }
 
-template <class S, class Output>
-__device__ __forceinline__ void consume(ring<S> at, bf16 *staging, const product_args &a) {
-    const int slab = (int)threadIdx.x / WARPGROUP;
-    tile_walk walk = {(int)blockIdx.x, 0, 0};
-    for (tile_place tile; find_tile<S>(tile, walk, a); walk.index += (int)gridDim.x) {
-        if (tile.n_rows <= slab * SLAB) {
-            pass(at, a.steps);
-            continue;
-        }
-        float sums[S::SUMS];
-        multiply(sums, at, slab, a.steps);
-        store<S, Output>(sums, staging, tile, a);
+/* A tile, N of its rows of x at once: as few as hold them all, and wgmma has here. */
+template <int N, class S, class Output>
+__device__ __forceinline__ void make(ring<S> &at, int group, const tile_place &tile, const product_args &a) {
+    if constexpr (N < S::ROWS)
+        if (tile.n_rows > N + (SEEDED(BUG_GEMM_NARROW_TILE) ? 16 : 0))
+            return make<(N < 128 ? N + 32 : N + 16), S, Output>(at, group, tile, a);
+    float sums[2][N / 2];
+    const int last = multiply<N>(sums, at, group, a.steps);
+    store<N, S, Output>(sums, at.stages + last * S::STAGE, group, tile, a);
+    if (!SEEDED(BUG_GEMM_NO_PROXY_FENCE)) fence_proxy_async();
+    __syncwarp();
+    release(at, last);
+}
+
+/* What a warp has in common is made known as such, for the tensor cores' descriptors. */
+template <class S, class Output> __device__ __forceinline__ void consume(ring<S> at, const product_args &a) {
+    const int group = warp_uniform((int)threadIdx.x / WARPGROUP);
+    for (;;) {
+        at.stage = warp_uniform(at.stage), at.parity = (uint32_t)warp_uniform((int)at.parity);
+        mbarrier_wait(&at.full[at.stage], at.parity);
+        tile_place tile = at.places[at.stage];
+        if (!SEEDED(BUG_GEMM_NO_PLACE_SYNC)) __syncwarp(); /* lane 0 gives the stage back for all */
+        tile.n_rows = warp_uniform(tile.n_rows);
+        if (!tile.n_rows) break;
+        make<32, S, Output>(at, group, tile, a);
     }
 }
 
@@ -134,7 +165,7 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     struct carve carve = {shared};
     ring<S> at = {};
     at.stages = carve.take<bf16>(S::STAGES * S::STAGE);
-    bf16 *const staging = carve.take<bf16>(S::WARPS * INNER * PITCH);
+    at.places = carve.take<tile_place>(S::STAGES);
     at.full = carve.take<struct mbarrier>(S::STAGES);
     at.empty = carve.take<struct mbarrier>(S::STAGES);
     if (S::COPY_ROWS < SLAB) clear_x(at);
@@ -148,11 +179,11 @@ __global__ void __launch_bounds__(S::THREADS, 1)
     __syncthreads();
 
     if (threadIdx.x >= S::CONSUMERS * WARPGROUP) {
-        if (S::CONSUMERS == 2) set_max_registers_dec<40>();
+        if (S::CONSUMERS == 2) set_max_registers_dec<24>();
         if (threadIdx.x == S::CONSUMERS * WARPGROUP) produce<S>(at, &x_map, &w_map, a);
     } else {
-        if (S::CONSUMERS == 2) set_max_registers_inc<232>();
-        consume<S, Output>(at, staging + threadIdx.x / 32 * INNER * PITCH, a);
+        if (S::CONSUMERS == 2) set_max_registers_inc<240>();
+        consume<S, Output>(at, a);
     }
 }
 
@@ -183,12 +214,12 @@ inline int64_t processors() {
 template <class S, class Output> const char *launch_tile(const struct product &p, void *stream) {
     constexpr int TILE_COLS = S::COLS / Output::ROWS_OF_W;
     constexpr bool GATED = Output::ROWS_OF_W == 2;
-    const int64_t half_rows = GATED ? p.w_half / p.w_row : S::COLS / 2, group_rows = p.w_group / p.w_row;
+    const int64_t half_rows = GATED ? p.w_half / p.w_row : S::HALF, group_rows = p.w_group / p.w_row;
     const int64_t w_rows = (p.groups - 1) * group_rows + (GATED ? half_rows : 0) + p.cols;
     const struct tensor_map_2d x = {p.x.data,          TENSOR_MAP_BF16, p.inner,      p.rows,
                                     p.x.stride[0] * 2, DEPTH,           S::COPY_ROWS, SWIZZLE_128B};
-    const struct tensor_map_2d w = {p.w.data,    TENSOR_MAP_BF16, p.inner,     w_rows,
-                                    p.w_row * 2, DEPTH,           S::COLS / 2, SWIZZLE_128B};
+    const struct tensor_map_2d w = {p.w.data,    TENSOR_MAP_BF16, p.inner, w_rows,
+                                    p.w_row * 2, DEPTH,           S::HALF, SWIZZLE_128B};
     struct tensor_map x_map, w_map;
     const char *problem = tensor_map_encode(&x_map, x);
     if (!problem) problem = tensor_map_encode(&w_map, w);

@@ -14,8 +14,9 @@ namespace {
 struct plain_output {
     static constexpr int ROWS_OF_W = 1;
 
-    template <int SUMS> static __device__ __forceinline__ uint32_t pair(const float (&s)[SUMS], int i) {
-        return pack_bf16(s[i], s[i + 1]);
+    template <int SUMS>
+    static __device__ __forceinline__ uint32_t pair(const float (&s)[2][SUMS], int h, int i) {
+        return pack_bf16(s[h][i], s[h][i + 1]);
     }
 };
 

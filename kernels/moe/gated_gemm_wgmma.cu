@@ -26,8 +26,9 @@ __device__ __forceinline__ float silu(float x) {
 struct gated_output {
     static constexpr int ROWS_OF_W = 2;
 
-    template <int SUMS> static __device__ __forceinline__ uint32_t pair(const float (&s)[SUMS], int i) {
-        return pack_bf16(silu(s[i]) * s[SUMS / 2 + i], silu(s[i + 1]) * s[SUMS / 2 + i + 1]);
+    template <int SUMS>
+    static __device__ __forceinline__ uint32_t pair(const float (&s)[2][SUMS], int, int i) {
+        return pack_bf16(silu(s[0][i]) * s[1][i], silu(s[0][i + 1]) * s[1][i + 1]);
     }
 };
 
