@@ -84,6 +84,7 @@ static struct mapping mapping_of(size_t bytes, bool zeroed) {
     struct mapping *const warm = bytes < MAPPED_FROM ? NULL : kept_for(bytes);
     if (bytes < MAPPED_FROM) {
         void *const data = zeroed ? memory_zeroed(bytes, 1) : or_die(malloc(bytes), bytes);
+        if (!zeroed) ask_for_large_pages(data, bytes);
         return (struct mapping){data, bytes, NULL};
     }
     if (!warm) return map_pages(bytes);

@@ -1,7 +1,7 @@
 /* summer - somebody else who adds up the large products of the reference: a GPU. Only the sums, with the
- * very operations in the very order of the loops here (linear_sums.c), so that every bit is theirs: of
- * each answer a few rows are added up again, and one bit that differs ends the summer's work. Bounds and
- * verdicts are derived here from the sums, whoever added them up. */
+ * very operations in the very order of the loops here (linear_sums.c), so that every bit is theirs, and
+ * the bounds that follow from them: of each answer a few rows are added up again, and one bit that differs
+ * ends the summer's work. Verdicts are made here, whoever added up. */
 /* SPDX-License-Identifier: MIT */
 #ifndef REFERENCE_SUMMER_H
 #define REFERENCE_SUMMER_H
