@@ -181,16 +181,20 @@ $(BUILD)/flags: FORCE
 	@{ echo '$(FLAGS)'; $(CC) --version; $(CXX) --version; "$(NVCC)" --version; } >$@.now 2>/dev/null; \
 	    if cmp -s $@.now $@; then rm $@.now; else mv $@.now $@; fi
 FORCE:
-$(BUILD)/%.o: %.c $(BUILD)/flags
+define compile_c
 	@mkdir -p $(@D)
 	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
+endef
+define compile_cpp
+	@mkdir -p $(@D)
+	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+endef
+$(BUILD)/%.o: %.c $(BUILD)/flags ; $(compile_c)
 define compile_simt
 	@mkdir -p $(@D)
 	$(Q) $(CXX) -x c++ $(CXXFLAGS_ALL) $1 -c -o $@ $<
 endef
-$(BUILD)/%.o: %.cpp $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
+$(BUILD)/%.o: %.cpp $(BUILD)/flags ; $(compile_cpp)
 $(BUILD)/%.host.o: %.cu $(BUILD)/flags ; $(compile_simt)
 $(BUILD)/bugs/%.host.o: %.cu $(BUILD)/flags ; $(call compile_simt,$(SEEDED_FLAGS))
 # What the compiler makes of array copies must be seen by the detector too.
@@ -202,12 +206,8 @@ $(BUILD)/race/%.host.o: %.cu $(BUILD)/flags ; $(compile_watched)
 $(BUILD)/race/bugs/%.host.o: %.cu $(BUILD)/flags ; $(call compile_watched,$(SEEDED_FLAGS))
 $(BUILD)/race/%.o: CFLAGS_ALL += $(RACE_FLAGS)
 $(BUILD)/race/%.o: CXXFLAGS_ALL += $(RACE_FLAGS)
-$(BUILD)/race/%.o: %.cpp $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(Q) $(CXX) $(CXXFLAGS_ALL) -c -o $@ $<
-$(BUILD)/race/%.o: %.c $(BUILD)/flags
-	@mkdir -p $(@D)
-	$(Q) $(CC) $(CFLAGS_ALL) -c -o $@ $<
+$(BUILD)/race/%.o: %.cpp $(BUILD)/flags ; $(compile_cpp)
+$(BUILD)/race/%.o: %.c $(BUILD)/flags ; $(compile_c)
 $(BUILD)/%.cuda.o: %.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q) $(NVCC) $(NVCCFLAGS) -c -o $@ $< >$@.log 2>&1 && ! grep -q '(C75' $@.log || { cat $@.log; rm -f $@; exit 1; }
