@@ -8,9 +8,11 @@
 
 #include "reference/summer.h"
 
-#define BEAT_WORK 4e9       /* multiply-adds of the reference between two beats */
-#define SUMMER_WORK 3.2e10  /* the same where a summer adds up: each piece of a call costs a way there, .. */
-#define SUMMER_ELEMENTS 2e7 /* .. and pinned room for its sums, which is slow to come by */
+#define BEAT_WORK 4e9 /* multiply-adds of the reference between two beats */
+/* The same where a summer adds up: each piece of a call costs a way there, and pinned room for its
+ * sums, which is slow to come by. */
+#define SUMMER_WORK 3.2e10
+#define SUMMER_ELEMENTS 2e7
 
 /* ---- the ops' own ---- */
 

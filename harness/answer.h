@@ -18,9 +18,9 @@ struct answer {
     double *s1[MAX_REF_OUT]; /* of partial outputs where they are wanted; NULL otherwise */
     bool borrowed;           /* they are another answer's */
 };
-/* Room for all of it, with anything in it; */
+/* Room for all of it but s1, with anything in it; then for s1. */
 void answer_begin(struct answer *a, int stage, const struct outcome *o);
-void answer_sizes(struct answer *a); /* and for s1 */
+void answer_sizes(struct answer *a);
 /* watch: hears that rows are done; may be NULL. */
 void answer_fill(struct answer *a, const struct outcome *o, struct watch *watch);
 /* Begun and filled, without s1. */

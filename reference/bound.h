@@ -50,17 +50,19 @@ ANYWHERE double sum_bound(const struct sum_bounds *b, double w, double s1) {
     const double e = b->share * (condition + products) + products + b->own * condition + tiny;
     return b->in_slices ? e + b->others_own * condition + others : e;
 }
-/* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from which power on
- * is their sum exact, whatever the order? Then E = 0. With additions of relative error `unit`, one a term: */
+/* Terms whose magnitudes add up to s1 and that are all multiples of the same power of two: from
+ * which power on is their sum exact, whatever the order? Then E = 0. With additions of relative
+ * error `unit`, one a term: */
 ANYWHERE double addition_grid(double unit, double s1) {
     const double range = 0x1p100, share = s1 * unit, least = share > 1 / range ? share : 1 / range;
     return s1 <= range ? least : (double)NAN;
 }
+/* The same of bounds, and of an accumulator. */
 ANYWHERE double sum_grid(const struct sum_bounds *b, double s1) { return addition_grid(b->grid, s1); }
 double accumulator_grid(const struct accumulator *acc, double s1);
 
-/* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number: v without
- * its lowest bit, taken from v. No branch: loops take several at once. */
+/* The largest power of two that v is a multiple of; infinite for 0, 0 for what is no normal number:
+ * v without its lowest bit, taken from v. No branch: loops take several at once. */
 ANYWHERE double value_grid(double v) {
     const double size = fabs(v), least = 0x1p-970, most = 0x1.fffffffffffffp1023;
     uint64_t bits, others;
@@ -72,6 +74,7 @@ ANYWHERE double value_grid(double v) {
     const double normal = (size >= least) & (size <= most) ? grid : 0;
     return size == 0 ? (double)INFINITY : normal;
 }
+
 /* What the elements of a linear call have in common. */
 struct linear_bounds {
     struct sum_bounds sum;
@@ -87,8 +90,9 @@ ANYWHERE double linear_bound(const struct linear_bounds *b, double span, double 
     const double w = span + fabs(bias), size = s1 + fabs(bias);
     return sum_bound(&b->sum, w + inputs, size + inputs) + inputs + (size > 0 ? b->flushed : 0);
 }
-/* A row's sum with a column is exact where all its terms are multiples of what sum_grid gives: the bias is,
- * and the grids of row and weights are together. From which grid of the weights on? INFINITY: from none. */
+/* A row's sum with a column is exact where all its terms are multiples of what sum_grid gives: the
+ * bias is, and the grids of row and weights are together. From which grid of the weights on?
+ * INFINITY: from none. */
 ANYWHERE double linear_need(const struct linear_bounds *b, double s1, double bias, double bias_grid,
                             double row_grid) {
     const double least = sum_grid(&b->sum, s1 + fabs(bias)), share = least / row_grid;

@@ -39,7 +39,8 @@ static inline void put(const struct ref_out *out, int64_t i, double y, double e,
     if (out->s1) out->s1[i] = s1;
 }
 
-/* How many of n pieces of work a thread takes at a time: few enough that none waits long for the last. */
+/* How many of n pieces of work a thread takes at a time: few enough that none waits long for the
+ * last. */
 static inline int64_t pieces_at_once(int64_t n) {
     return max_i64(1, min_i64(16, n / (4 * omp_get_max_threads())));
 }

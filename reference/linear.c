@@ -61,7 +61,8 @@ static double weight_grid(const struct linear_args *a, int64_t group, int64_t co
     return grid;
 }
 
-/* The loops over a row have no branch that depends on an element: the machine takes several at once. */
+/* The loops over a row have no branch that depends on an element: the machine takes several at
+ * once. */
 static void put_bounds(const struct finish *f, const struct columns *c, const double *moved,
                        const double *restrict span, const double *restrict s1, double *restrict e) {
     const struct linear_bounds bounds = f->bounds;
@@ -283,7 +284,8 @@ static void take_rows(const struct finish *f, const struct ref_run *run, int64_t
     }
 }
 
-/* The summer makes the bounds, too, where x is known and no sum is exact: then nothing is left to be done. */
+/* The summer makes the bounds, too, where x is known and no sum is exact: then nothing is left to
+ * be done. */
 static bool finish_elsewhere(const struct finish *f, struct ref_sums *sums) {
     const int64_t n = sums->n_cols;
     double *const bias = ref_alloc((size_t)(n + sums->n_rows) * sizeof *bias), *const grid = bias + n;
@@ -311,7 +313,7 @@ static bool add_up_elsewhere(const struct finish *f, int64_t slice, const struct
             return true;
         }
     }
-    if (sums.e || !sums.y) {
+    if (sums.e || !sums.y) { /* bounds that do not hold, or nothing yet: the sums alone */
         sums.e = NULL;
         if (!summer_adds_up(&sums)) return false;
     }

@@ -195,8 +195,8 @@ static bool rest_have_order(const struct sample *s, const struct contract *c) {
     return all;
 }
 
-/* Which orders give the bits of the last pieces? A thread each: a team for one piece costs more than the
- * piece. */
+/* Which orders give the bits of the last pieces? A thread each: a team for one piece costs more than
+ * the piece. */
 static void try_orders(const struct sample *s, bool has[N_ORDERS]) {
     const int64_t n_inner = s->call->u.linear.n_inner;
 #pragma omp parallel for schedule(dynamic)

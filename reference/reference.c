@@ -43,7 +43,8 @@ void *ref_alloc(size_t bytes) {
 
 /* ---- sum and residual ---- */
 
-/* `running` of internal.h for each of n columns, an array a number: the loops take several columns at once. */
+/* `running` of internal.h for each of n columns, an array a number: the loops take several columns
+ * at once. */
 struct row {
     int64_t n;
     double *y, *s1, *moved, *grid;
@@ -84,7 +85,8 @@ static double steps_error(enum dtype step, int64_t n) {
     return before * u * pow(1 + u, before);
 }
 
-/* Parts [i, end) of token t; those of one rank are added up and rounded before they are added to `all`. */
+/* Parts [i, end) of token t; those of one rank are added up and rounded before they are added to
+ * `all`. */
 static void add_parts(const struct row *all, const struct row *own, double *part, const struct sum_args *a,
                       const struct sum_contract *c, const double *const *radius, int64_t i, int64_t end,
                       int64_t t) {

@@ -42,8 +42,8 @@ struct ref_sums {
     const struct ref_finish *finish; /* NULL: nothing; not with an order */
     /* given: [n_rows, n_cols], the summer's until its next call */
     const double *y, *span, *s1;
-    /* Or, of a `finish`: y + bias, e = linear_bound, with |bias| s1 where it is wanted (else NULL), and of each
-     * column of a run the least linear_need of its rows, [n_runs, n_cols]. */
+    /* Or, of a `finish`: y + bias, e = linear_bound, with |bias| s1 where it is wanted (else NULL),
+     * and of each column of a run the least linear_need of its rows, [n_runs, n_cols]. */
     const double *e, *need;
 };
 /* Which one is column j < n_cols of those wanted of a run: a panel in so many, another one in every group.

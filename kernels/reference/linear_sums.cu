@@ -1,4 +1,5 @@
-/* linear_sums - y, span and S1 of every element of a product, in double (kernels/reference/linear_sums.h).
+/* linear_sums - y, span or bound, and S1 of every element of a product, in double
+ * (kernels/reference/linear_sums.h).
  * Shapes  x [rows, K], w [runs, N, K], tiles [n] -> y, span or e, s1 [rows, N], need [runs, N]
  * Grid    (row tiles, column tiles).   Block  256 threads, 8 elements each: products.cuh.
  * Traffic w once per row tile, x once per column tile, in their storage dtype.
